@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The engine: frames, calls and the time in; frames, results and the next deadline out. It makes no system
+ * call, reads no clock, takes no lock, starts no thread, allocates nothing after stack_format. Every call
+ * requires the stack's lock. Results are 0 or more, or a negative errno.
+ *
+ * A packet's way in:  engine_poll -> vnic ops->poll -> frame_input (eth.c) -> ip_input (ip.c)
+ *                     -> tcp_input (tcp_input.c) | udp_input (udp.c) | icmp_input (icmp.c)
+ *                     -> rxq of a socket, sock_notify -> the process's dirty ring
+ * A packet's way out: tcp_send (tcp_send.c) -> tcp_output (tcp_output.c) -> ip_output (ip.c) -> vnic ops->post
+ *
+ * After any call that may have posted frames, the caller releases the lock and rings what
+ * vnic_take_armed() asks for on each vNIC whose state has posted != 0 (engine_doorbells collects them).
+ */
+#ifndef VD_ENGINE_H
+#define VD_ENGINE_H
+
+#include <errno.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "engine/stack.h"
+
+/* One process's view of one stack. */
+struct engine {
+	struct stack *s;
+	struct vnic vnic[VNIC_MAX]; /* .ops NULL: not mapped in this process */
+};
+
+/* A received frame on its way through the layers. Layers move `off` forward and fill in the rest. */
+#define FRAME_HDR 192u    /* bytes of the start of the frame, read once from shared memory */
+#define FRAME_PARTS 20u   /* 64 KiB in buffers of 4 KiB, and room for headers */
+struct frame {
+	uint32_t vnic;
+	uint32_t parts;
+	struct vnic_desc part[FRAME_PARTS]; /* len == 0xffff in `taken` bit set: owned by a pkt now */
+	uint32_t taken;     /* bit i: part i was taken over by a pkt; the others are released at the end */
+	uint32_t total;     /* bytes of all parts */
+	uint32_t hdr_len;   /* bytes valid in hdr: min(total of first part, FRAME_HDR) */
+	uint32_t off;       /* start of what the current layer looks at */
+	uint32_t end;       /* end of the IP packet (padding cut off) */
+	uint8_t family;     /* 4 or 6 */
+	uint8_t proto;
+	uint8_t tos, ttl;
+	bool csum_ok;       /* checksums need not be verified */
+	struct endpoint src, dst; /* v4-mapped; ports filled in by TCP and UDP */
+	uint8_t hdr[FRAME_HDR];
+};
+
+/* Bind a process's view to a stack (checked before with stack_check). vNICs are attached separately. */
+void engine_attach(struct engine *e, struct stack *s);
+
+/* Use a free interface slot; returns its number or -ENOBUFS. The caller then attaches a provider to
+ * e->vnic[i] and stack_vnic(s, i). */
+int engine_vnic_alloc(struct engine *e);
+/* The other end is gone (or must go): drain what it still sent, then end every connection over it as the
+ * kernel would show it: unread data of ours at the peer or unacknowledged data means ECONNRESET, else EOF. */
+void engine_vnic_dead(struct engine *e, uint32_t vnic, uint64_t now_us);
+/* Free the slot once nothing refers to its buffers; the caller unmaps. 0 or -EBUSY. */
+int engine_vnic_free(struct engine *e, uint32_t vnic);
+
+/* Take in at most `budget` frames from all mapped vNICs. Returns the number of frames. */
+int engine_poll(struct engine *e, uint64_t now_us, int budget);
+/* One frame from elsewhere (sim, tap, tests): copied into private buffers. */
+void engine_input(struct engine *e, uint32_t vnic, const void *frame, uint32_t len, bool csum_ok, uint64_t now_us);
+/* Fire what is due. */
+void engine_tick(struct engine *e, uint64_t now_us);
+/* When engine_tick wants to be called next, in us; UINT64_MAX: never. May be early, never late. */
+uint64_t engine_deadline(const struct engine *e);
+/* For each vNIC with posted frames: clear `posted`, take the peer's arm word, and store
+ * (vnic index, VNIC_ARMED_*) where a doorbell is due. Callable without the lock right after its release.
+ * Returns the number of pairs stored. */
+struct doorbell {
+	uint16_t vnic, kind;
+};
+int engine_doorbells(struct engine *e, struct doorbell *out, int max);
+
+/* --- what the protocols give each other (eth.c, ip.c, icmp.c, udp.c) --- */
+void frame_input(struct engine *e, struct frame *f);
+void ip_input(struct engine *e, struct frame *f);
+void icmp_input(struct engine *e, struct frame *f);
+void udp_input(struct engine *e, struct frame *f);
+void tcp_input(struct engine *e, struct frame *f);
+
+/* Take payload [off, off+len) of the frame over into pkts appended to `out` (local list through ->next,
+ * head returned). Buffers that are fully taken become PKT_RX without a copy; when the vNIC runs low of
+ * buffers (more than half are held here) or the frame came through engine_input, the bytes are copied to
+ * private buffers. NULL: no pkt was free (nothing was taken). */
+struct pkt *frame_take(struct engine *e, struct frame *f, uint32_t off, uint32_t len);
+/* Copy bytes of the frame's payload, checked against its end. False: out of range. */
+bool frame_copy(struct engine *e, const struct frame *f, uint32_t off, void *to, uint32_t len);
+/* Internet checksum over [off, end) of the frame, across parts, added to `sum`. */
+uint32_t frame_sum(struct engine *e, const struct frame *f, uint32_t off, uint32_t end, uint32_t sum);
+
+/* Addressing of an outgoing packet. */
+struct ip_out {
+	uint32_t vnic;
+	uint8_t family; /* 4 or 6: of the packet, not of the socket */
+	uint8_t proto, ttl, tos;
+	const uint8_t *src, *dst; /* 16 bytes, v4-mapped */
+	bool df;
+};
+/* Bytes of Ethernet + IP header for a packet of this family. */
+uint32_t ip_header_len(int family);
+/* Prepend IP and Ethernet headers in front of l4 (which lies in the tx buffer of parts[0], with room
+ * before it), fill in the transport checksum at l4 + csum_off unless the vNIC needs none, and post.
+ * parts describe transport header + payload; parts[0].off/len start at the transport header. */
+void ip_output(struct engine *e, const struct ip_out *o, struct vnic_desc *parts, int n, uint32_t csum_off);
+/* Largest transport payload+header for this vNIC and family. */
+uint32_t ip_mtu_payload(const struct engine *e, uint32_t vnic, int family);
+
+/* --- checksums (checksum.c, RFC 1071) --- */
+uint32_t csum_add(const void *data, size_t len, uint32_t sum); /* data starts at an even offset of the packet */
+uint16_t csum_fold(uint32_t sum);                               /* final complement */
+uint32_t csum_pseudo(int family, const uint8_t src[16], const uint8_t dst[16], uint8_t proto, uint32_t len);
+
+/* --- keyed hash (hash.c): SipHash-like, keyed with the stack's secret --- */
+uint64_t keyed_hash(const uint8_t key[16], const void *data, size_t len);
+
+/* --- UDP (udp.c) --- */
+/* Send one datagram from k to `to` over vNIC `vnic`. Bytes sent, -EAGAIN (no buffer), -EMSGSIZE. */
+ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct endpoint *from,
+		 const struct endpoint *to, const struct iovec *iov, int iovcnt, uint64_t now_us);
+/* A received datagram's particulars. */
+struct udp_meta {
+	struct endpoint from, to;
+	uint32_t vnic;  /* it came over */
+	uint32_t size;  /* of the datagram, also where less was copied */
+	uint8_t tos, ttl;
+};
+/* Read (peek: leave) the next datagram. Bytes copied, -EAGAIN. */
+ssize_t udp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int iovcnt, bool peek,
+		 struct udp_meta *meta);
+uint32_t udp_first_size(struct engine *e, const struct sock *k); /* FIONREAD */
+uint32_t udp_poll(struct engine *e, const struct sock *k);       /* level EV_* */
+void udp_close(struct engine *e, struct sock *k);
+
+#endif

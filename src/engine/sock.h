@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A socket: what TCP and UDP endpoints have in common, and the protocol's own part behind it.
+ *
+ * Addresses are 16 bytes, network order, IPv4 as ::ffff:a.b.c.d; `family` says how the program sees it.
+ * Ports are in host order. A socket is named outside of the engine by (index, gen): gen changes when the
+ * slot is used again, so a stale name is noticed.
+ */
+#ifndef VD_SOCK_H
+#define VD_SOCK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/pkt.h"
+#include "engine/tcp.h"
+#include "engine/udp.h"
+
+struct engine;
+struct stack;
+
+enum sock_proto { SOCK_FREE, SOCK_TCP, SOCK_UDP };
+
+/* Readiness, in the bits of poll(2)/epoll(7) so that no table is needed. */
+#define EV_IN 0x001u
+#define EV_PRI 0x002u
+#define EV_OUT 0x004u
+#define EV_ERR 0x008u
+#define EV_HUP 0x010u
+#define EV_RDNORM 0x040u
+#define EV_RDBAND 0x080u
+#define EV_WRNORM 0x100u
+#define EV_WRBAND 0x200u
+#define EV_RDHUP 0x2000u
+
+/* sock.flags */
+#define SOCKF_NONBLOCK 0x0001u
+#define SOCKF_REUSEADDR 0x0002u
+#define SOCKF_KEEPALIVE 0x0004u
+#define SOCKF_OOBINLINE 0x0008u
+#define SOCKF_BROADCAST 0x0010u
+#define SOCKF_V6ONLY 0x0020u
+#define SOCKF_LINGER 0x0040u
+#define SOCKF_SHUT_RD 0x0080u
+#define SOCKF_SHUT_WR 0x0100u
+#define SOCKF_ORPHAN 0x0200u   /* the program has closed it; the engine frees it when done */
+#define SOCKF_RCVBUF_SET 0x0400u /* SO_RCVBUF was set: no auto-tuning */
+#define SOCKF_SNDBUF_SET 0x0800u
+#define SOCKF_REUSEPORT 0x1000u
+#define SOCKF_PKTINFO 0x2000u  /* IP_PKTINFO / IPV6_RECVPKTINFO */
+#define SOCKF_HASHED 0x4000u   /* is in the lookup table */
+
+struct endpoint {
+	uint8_t addr[16]; /* v4-mapped for IPv4; all zero (or ::ffff:0.0.0.0) for any */
+	uint16_t port;    /* host order */
+};
+
+/* Starting values of new sockets, from the knobs. */
+struct sock_defaults {
+	uint32_t rcvbuf, rcvbuf_max; /* bytes; auto-tuning goes from one to the other */
+	uint32_t sndbuf, sndbuf_max;
+	uint32_t cc;            /* enum tcp_cc_id */
+	uint32_t rto_min_ms, rto_max_ms;
+	uint32_t delack_ms;
+	uint32_t time_wait_ms;  /* 60000, as Linux */
+	uint32_t syn_retries, synack_retries, retries2; /* as the sysctls of Linux */
+	uint32_t keep_idle_s, keep_intvl_s, keep_cnt;
+	uint32_t fin_timeout_s;
+	uint32_t somaxconn;
+	uint32_t no_timestamps; /* 1: do not offer RFC 7323 timestamps */
+};
+
+struct sock {
+	/* the first lines are what the fast path touches */
+	uint8_t proto;      /* enum sock_proto */
+	uint8_t family;     /* 4 or 6: what the program asked for (6 may carry v4-mapped peers) */
+	uint8_t edges;      /* EV_IN|EV_PRI|EV_OUT|EV_ERR|EV_HUP (low byte) that happened since last drained */
+	uint8_t edge_rdhup;
+	uint32_t gen;
+	uint64_t holders;   /* bit per process slot that has a descriptor for it */
+	uint64_t dirty_mask; /* bit per process slot in whose dirty ring it is */
+	uint32_t flags;     /* SOCKF_* */
+	uint32_t vnic;      /* interface of a connected socket, else VNIC_NONE */
+	uint32_t vnic_gen;
+	int32_t so_error;   /* positive errno, 0 none */
+	struct pkt_queue rxq; /* received, in order, not yet read */
+	uint32_t waiters;   /* threads that sleep for this very socket (blocking calls, poll) */
+
+	struct endpoint local, remote;
+	uint32_t hash_next; /* chain of the lookup table */
+
+	uint32_t rcvbuf, sndbuf;       /* bytes of payload */
+	uint32_t rcvlowat;
+	uint32_t linger_s;
+	uint64_t rcvtimeo_us, sndtimeo_us; /* 0: wait for ever */
+	uint64_t inode;     /* of the backing socket */
+	uint32_t pool_next; /* free list */
+	uint8_t tos, ttl;   /* ttl 0: default 64 */
+	uint8_t pad[2];
+	uint64_t tx_bytes, rx_bytes, created_us; /* for tools */
+
+	union {
+		struct tcb tcp;
+		struct udp_sock udp;
+	};
+};
+
+/* A new socket in its initial state with the stack's defaults, held by nobody; NULL: pool exhausted. */
+struct sock *sock_alloc(struct engine *e, enum sock_proto proto, int family);
+/* Free the slot: queues, timers and the lookup entry must be gone (checked by assert). */
+void sock_free(struct engine *e, struct sock *k);
+
+/* Tell every holder that something happened (EV_* bits): puts k into their dirty rings. */
+void sock_notify(struct engine *e, struct sock *k, uint32_t events);
+
+/* Lookup table (lookup.c). Bound sockets are found with remote all zero. O(1) at 100,000 sockets. */
+void sock_hash(struct stack *s, struct sock *k);
+void sock_unhash(struct stack *s, struct sock *k);
+struct sock *sock_lookup(struct stack *s, enum sock_proto proto, const struct endpoint *local,
+			 const struct endpoint *remote); /* exact 4-tuple */
+/* The bound socket for a local endpoint: exact address first, then any (IPv6 any takes v4 unless V6ONLY). */
+struct sock *sock_lookup_bound(struct stack *s, enum sock_proto proto, const struct endpoint *local);
+
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The stack: all state of one engine, in one shared, position-independent region.
+ *
+ * Objects refer to each other by index (0 = none: slot 0 of each array is never used) and an index that
+ * comes out of the region is checked before use (sock_at, pkt_at return NULL for a bad one). The layout
+ * is versioned: STACK_VERSION changes with any change of a struct in this file, pkt.h, sock.h or tcp.h.
+ * The region is written only under its lock (src/socket/lock.h); tools read it without, and must expect
+ * to see it torn. Nothing here knows of files, descriptors or clocks: only numbers that others store.
+ *
+ * Parts, in order: this header; vNIC states; sockets; pkts; private buffers; hash table; fd info.
+ */
+#ifndef VD_STACK_H
+#define VD_STACK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/counters.h"
+#include "engine/pkt.h"
+#include "engine/sock.h"
+#include "vnic/vnic.h"
+
+#define STACK_MAGIC 0x4b54535441444956ull /* "VIDATSTK" */
+#define STACK_VERSION 1u
+
+#define PROC_MAX 64u        /* processes that share a stack (fork) */
+#define DIRTY_RING 2048u    /* per process; power of two */
+#define TIMER_LEVELS 4u
+#define TIMER_SLOTS 64u     /* per level: 64 ms, 4 s, 4.4 min, 4.7 h */
+#define PRIVATE_BUF_SIZE 2048u
+
+/* Sizes of a stack, fixed when it is formatted. */
+struct stack_config {
+	uint32_t max_socks;       /* knob `sockets` */
+	uint32_t max_pkts;        /* pkt descriptors: at least tx + rx buffers in use at once */
+	uint32_t max_private;     /* private buffers of PRIVATE_BUF_SIZE */
+	uint32_t hash_buckets;    /* power of two */
+	uint32_t max_fdinfo;      /* descriptors that `viaduct explain` can see */
+	uint8_t secret[32];       /* random: hash keys, initial sequence numbers, SYN cookies */
+	struct sock_defaults defaults; /* buffer sizes, timers, congestion control: from the knobs */
+};
+
+/* The lock word and what a successor needs to repair after its owner died. See src/socket/lock.h. */
+struct stack_lock {
+	_Alignas(64) _Atomic uint32_t owner; /* tid of the holder, 0 free; bit 31: somebody sleeps on it */
+	uint32_t changing;                   /* socket being changed, 0 none: reset by whoever repairs */
+	_Atomic uint32_t acquired;           /* goes up at each acquisition: the helper's sign of life */
+	uint32_t repairs;
+};
+
+/* A process of the tree. The slot number is the bit in sock.holders. */
+struct stack_proc {
+	uint32_t pid; /* 0: free */
+	uint32_t sleepers;       /* threads that sleep until the stack's doorbell rings */
+	uint64_t start_time;     /* field 22 of /proc/PID/stat: tells a reused pid */
+	uint32_t dirty_head, dirty_tail; /* free-running; tail - head entries wait */
+	uint32_t dirty_overflow; /* 1: some were lost, look at every socket */
+	uint32_t pad;
+	uint32_t dirty[DIRTY_RING]; /* sockets with news for this process */
+};
+
+/* A LIFO of free indices threaded through the objects, plus a mark: what lies above was never used. */
+struct stack_pool {
+	uint32_t free_head; /* 0: empty */
+	uint32_t mark;      /* next never-used index */
+	uint32_t limit;     /* number of slots, slot 0 included */
+	uint32_t in_use;
+};
+
+struct timer_wheel {
+	uint64_t now_ms;      /* up to and including this, all has fired */
+	uint32_t pending;     /* timers in the wheel */
+	uint32_t slot[TIMER_LEVELS][TIMER_SLOTS]; /* heads: timer ids (see timer.h) */
+	uint64_t occupied[TIMER_LEVELS];          /* bit per slot */
+};
+
+/* For tools: what a descriptor of the creating process is. */
+struct stack_fdinfo {
+	uint8_t kind;    /* enum fd_kind (src/socket/reason.h) */
+	uint8_t reason;  /* enum reason: why the kernel serves it */
+	uint16_t pad;
+	uint32_t sock;   /* socket index if accelerated */
+};
+
+struct stack {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t header_size;
+	uint64_t total_size;
+	uint64_t off_vnics, off_socks, off_pkts, off_private, off_hash, off_fdinfo;
+	struct stack_config cfg;
+	uint32_t creator_pid;
+	char program[64]; /* of the creator, for tools */
+
+	struct stack_lock lock;
+	_Alignas(64) uint64_t now_us;   /* the time given with the last call */
+	struct stack_pool sock_pool, pkt_pool, private_pool;
+	struct timer_wheel wheel;
+	uint32_t vnic_high;    /* vNIC slots ever used: poll up to here */
+	uint32_t ephemeral;    /* next port to try where the caller gives none (tests) */
+	uint64_t isn_base;
+	uint32_t challenge_acks; /* in this second, whole stack: statistics only */
+	uint64_t counters[COUNTER_COUNT];
+	struct stack_proc proc[PROC_MAX];
+};
+
+static inline struct vnic_state *stack_vnic(struct stack *s, uint32_t i)
+{
+	return i < VNIC_MAX ? (struct vnic_state *)((char *)s + s->off_vnics) + i : NULL;
+}
+
+static inline struct sock *sock_at(struct stack *s, uint32_t i)
+{
+	return i && i < s->cfg.max_socks ? (struct sock *)((char *)s + s->off_socks) + i : NULL;
+}
+
+static inline uint32_t sock_index(const struct stack *s, const struct sock *k)
+{
+	return (uint32_t)(k - (const struct sock *)((const char *)s + s->off_socks));
+}
+
+static inline struct pkt *pkt_at(struct stack *s, uint32_t i)
+{
+	return i && i < s->cfg.max_pkts ? (struct pkt *)((char *)s + s->off_pkts) + i : NULL;
+}
+
+static inline uint32_t pkt_index(const struct stack *s, const struct pkt *p)
+{
+	return (uint32_t)(p - (const struct pkt *)((const char *)s + s->off_pkts));
+}
+
+static inline void count(struct stack *s, enum counter c)
+{
+	s->counters[c]++;
+}
+
+/* Bytes that a stack of this configuration takes. */
+size_t stack_size(const struct stack_config *cfg);
+/* Make a stack in zeroed memory. 0 or -EINVAL (configuration out of range, memory too small). */
+int stack_format(void *mem, size_t len, const struct stack_config *cfg);
+/* 0, or -EPROTO: not a stack, another version, or its offsets do not fit in len. For whoever maps one. */
+int stack_check(const void *mem, size_t len);
+
+#endif

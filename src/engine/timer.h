@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Timers: a hierarchical wheel (four levels of 64 slots, 1 ms ticks), O(1) to set, cancel and fire.
+ * They are lazy: a socket has TIMER_KINDS timers, each with an absolute deadline; moving a deadline later, or
+ * clearing it, touches only the socket. When the entry's slot comes up, the wheel looks at the deadline and
+ * fires, moves on, or forgets. So the data path, which moves the retransmission timer with each segment,
+ * costs one store.
+ */
+#ifndef VD_TIMER_H
+#define VD_TIMER_H
+
+#include <stdint.h>
+
+struct engine;
+struct sock;
+
+/* The timers of a socket. */
+enum timer_kind {
+	TIMER_RTO,      /* retransmission, zero-window probe, SYN */
+	TIMER_DELACK,   /* delayed acknowledgement */
+	TIMER_KEEP,     /* keepalive */
+	TIMER_LIFE,     /* TIME-WAIT, FIN-WAIT-2, linger, user timeout */
+	TIMER_KINDS
+};
+
+struct timer {
+	uint64_t deadline_us; /* 0: not set */
+	uint32_t next, prev;  /* wheel slot list: timer id = socket index * TIMER_KINDS + kind, 0 none */
+	uint16_t slot;        /* where in the wheel, plus 1; 0: not in it */
+	uint16_t pad;
+	uint32_t pad2;
+};
+
+void timer_set(struct engine *e, struct sock *k, enum timer_kind kind, uint64_t deadline_us);
+void timer_clear(struct sock *k, enum timer_kind kind);
+static inline uint64_t timer_deadline(const struct timer *t)
+{
+	return t->deadline_us;
+}
+/* Take all of a socket's timers out of the wheel (before its slot is freed). */
+void timer_remove_all(struct engine *e, struct sock *k);
+/* Calls tcp_timer(e, k, kind) for each that is due. */
+void timer_run(struct engine *e, uint64_t now_us);
+/* Earliest possible deadline, us; UINT64_MAX none. Never later than the true one. */
+uint64_t timer_next(const struct engine *e);
+
+#endif

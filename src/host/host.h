@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The kernel's view: real system calls, the clock, rendezvous of two processes for a wire, who owns a port.
+ *
+ * The preload library interposes libc's socket calls, so nothing in this project may reach a kernel socket
+ * through them: every system call on a descriptor goes through host_sys (filled by the preload library with
+ * dlsym(RTLD_NEXT), by default libc's own).
+ */
+#ifndef VD_HOST_H
+#define VD_HOST_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "engine/sock.h"
+
+/* --- clock (clock.c): TSC where it is invariant, calibrated against CLOCK_MONOTONIC, else clock_gettime --- */
+void clock_init(void);
+uint64_t clock_us(void); /* same epoch as CLOCK_MONOTONIC, so processes of a tree agree */
+uint64_t clock_cycles(void); /* cheapest counter, for short spans */
+uint64_t clock_cycles_per_us(void);
+
+/* --- descriptors of our own (fds.c): close-on-exec, moved above the program's usual numbers --- */
+int host_fd_high(int fd);        /* dup to a high number, close the low one; -errno leaves fd as it was */
+bool host_fd_is_ours(int fd);    /* the program must not close it */
+void host_fd_close(int fd);
+
+/* --- rendezvous (rendezvous.c): abstract Unix sockets named after the listening address --- */
+/* Name: "\0viaduct1/<tcp|udp>/<address>/<port>"; address as inet_ntop prints it, "*4" or "*6" for any. */
+/* Listen for wires to this endpoint. Returns a nonblocking descriptor, -EADDRINUSE (squatted or shared). */
+int rdv_listen(enum sock_proto proto, int family, const struct endpoint *local, bool v6only);
+
+struct rdv_wire {
+	int memfd;       /* the wire's region, mapped by the caller */
+	int doorbell[2]; /* the peer's: [0] thread, [1] helper */
+	int life_fd;     /* hangs up when the peer is gone */
+	uint32_t pid, uid;
+	int end;         /* which end of the wire is ours */
+	uint8_t nonce[16];
+};
+/* Connect to whoever listens at remote (exact address, then *4 / *6), check with sock_diag that its user owns
+ * that port, make the wire, swap descriptors. our_doorbell: our own two. 0, -ECONNREFUSED (nobody),
+ * -EPERM (other user or squatted: *reason_squatted tells), -EPROTO (version), -ETIMEDOUT. Blocks up to timeout_ms. */
+int rdv_connect(enum sock_proto proto, int family, const struct endpoint *remote, const int our_doorbell[2],
+		int timeout_ms, bool any_user, struct rdv_wire *out, bool *squatted);
+/* The accepting side, called when the listening descriptor is readable. -EAGAIN none waits; -EPROTO, -EPERM:
+ * that one was refused, try the next. */
+int rdv_accept(int listen_fd, const int our_doorbell[2], int timeout_ms, bool any_user, struct rdv_wire *out);
+
+/* --- who owns a port (diag.c) --- */
+/* The user who owns the kernel's listening TCP (bound UDP) socket at this endpoint: 0, or -ENOENT. */
+int diag_port_owner(enum sock_proto proto, int family, const struct endpoint *local, uint32_t *uid, uint64_t *inode);
+
+/* --- addresses (addr.c) --- */
+bool addr_is_local(const uint8_t addr[16]);   /* loopback or an address of an interface here; cached 1 s */
+int addr_from_sockaddr(const struct sockaddr *sa, socklen_t len, struct endpoint *ep, int *family);
+socklen_t addr_to_sockaddr(const struct endpoint *ep, int family, struct sockaddr_storage *ss);
+
+/* --- the real calls --- */
+struct msghdr;
+struct host_sys {
+	int (*socket)(int, int, int);
+	int (*bind)(int, const struct sockaddr *, socklen_t);
+	int (*listen)(int, int);
+	int (*accept4)(int, struct sockaddr *, socklen_t *, int);
+	int (*connect)(int, const struct sockaddr *, socklen_t);
+	int (*close)(int);
+	int (*getsockname)(int, struct sockaddr *, socklen_t *);
+	int (*getpeername)(int, struct sockaddr *, socklen_t *);
+	int (*getsockopt)(int, int, int, void *, socklen_t *);
+	int (*setsockopt)(int, int, int, const void *, socklen_t);
+	int (*shutdown)(int, int);
+	ssize_t (*sendmsg)(int, const struct msghdr *, int);
+	ssize_t (*recvmsg)(int, struct msghdr *, int);
+	ssize_t (*read)(int, void *, size_t);
+	ssize_t (*write)(int, const void *, size_t);
+	int (*poll)(struct pollfd *, unsigned long, int);
+	int (*fcntl)(int, int, ...);
+	int (*epoll_create1)(int);
+	int (*epoll_ctl)(int, int, int, struct epoll_event *);
+	int (*epoll_pwait)(int, struct epoll_event *, int, int, const sigset_t *);
+	int (*sigmask)(int, const sigset_t *, sigset_t *);
+};
+extern struct host_sys host_sys;
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What a descriptor is, and why a socket is not accelerated: one table, shown by `viaduct explain`. */
+#ifndef VD_REASON_H
+#define VD_REASON_H
+
+enum fd_kind { FD_OTHER, FD_ACCELERATED, FD_KERNEL_SOCKET, FD_EPOLL };
+
+#define REASON_TABLE(R)                                                                                                \
+	R(NONE, "It is accelerated.")                                                                                  \
+	R(FAMILY, "Its address family is neither IPv4 nor IPv6.")                                                      \
+	R(TYPE, "It is neither a TCP stream nor a UDP datagram socket.")                                               \
+	R(NO_LISTENER, "Nobody who runs under viaduct listens at the address it connected to on this machine.")        \
+	R(REMOTE, "Its peer is on another machine, and no network provider is set up.")                                \
+	R(PLAIN_PEER, "The peer that connected to the listener does not run under viaduct.")                           \
+	R(OTHER_USER, "The process at the other end runs as another user, and knob VIADUCT_PEERS allows only the same user's.") \
+	R(SQUATTED, "The process that answered for the address does not own the listening port.")                      \
+	R(NO_STACK, "The stack's memory could not be made (see the program's first lines of output).")                 \
+	R(NO_SOCKETS, "The stack has no free socket; raise VIADUCT_SOCKETS.")                                          \
+	R(NO_VNICS, "The stack has no free vNIC.")                                                                     \
+	R(HANDSHAKE, "The process at the other end did not answer the wire's handshake in time.")                      \
+	R(VERSION, "The process at the other end runs another version of viaduct.")                                    \
+	R(DISABLED, "Acceleration is switched off by a knob.")                                                         \
+	R(ADDRESS, "The address is multicast, broadcast or otherwise the kernel's business.")                          \
+	R(OPTION, "The program set an option that only the kernel implements.")                                        \
+	R(REUSEPORT, "Several sockets share its port (SO_REUSEPORT); only the first is accelerated.")                  \
+	R(INHERITED, "It was there before the program was started under viaduct (inherited descriptor).")              \
+	R(UNCONNECTED, "It has not been used yet.")
+
+enum reason {
+#define R(name, sentence) REASON_##name,
+	REASON_TABLE(R)
+#undef R
+	REASON_COUNT
+};
+extern const char *const reason_sentence[REASON_COUNT];
+extern const char *const reason_name[REASON_COUNT];
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Waiting: spin for about as long as a wake-up costs, then sleep. One function for blocking calls, poll, select
+ * and epoll. See wait.c for how spinning adapts and how no wake-up is lost.
+ */
+#ifndef VD_WAIT_H
+#define VD_WAIT_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "socket/vsock.h"
+
+struct wait {
+	/* Asked at the start and after every event that may matter; called without locks. True: done. */
+	bool (*ready)(void *arg);
+	void *arg;
+	int64_t timeout_us;      /* < 0: for ever; 0: look once */
+	const sigset_t *sigmask; /* during the wait, as ppoll's; NULL: unchanged */
+	int kernel_fd;           /* an epoll descriptor to look at from time to time and while asleep; -1 none.
+	                            The stacks' doorbells are registered in it with wait_watch(). */
+	bool restart;            /* SA_RESTART handlers do not end the wait (blocking recv, send, accept, connect) */
+	bool kernel_ready;       /* out: kernel_fd has events */
+};
+
+/* 0: ready() said true, or kernel_ready; -ETIMEDOUT; -EINTR. */
+int wait_for(struct wait *w);
+
+/* Register the doorbells of all attached stacks, edge-triggered, in an epoll descriptor that wait_for will be
+ * given, with event data WAIT_DOORBELL (to be filtered out of what the program sees). Idempotent and cheap; call
+ * again whenever wait_generation() has changed (a stack was attached). 0 or -errno. */
+#define WAIT_DOORBELL 0x7669616475637400ull
+int wait_watch(int epfd);
+uint32_t wait_generation(void);
+
+/* Take in what has arrived on all attached stacks (bounded burst) and hand news to epoll sets. True: something
+ * was taken in. The cheap look before every nonblocking operation. */
+bool wait_poll_stacks(void);
+
+/* Sockets with news: socket.c calls this for each (socket, EV_* edges) drained from the dirty rings, in the
+ * process that holds it. Set by epoll.c at load. */
+extern void (*wait_on_news)(vsock_t v, uint32_t edges);
+
+/* Each run of a signal handler in this thread counts up (the preload library's trampoline): [0] handlers without
+ * SA_RESTART, [1] with. */
+extern _Thread_local volatile uint32_t wait_signals[2];
+/* Depth of stack locks this thread holds: the trampoline defers handlers while it is not 0, and
+ * wait_signals_deferred is called when it gets back to 0 with signals pending. */
+extern _Thread_local volatile uint32_t wait_lock_depth;
+extern _Thread_local volatile bool wait_signal_pending;
+extern void (*wait_signals_deferred)(void);
+
+#endif

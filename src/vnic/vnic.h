@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A vNIC as the engine uses it: bursts of descriptors out, bursts of events in.
+ *
+ * Two halves. struct vnic_state lives in the stack's shared region: ring positions, the free list
+ * of tx buffers, who holds which buffer. struct vnic is one process's mapping of it: pointers and the
+ * provider's operations. After fork both processes have a struct vnic over the same state; whoever
+ * holds the stack's lock may use it. All calls here require that lock; none makes a system call,
+ * except `doorbell`, which the socket layer calls after it has released the lock.
+ *
+ * Buffers. A tx buffer is in exactly one of: free list; used by a pkt (VNIC_TX_PKT); with the peer
+ * (VNIC_TX_NIC); both. It returns to the free list when both bits are clear. An rx buffer is held from
+ * the event that brought it until vnic_release(). A peer that returns what it does not have, sends a
+ * buffer that we still hold, or points outside of a buffer is counted (bad_*) and ignored.
+ */
+#ifndef VD_VNIC_H
+#define VD_VNIC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "viaduct/vnic.h"
+
+#define VNIC_MAX 256u      /* vNICs of a stack */
+#define VNIC_BUFS_MAX 2048u /* tx (and rx) buffers of a vNIC */
+#define VNIC_NONE 0xffffu
+#define VNIC_BURST 32
+
+/* Geometry of a wire made by the `local` provider. */
+#define WIRE_BUFS 2048u
+#define WIRE_BUF_SIZE 4096u
+#define WIRE_RING 4096u
+#define WIRE_MTU 65535u
+
+enum vnic_provider { VNIC_PROV_NONE, VNIC_PROV_LOCAL, VNIC_PROV_SIM };
+
+/* tx_state bits */
+#define VNIC_TX_PKT 1u /* a pkt of the engine refers to it */
+#define VNIC_TX_NIC 2u /* posted, not yet returned */
+
+struct vnic_stats {
+	uint64_t tx_frames, tx_bytes, rx_frames, rx_bytes; /* frames and bytes with headers */
+	uint64_t tx_no_buffer; /* a tx buffer was wanted and none was free */
+	uint64_t bad_desc;     /* descriptor out of range, or of unknown type: ignored */
+	uint64_t bad_return;   /* return of a buffer that was not out: ignored */
+	uint64_t bad_reuse;    /* frame in a buffer that we still hold: ignored */
+	uint64_t doorbells;    /* wake-ups sent to the other end */
+};
+
+/* The shared half. Written under the stack's lock only. Index in struct stack = interface number. */
+struct vnic_state {
+	uint8_t provider;   /* enum vnic_provider; NONE: slot free */
+	uint8_t end;        /* which end of the wire is ours: 0 or 1 */
+	uint8_t dead;       /* other end gone: nothing more is posted; events already here still count */
+	uint8_t pad;
+	uint32_t gen;       /* goes up each time that the slot is used for a new vNIC */
+	uint32_t mtu, features;
+	uint32_t buf_size, tx_count, rx_count;
+	uint32_t tx_entries, rx_entries, evq_entries;
+	uint32_t tx_prod, rx_prod, evq_cons; /* tx_prod serves both where tx and rx are one ring */
+	uint32_t one_ring;  /* tx ring and rx ring are the same */
+	uint32_t free_top;  /* entries of tx_free in use */
+	uint32_t rx_held;   /* rx buffers that we hold */
+	uint32_t posted;    /* descriptors posted since the last doorbell check */
+	uint32_t peer_pid;  /* who is behind it; 0 unknown */
+	uint32_t peer_uid;
+	uint8_t mac[6], peer_mac[6];
+	struct vnic_stats stats;
+	uint16_t tx_free[VNIC_BUFS_MAX]; /* LIFO: the hottest buffer is used next */
+	uint8_t tx_state[VNIC_BUFS_MAX];
+	uint8_t rx_state[VNIC_BUFS_MAX]; /* 1: held by us */
+};
+
+struct vnic;
+
+struct vnic_ops {
+	/* Take up to max events; returns how many frame parts were stored in ev. Returns are handled
+	 * inside. Every stored descriptor is checked: buf, off, len are in range and the buffer is now held. */
+	int (*poll)(struct vnic *v, struct vnic_desc *ev, int max);
+	/* Post the n parts of one frame. The tx buffers get VNIC_TX_NIC. Never fails (see ring rules). */
+	void (*post)(struct vnic *v, const struct vnic_desc *d, int n);
+	/* Give one held rx buffer back. */
+	void (*release)(struct vnic *v, uint32_t buf);
+};
+
+/* One process's mapping. ops == NULL: this process has not mapped the vNIC. */
+struct vnic {
+	const struct vnic_ops *ops;
+	struct vnic_state *st;
+	struct vnic_desc *tx, *rx, *evq;
+	struct vnic_ctrl *ctrl, *peer_ctrl; /* peer_ctrl NULL where there is none */
+	uint8_t *tx_bufs, *rx_bufs;
+	void *map;
+	size_t map_len;
+	int doorbell_fd[2]; /* [0] wakes a thread of the peer, [1] its helper; -1 none */
+	int life_fd;        /* socket that hangs up when the peer is gone; -1 none */
+	uint32_t gen;       /* st->gen when it was mapped */
+	void *priv;         /* the provider's own */
+};
+
+static inline uint8_t *vnic_tx_buf(const struct vnic *v, uint32_t buf)
+{
+	return v->tx_bufs + (size_t)buf * v->st->buf_size;
+}
+
+static inline uint8_t *vnic_rx_buf(const struct vnic *v, uint32_t buf)
+{
+	return v->rx_bufs + (size_t)buf * v->st->buf_size;
+}
+
+/* Take a free tx buffer (it gets VNIC_TX_PKT). Returns its index or -1 when none is free. */
+int vnic_tx_alloc(struct vnic *v);
+/* The pkt lets go of it; it becomes free once the peer has too. */
+void vnic_tx_free(struct vnic *v, uint32_t buf);
+/* True while the peer (or the device) may still read the buffer: it must not be rewritten. */
+static inline bool vnic_tx_busy(const struct vnic *v, uint32_t buf)
+{
+	return (v->st->tx_state[buf] & VNIC_TX_NIC) != 0;
+}
+
+/* True if an event waits: one load, for the spinning path; also usable without the lock as a hint. */
+bool vnic_pending(const struct vnic *v);
+
+/* --- the local provider: a wire between two processes (src/vnic/local.c) --- */
+
+/* Bytes of a wire's region. */
+size_t wire_size(void);
+/* Write the header into zeroed memory of wire_size() bytes. */
+void wire_format(void *mem);
+/* 0, or -EPROTO if the header is not one that we speak (the geometry must be exactly ours). */
+int wire_check(const void *mem, size_t len);
+/* Bind `end` (0 or 1) of the wire at mem to state st (reset by this call) and mapping v. fds are the caller's. */
+void wire_attach(struct vnic *v, struct vnic_state *st, void *mem, int end);
+/* After fork, or in another process of the tree: map an existing state again without resetting it. */
+void wire_reattach(struct vnic *v, struct vnic_state *st, void *mem);
+
+/* Announce that this end sleeps (kind = VNIC_ARMED_*); the caller polls once more before it sleeps. */
+void vnic_arm(struct vnic *v, uint32_t kind);
+/* Which doorbell to ring for what was posted: VNIC_ARMED_* taken from the peer (exchanged with NO).
+ * The caller has issued a full barrier since the last post (the lock's release is one). */
+uint32_t vnic_take_armed(struct vnic *v);
+
+#endif
