@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "engine/pkt.h"
 #include "engine/timer.h"
 
 struct engine;
@@ -32,10 +33,114 @@ enum tcp_cc_id { TCP_CC_CUBIC, TCP_CC_NEWRENO, TCP_CC_COUNT };
 #define TCP_F_PEEK 0x04     /* MSG_PEEK */
 #define TCP_F_TRUNC 0x08    /* MSG_TRUNC: discard instead of copying */
 
+/* tcb.flags */
+#define TCPF_NODELAY 0x0001u
+#define TCPF_CORK 0x0002u
+#define TCPF_TS 0x0004u         /* timestamps negotiated */
+#define TCPF_SACK 0x0008u       /* SACK negotiated */
+#define TCPF_WSCALE 0x0010u     /* window scaling negotiated */
+#define TCPF_FIN_QUEUED 0x0020u /* FIN follows the last byte of txq */
+#define TCPF_FIN_SENT 0x0040u
+#define TCPF_FIN_RCVD 0x0080u   /* and everything before it */
+#define TCPF_ACK_NOW 0x0100u
+#define TCPF_ACK_DELAYED 0x0200u
+#define TCPF_URG_VALID 0x0400u  /* rcv_up is ahead of, or at, what was read */
+#define TCPF_URG_READ 0x0800u   /* the urgent byte was taken with MSG_OOB */
+#define TCPF_SND_URG 0x1000u    /* snd_up is valid */
+#define TCPF_QUICKACK 0x2000u   /* TCP_QUICKACK asked for */
+#define TCPF_PUSHED 0x4000u     /* PSH data received since the last ACK sent */
+#define TCPF_PINGPONG 0x8000u   /* interactive: replies carry the ACKs */
+#define TCPF_ECN 0x10000u       /* RFC 3168 negotiated */
+#define TCPF_EMBRYO 0x20000u    /* child of a listener, not yet accepted */
+#define TCPF_COOKIE 0x40000u    /* made from a SYN cookie */
+#define TCPF_KEEP_WAIT 0x80000u /* a keepalive probe is unanswered */
+#define TCPF_CONNECTING 0x100000u /* connect() has not yet reported its outcome */
+#define TCPF_RST_SENT 0x200000u
+
+/* tcb.ca_state, numbered as Linux's TCP_INFO does */
+enum tcp_ca { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
+
 struct tcb {
-	uint8_t state; /* enum tcp_state */
+	uint8_t state;  /* enum tcp_state */
+	uint8_t cc;     /* enum tcp_cc_id */
+	uint8_t snd_wscale, rcv_wscale;
+	uint32_t flags; /* TCPF_* */
+
+	/* receive sequence space (RFC 9293, 3.3.1) */
+	uint32_t rcv_nxt, rcv_wnd, rcv_up, irs;
+	uint32_t rcv_adv;      /* right edge of the window that we last advertised */
+	uint32_t rcv_wup;      /* rcv_nxt when we last sent an ACK */
+	uint32_t rcv_read;     /* sequence number of the next byte the program reads */
+	uint32_t rcv_mss;      /* estimate of the peer's segment size */
+
+	/* send sequence space */
+	uint32_t snd_una, snd_nxt, snd_wnd, snd_wl1, snd_wl2, snd_up, iss;
+	uint32_t snd_max;      /* highest sequence number ever sent, FIN included (snd_nxt <= snd_max) */
+	uint32_t snd_end;      /* sequence number behind the last byte in txq (FIN not counted) */
+	uint32_t snd_max_wnd;  /* largest window the peer offered */
+	struct pkt_queue txq;  /* snd_una .. snd_end, each pkt at most mss bytes or one buffer */
+	uint32_t send_head;    /* first pkt of txq never sent, 0 none */
+	uint32_t mss;          /* payload bytes per segment now (path MTU and peer's MSS, options subtracted) */
+	uint32_t peer_mss, adv_mss, pmtu;
+
 	struct timer timer[TIMER_KINDS];
-	/* the TCP author completes this */
+
+	/* congestion control and recovery; bytes unless said otherwise */
+	uint8_t ca_state;      /* enum tcp_ca */
+	uint8_t backoff;       /* exponent of the RTO */
+	uint8_t probes;        /* zero-window or keepalive probes unanswered */
+	uint8_t dupacks;
+	uint8_t undo_ok;       /* spurious recovery can be undone */
+	uint8_t syn_tries;
+	uint8_t quick_acks;    /* ACKs to send at once at the start of a connection */
+	uint8_t frto;          /* RFC 5682 step, 0 off */
+	uint32_t cwnd, ssthresh, prior_cwnd, prior_ssthresh, undo_retrans;
+	uint32_t recover;      /* snd_nxt when recovery began */
+	uint32_t sacked, lost, retrans; /* bytes marked so in txq */
+	uint32_t fack;         /* highest sequence number SACKed */
+	uint32_t prr_delivered, prr_out, prr_flight;
+	uint32_t app_limited;
+	uint64_t delivered;
+	uint64_t cc_priv[8];   /* the algorithm's own state */
+
+	/* round trip time (RFC 6298), us */
+	uint32_t srtt_us, rttvar_us, rto_us, min_rtt_us;
+	uint32_t rtt_seq;      /* without timestamps: the segment being timed */
+	uint64_t rtt_sent_us;  /* 0: none is timed */
+	uint64_t last_rcv_us, last_snd_us; /* keepalive, idle restart */
+	uint64_t first_retrans_us; /* user timeout, retries2 */
+
+	/* timestamps (RFC 7323) */
+	uint32_t ts_recent, ts_offset, last_ack_sent;
+	uint64_t ts_recent_us;
+
+	/* out-of-order queue (tcp_ooo.c): bounded tree of pkts by seq */
+	uint32_t ooo_root, ooo_count, ooo_bytes;
+	uint32_t dsack_start, dsack_end; /* to report; equal: none */
+	uint32_t sack_recent[4];         /* starts of the blocks changed last, newest first */
+
+	/* receive buffer auto-tuning */
+	uint32_t rcvq_copied;  /* bytes the program read in this round trip */
+	uint32_t rcvq_space;
+	uint64_t rcvq_time_us;
+
+	/* listener: queues of children by index; child: where it hangs */
+	uint32_t parent;       /* listener's index, 0 none */
+	uint32_t parent_gen;
+	uint32_t accept_head, accept_tail, accept_count; /* established, chained by q_next */
+	uint32_t embryo_head, embryo_count;              /* SYN-RECEIVED, chained by q_next/q_prev */
+	uint32_t q_next, q_prev;
+	uint32_t backlog;
+
+	/* challenge ACKs (RFC 5961, per socket) and options */
+	uint64_t challenge_window_us;
+	uint32_t challenge_count;
+	uint32_t keep_idle_s, keep_intvl_s, keep_cnt;
+	uint32_t user_timeout_ms, linger2_s, syncnt, maxseg, notsent_lowat, defer_accept_s;
+
+	/* statistics */
+	uint64_t segs_out, segs_in, bytes_acked, bytes_received, bytes_sent, bytes_retrans;
+	uint32_t retrans_total;
 };
 
 /* Active open from local (port set, address set) to remote over vnic. 0 (SYN sent), -errno. Completion shows

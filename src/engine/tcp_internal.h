@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the files of TCP give each other. Who owns what:
+ *
+ *   tcp_input.c    RFC 9293 3.10.7: segments in, in the RFC's order of checks; ACK-only and in-order-data fast path
+ *   tcp_options.c  parse and build options
+ *   tcp_listen.c   passive open: SYN queue, SYN cookies, accept queue
+ *   tcp_ooo.c      out-of-order queue; which SACK blocks to report
+ *   tcp_recv.c     the program reads: tcp_recv, window updates, auto-tuning, urgent data
+ *   tcp_state.c    alloc, connect, shutdown, close, abort, state changes, poll, stats
+ *   tcp_send.c     the program writes: tcp_send, filling pkts, NODELAY, CORK
+ *   tcp_output.c   which segment goes next: window, cwnd, Nagle; builds segments, ACKs, RSTs
+ *   tcp_ack.c      what an ACK does to txq: cumulative, SACK scoreboard, RTT samples
+ *   tcp_recovery.c fast retransmit, PRR, RACK-like marking, RTO recovery, undo, F-RTO
+ *   tcp_timer.c    RTO, probes, delayed ACK, keepalive, life
+ *   tcp_cc.c, tcp_cubic.c, tcp_newreno.c   congestion control
+ */
+#ifndef VD_TCP_INTERNAL_H
+#define VD_TCP_INTERNAL_H
+
+#include "engine/engine.h"
+
+/* Sequence arithmetic (RFC 9293, 3.4). */
+static inline bool seq_lt(uint32_t a, uint32_t b) { return (int32_t)(a - b) < 0; }
+static inline bool seq_leq(uint32_t a, uint32_t b) { return (int32_t)(a - b) <= 0; }
+static inline bool seq_gt(uint32_t a, uint32_t b) { return (int32_t)(a - b) > 0; }
+static inline bool seq_geq(uint32_t a, uint32_t b) { return (int32_t)(a - b) >= 0; }
+
+#define TH_FIN 0x01u
+#define TH_SYN 0x02u
+#define TH_RST 0x04u
+#define TH_PSH 0x08u
+#define TH_ACK 0x10u
+#define TH_URG 0x20u
+#define TH_ECE 0x40u
+#define TH_CWR 0x80u
+
+#define TCP_MSS_FLOOR 48u     /* a peer's MSS below this is taken as this (SACK panic class) */
+#define TCP_OOO_MAX 1024u     /* pkts in an out-of-order queue */
+
+/* What a segment's options said. */
+struct tcp_opts {
+	bool has_mss, has_wscale, sack_ok, has_ts;
+	uint16_t mss;
+	uint8_t wscale; /* clamped to 14 */
+	uint32_t ts_val, ts_ecr;
+	uint32_t sacks; /* blocks, at most 4 */
+	struct {
+		uint32_t start, end;
+	} sack[4];
+};
+
+/* A received segment, parsed and bounds-checked. */
+struct segment {
+	struct frame *f;
+	uint32_t seq, ack, len;  /* len: payload bytes */
+	uint32_t payload;        /* offset in the frame */
+	uint32_t wnd;            /* as in the header, not scaled */
+	uint16_t urg;
+	uint8_t flags;           /* TH_* */
+	struct tcp_opts o;
+};
+
+/* tcp_options.c */
+/* Parse n bytes of options; never fails: what is malformed is ignored. */
+void tcp_parse_options(const uint8_t *opt, uint32_t n, struct tcp_opts *o);
+uint32_t tcp_build_syn_options(struct engine *e, const struct sock *k, uint8_t *to, bool syn_ack);
+/* Timestamps and SACK blocks for an established connection's segment; bytes written, multiple of 4, at most 40. */
+uint32_t tcp_build_options(struct engine *e, struct sock *k, uint8_t *to);
+uint32_t tcp_options_len(const struct sock *k); /* of a data segment without SACK blocks */
+uint32_t tcp_ts_now(const struct engine *e, const struct sock *k); /* ms clock plus ts_offset */
+
+/* tcp_ooo.c */
+/* Queue an out-of-order piece [seq, seq+len) at payload offset off of the frame. 0, -ENOBUFS when bounded out. */
+int tcp_ooo_insert(struct engine *e, struct sock *k, struct frame *f, uint32_t off, uint32_t seq, uint32_t len);
+/* Move what has become in-order (rcv_nxt) to rxq, advancing rcv_nxt. Bytes moved. */
+uint32_t tcp_ooo_drain(struct engine *e, struct sock *k);
+void tcp_ooo_free(struct engine *e, struct sock *k);
+/* SACK blocks to report (RFC 2018 4: newest first; RFC 2883 D-SACK before them). Number stored, at most max. */
+int tcp_sack_blocks(struct engine *e, struct sock *k, uint32_t (*out)[2], int max);
+/* FIN seen out of order at this sequence number: remembered; true once rcv_nxt has reached it. */
+
+/* tcp_listen.c */
+void tcp_listen_input(struct engine *e, struct sock *listener, struct segment *g);
+/* An embryo's handshake is complete: move it to the accept queue. False: no room (the ACK is ignored). */
+bool tcp_embryo_established(struct engine *e, struct sock *child);
+void tcp_embryo_drop(struct engine *e, struct sock *child);
+/* After the listener accepted or closed. */
+void tcp_listen_close(struct engine *e, struct sock *listener);
+uint32_t tcp_new_isn(struct engine *e, const struct endpoint *local, const struct endpoint *remote); /* RFC 6528 */
+
+/* tcp_recv.c */
+uint32_t tcp_window(struct engine *e, struct sock *k); /* receive window to advertise now, bytes, never shrinking */
+void tcp_rcv_data_arrived(struct engine *e, struct sock *k, uint32_t bytes); /* auto-tuning, rcv_mss, ACK policy */
+
+/* tcp_state.c */
+void tcp_set_state(struct engine *e, struct sock *k, enum tcp_state state);
+/* The connection is over: so_error, timers off, queues (tx, ooo) freed, notify; frees the socket if orphaned. */
+void tcp_done(struct engine *e, struct sock *k, int err);
+void tcp_enter_time_wait(struct engine *e, struct sock *k);
+void tcp_set_mss(struct engine *e, struct sock *k); /* from peer_mss, pmtu, options */
+void tcp_established(struct engine *e, struct sock *k); /* handshake complete, both ways of opening */
+
+/* tcp_output.c */
+/* Send what may go now: retransmissions first, then new data, FIN; then an ACK if one is owed. */
+void tcp_output(struct engine *e, struct sock *k);
+void tcp_send_ack(struct engine *e, struct sock *k);
+void tcp_send_syn(struct engine *e, struct sock *k); /* SYN, or SYN-ACK in SYN_RECEIVED */
+void tcp_send_probe(struct engine *e, struct sock *k, bool data); /* zero-window (data) or keepalive probe */
+void tcp_send_challenge_ack(struct engine *e, struct sock *k);
+/* RST for a connection of ours (snd_nxt), or in answer to a segment that has none (RFC 9293 3.10.7.1). */
+void tcp_send_rst(struct engine *e, struct sock *k);
+void tcp_reply_rst(struct engine *e, const struct segment *g);
+/* Stateless SYN-ACK (cookies). */
+void tcp_reply_syn_ack(struct engine *e, struct sock *listener, const struct segment *g, uint32_t isn,
+		       const uint8_t *opts, uint32_t opts_len);
+
+/* tcp_ack.c: an acceptable ACK (snd_una <= ack <= snd_max): scoreboard, RTT, cc, recovery, free space. Called by
+ * tcp_input after the ACK's acceptability and before data. Does not output. */
+void tcp_ack(struct engine *e, struct sock *k, const struct segment *g);
+uint32_t tcp_in_flight(const struct sock *k); /* RFC 6675 pipe, bytes */
+void tcp_rtt_sample(struct engine *e, struct sock *k, uint64_t rtt_us);
+
+/* tcp_recovery.c */
+void tcp_recovery_on_ack(struct engine *e, struct sock *k, uint32_t newly_acked, uint32_t newly_sacked, bool dupack,
+			 bool dsack);
+void tcp_recovery_on_rto(struct engine *e, struct sock *k);
+/* Next pkt to retransmit, NULL none. */
+struct pkt *tcp_next_retrans(struct engine *e, struct sock *k);
+
+/* tcp_timer.c */
+void tcp_arm_rto(struct engine *e, struct sock *k); /* (re)start from now if anything is outstanding, else clear */
+void tcp_arm_probe(struct engine *e, struct sock *k);
+
+/* tcp_cc.c */
+struct tcp_cc_ops {
+	const char *name;
+	void (*init)(struct engine *e, struct sock *k);
+	void (*acked)(struct engine *e, struct sock *k, uint32_t bytes); /* not in recovery: grow cwnd */
+	uint32_t (*ssthresh)(struct engine *e, struct sock *k);          /* on loss or ECN */
+	void (*rto)(struct engine *e, struct sock *k);
+	void (*idle)(struct engine *e, struct sock *k);                  /* restart after idle (RFC 5681 4.1) */
+	void (*undo)(struct engine *e, struct sock *k);
+};
+extern const struct tcp_cc_ops tcp_cubic, tcp_newreno;
+const struct tcp_cc_ops *tcp_cc_ops(const struct sock *k);
+
+#endif
