@@ -9,6 +9,7 @@
 #ifndef VD_HOST_H
 #define VD_HOST_H
 
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
