@@ -26,6 +26,7 @@
 #define VNIC_BUFS_MAX 2048u /* tx (and rx) buffers of a vNIC */
 #define VNIC_NONE 0xffffu
 #define VNIC_BURST 32
+#define VNIC_RETURNS 32u /* returned rx buffers that may wait for a frame to travel with */
 
 /* Geometry of a wire made by the `local` provider. */
 #define WIRE_BUFS 2048u
@@ -63,6 +64,10 @@ struct vnic_state {
 	uint32_t free_top;  /* entries of tx_free in use */
 	uint32_t rx_held;   /* rx buffers that we hold */
 	uint32_t posted;    /* descriptors posted since the last doorbell check */
+	uint32_t ret_count; /* entries of ret in use */
+	uint32_t ret_quiet; /* buffers given back since the peer was last told (a frame, or `posted`) */
+	uint32_t idle_polls; /* polls in a row that found nothing while returns waited */
+	uint16_t ret[VNIC_RETURNS]; /* rx buffers released, not yet in the ring */
 	uint32_t peer_pid;  /* who is behind it; 0 unknown */
 	uint32_t peer_uid;
 	uint8_t mac[6], peer_mac[6];
@@ -75,13 +80,17 @@ struct vnic_state {
 struct vnic;
 
 struct vnic_ops {
-	/* Take up to max events; returns how many frame parts were stored in ev. Returns are handled
-	 * inside. Every stored descriptor is checked: buf, off, len are in range and the buffer is now held. */
+	/* Take up to max events; returns how many frame parts were stored in ev; 0 only if nothing was there.
+	 * Returns are handled inside. Every stored descriptor is checked: buf, off, len are in range, len is not 0
+	 * and the buffer is now held. A frame is not split between two calls unless it has more than max parts;
+	 * a frame that breaks off (the last part stored has VNIC_F_MORE) is the peer's fault: drop it. */
 	int (*poll)(struct vnic *v, struct vnic_desc *ev, int max);
 	/* Post the n parts of one frame. The tx buffers get VNIC_TX_NIC. Never fails (see ring rules). */
 	void (*post)(struct vnic *v, const struct vnic_desc *d, int n);
-	/* Give one held rx buffer back. */
+	/* Give one held rx buffer back. It may wait for the next frame, for some more of its kind, or for vnic_arm. */
 	void (*release)(struct vnic *v, uint32_t buf);
+	/* Let nothing that was released wait any longer. NULL: nothing ever waits. vnic_arm calls it. */
+	void (*flush)(struct vnic *v);
 };
 
 /* One process's mapping. ops == NULL: this process has not mapped the vNIC. */

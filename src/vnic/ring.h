@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Ring and buffer bookkeeping that the providers share, inline because it is the data path.
+ *
+ * A descriptor is read and written as two 64-bit words. The second one holds type, flags, gso_len and turn, so
+ * a single store with release order fills a slot and a single load with acquire order tells whether it is full and
+ * of what kind; the consumer then takes the first word, once. What it works on is that copy: the other side may
+ * change the slot at any moment, and the worst it gets is a descriptor that is refused.
+ *
+ * Callers hold the stack's lock. Positions and states are in struct vnic_state, which the other side can't reach.
+ */
+#ifndef VD_RING_H
+#define VD_RING_H
+
+#include <string.h>
+
+#include "vnic/vnic.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rings are little-endian");
+
+/* The lap that index idx belongs to, as stored in `turn`: from 1. entries is a power of two. */
+static inline uint32_t ring_turn(uint32_t idx, uint32_t entries)
+{
+	return idx / entries + 1;
+}
+
+static inline uint64_t *ring_words(struct vnic_desc *ring, uint32_t idx, uint32_t entries)
+{
+	return (uint64_t *)(void *)&ring[idx & (entries - 1)];
+}
+
+/* True if slot idx is full; *d is then its one and only copy. */
+static inline bool ring_read(struct vnic_desc *ring, uint32_t idx, uint32_t entries, struct vnic_desc *d)
+{
+	uint64_t *slot = ring_words(ring, idx, entries), w[2];
+
+	w[1] = __atomic_load_n(&slot[1], __ATOMIC_ACQUIRE);
+	if ((uint32_t)(w[1] >> 32) != ring_turn(idx, entries))
+		return false;
+	w[0] = __atomic_load_n(&slot[0], __ATOMIC_RELAXED);
+	memcpy(d, w, sizeof(*d));
+	return true;
+}
+
+static inline bool ring_full(struct vnic_desc *ring, uint32_t idx, uint32_t entries)
+{
+	uint64_t *slot = ring_words(ring, idx, entries);
+
+	return (uint32_t)(__atomic_load_n(&slot[1], __ATOMIC_ACQUIRE) >> 32) == ring_turn(idx, entries);
+}
+
+/* Fill slot idx. A consumer goes in order, so of several slots the first is written last: it sees all or none. */
+static inline void ring_write(struct vnic_desc *ring, uint32_t idx, uint32_t entries, const struct vnic_desc *d)
+{
+	uint64_t *slot = ring_words(ring, idx, entries), w[2];
+	struct vnic_desc copy = *d;
+
+	copy.turn = ring_turn(idx, entries);
+	memcpy(w, &copy, sizeof(copy));
+	__atomic_store_n(&slot[0], w[0], __ATOMIC_RELAXED);
+	__atomic_store_n(&slot[1], w[1], __ATOMIC_RELEASE);
+}
+
+/* Neither the engine nor the device needs it any more: onto the free list. */
+static inline void vnic_tx_put(struct vnic_state *st, uint32_t buf)
+{
+	if (!st->tx_state[buf])
+		st->tx_free[st->free_top++] = (uint16_t)buf;
+}
+
+/* The other side says that it has finished with tx buffer buf. */
+static inline void vnic_take_return(struct vnic_state *st, uint32_t buf)
+{
+	if (buf >= st->tx_count || !(st->tx_state[buf] & VNIC_TX_NIC)) {
+		st->stats.bad_return++;
+		return;
+	}
+	st->tx_state[buf] &= (uint8_t)~VNIC_TX_NIC;
+	vnic_tx_put(st, buf);
+}
+
+/* Check a received frame part; true: it is good and its buffer is now held. */
+static inline bool vnic_take_part(struct vnic *v, const struct vnic_desc *d)
+{
+	struct vnic_state *st = v->st;
+
+	if (d->buf >= st->rx_count || !d->len || (uint32_t)d->off + d->len > st->buf_size) {
+		st->stats.bad_desc++;
+		return false;
+	}
+	__builtin_prefetch(vnic_rx_buf(v, d->buf) + d->off);
+	if (st->rx_state[d->buf]) {
+		st->stats.bad_reuse++;
+		return false;
+	}
+	st->rx_state[d->buf] = 1;
+	st->rx_held++;
+	return true;
+}
+
+/* A held part is not held after all. */
+static inline void vnic_drop_part(struct vnic_state *st, uint32_t buf)
+{
+	st->rx_state[buf] = 0;
+	st->rx_held--;
+}
+
+/* Set up the parts of a state that do not depend on the provider; the generation survives. */
+void vnic_state_reset(struct vnic_state *st, enum vnic_provider provider, int end, uint32_t tx_count, uint32_t rx_count,
+		      uint32_t buf_size);
+
+#endif
