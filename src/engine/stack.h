@@ -102,6 +102,8 @@ struct stack {
 	uint32_t vnic_high;    /* vNIC slots ever used: poll up to here */
 	uint32_t ephemeral;    /* next port to try where the caller gives none (tests) */
 	uint64_t isn_base;
+	uint32_t last_tcp;     /* socket of the last TCP segment: a hint, verified at use */
+	uint32_t tw_head, tw_tail, tw_count; /* orphans in TIME-WAIT, oldest first, chained by tcb.q_next/q_prev */
 	uint32_t challenge_acks; /* in this second, whole stack: statistics only */
 	uint64_t counters[COUNTER_COUNT];
 	struct stack_proc proc[PROC_MAX];

@@ -56,6 +56,11 @@ enum tcp_cc_id { TCP_CC_CUBIC, TCP_CC_NEWRENO, TCP_CC_COUNT };
 #define TCPF_KEEP_WAIT 0x80000u /* a keepalive probe is unanswered */
 #define TCPF_CONNECTING 0x100000u /* connect() has not yet reported its outcome */
 #define TCPF_RST_SENT 0x200000u
+#define TCPF_PUSHED2 0x400000u   /* a second small segment since the last ACK sent */
+#define TCPF_FIN_OOO 0x800000u   /* a FIN waits at fin_seq for what is missing before it */
+#define TCPF_PEER_GONE 0x1000000u /* the vNIC died after all was said: a write gets EPIPE */
+#define TCPF_URG_BYTE 0x2000000u /* the urgent byte itself has arrived (urg_byte) */
+#define TCPF_TW_LISTED 0x4000000u /* orphan in TIME-WAIT: in the stack's list, may be recycled */
 
 /* tcb.ca_state, numbered as Linux's TCP_INFO does */
 enum tcp_ca { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
@@ -131,6 +136,14 @@ struct tcb {
 	uint32_t embryo_head, embryo_count;              /* SYN-RECEIVED, chained by q_next/q_prev */
 	uint32_t q_next, q_prev;
 	uint32_t backlog;
+
+	/* receiver's own particulars */
+	uint32_t fin_seq;      /* TCPF_FIN_OOO: sequence number of the FIN itself */
+	uint32_t rcv_rtt_seq, rcv_rtt_us; /* receiver's round trip estimate: a window's worth of data */
+	uint64_t rcv_rtt_start_us;
+	uint8_t urg_byte;
+	uint8_t pad_rcv[7];
+	uint64_t cookie_us;    /* listener: when a SYN cookie was last sent; 0 never */
 
 	/* challenge ACKs (RFC 5961, per socket) and options */
 	uint64_t challenge_window_us;

@@ -15,6 +15,20 @@
  *   tcp_timer.c    RTO, probes, delayed ACK, keepalive, life
  *   tcp_cc.c, tcp_cubic.c, tcp_newreno.c   congestion control
  */
+/*
+ * Where the halves meet:
+ *   SYN     Whoever opens sets iss, snd_una = snd_nxt = snd_max = iss, snd_end = iss + 1 and calls tcp_send_syn, which
+ *           sends it, sets snd_nxt = snd_max = iss + 1, arms TIMER_RTO, counts syn_tries, and at the first transmission
+ *           sets rtt_sent_us (0 at later ones: Karn). tcp_input takes the ACK of the SYN (snd_una = iss + 1, RTT sample)
+ *           before it calls tcp_ack. tcp_established calls the congestion control's init and tcp_set_mss.
+ *   FIN     tcp_shutdown and tcp_close set TCPF_FIN_QUEUED and the state, then tcp_output. The sender gives the FIN the
+ *           sequence number snd_end and sets TCPF_FIN_SENT, snd_nxt = snd_max = snd_end + 1. Our FIN is acknowledged when
+ *           TCPF_FIN_SENT is set and snd_una == snd_end + 1: tcp_input looks after tcp_ack and changes the state.
+ *   window  Each segment that carries an ACK asks tcp_window (a SYN: tcp_syn_window) and then calls tcp_ack_sent.
+ *           tcp_ack updates snd_wnd, snd_wl1, snd_wl2, snd_max_wnd from the segment (g->wnd << snd_wscale).
+ *   data    Each segment with new data calls tcp_data_sent.
+ *   timers  TIMER_DELACK due: tcp_delack_due. TIMER_LIFE due in FIN-WAIT-2 or TIME-WAIT: tcp_life_due.
+ */
 #ifndef VD_TCP_INTERNAL_H
 #define VD_TCP_INTERNAL_H
 
@@ -90,10 +104,18 @@ void tcp_listen_close(struct engine *e, struct sock *listener);
 uint32_t tcp_new_isn(struct engine *e, const struct endpoint *local, const struct endpoint *remote); /* RFC 6528 */
 
 /* tcp_recv.c */
+uint32_t tcp_syn_window(struct engine *e, struct sock *k); /* of a SYN: at most 65535, not to be scaled */
+void tcp_delack_due(struct engine *e, struct sock *k);     /* the delayed ACK's time has come: sends it */
 uint32_t tcp_window(struct engine *e, struct sock *k); /* receive window to advertise now, bytes, never shrinking */
 void tcp_rcv_data_arrived(struct engine *e, struct sock *k, uint32_t bytes); /* auto-tuning, rcv_mss, ACK policy */
 
 /* tcp_state.c */
+/* TIMER_LIFE in FIN-WAIT-2 or TIME-WAIT: the socket is done. */
+void tcp_life_due(struct engine *e, struct sock *k);
+/* Give up the oldest TIME-WAIT to make room. False: there is none. */
+bool tcp_recycle(struct engine *e);
+/* Asserts what must always hold (tests, fuzzer). */
+void tcp_check(struct engine *e, struct sock *k);
 void tcp_set_state(struct engine *e, struct sock *k, enum tcp_state state);
 /* The connection is over: so_error, timers off, queues (tx, ooo) freed, notify; frees the socket if orphaned. */
 void tcp_done(struct engine *e, struct sock *k, int err);
@@ -144,5 +166,28 @@ struct tcp_cc_ops {
 };
 extern const struct tcp_cc_ops tcp_cubic, tcp_newreno;
 const struct tcp_cc_ops *tcp_cc_ops(const struct sock *k);
+
+/* A segment with ACK went out: nothing is owed any more. */
+static inline void tcp_ack_sent(struct engine *e, struct sock *k)
+{
+	struct tcb *t = &k->tcp;
+
+	(void)e;
+	t->rcv_wup = t->rcv_nxt;
+	t->last_ack_sent = t->rcv_nxt;
+	t->flags &= ~(TCPF_ACK_NOW | TCPF_ACK_DELAYED | TCPF_PUSHED | TCPF_PUSHED2);
+	t->quick_acks -= t->quick_acks != 0;
+	t->timer[TIMER_DELACK].deadline_us = 0; /* lazy, see timer.h */
+}
+
+/* New data goes out. Soon after data came in: this is a conversation, its replies carry the ACKs. */
+static inline void tcp_data_sent(struct engine *e, struct sock *k)
+{
+	struct tcb *t = &k->tcp;
+
+	if (e->s->now_us - t->last_rcv_us < (uint64_t)e->s->cfg.defaults.delack_ms * 1000)
+		t->flags |= TCPF_PINGPONG;
+	t->last_snd_us = e->s->now_us;
+}
 
 #endif
