@@ -22,6 +22,8 @@
 
 #include "engine/stack.h"
 
+#define TXWAIT_RESERVE 16u /* tx buffers of a vNIC that are kept for ACKs and the like */
+
 /* One process's view of one stack. */
 struct engine {
 	struct stack *s;
@@ -109,6 +111,20 @@ uint32_t ip_header_len(int family);
 void ip_output(struct engine *e, const struct ip_out *o, struct vnic_desc *parts, int n, uint32_t csum_off);
 /* Largest transport payload+header for this vNIC and family. */
 uint32_t ip_mtu_payload(const struct engine *e, uint32_t vnic, int family);
+
+/* --- sockets that wait for tx buffers of a vNIC (txwait.c) --- */
+/* k was refused a tx buffer of its vNIC: it hears EV_OUT, and TCP tries to output again, when some are free. */
+void txwait_add(struct engine *e, struct sock *k);
+void txwait_remove(struct engine *e, struct sock *k); /* also for one that does not wait; sock_free does it */
+/* After a vNIC's events were taken in. */
+void txwait_run_slow(struct engine *e, uint32_t vnic);
+static inline void txwait_run(struct engine *e, uint32_t vnic)
+{
+	struct vnic_state *st = stack_vnic(e->s, vnic);
+
+	if (st->txwait_head && st->free_top > TXWAIT_RESERVE)
+		txwait_run_slow(e, vnic);
+}
 
 /* --- checksums (checksum.c, RFC 1071) --- */
 uint32_t csum_add(const void *data, size_t len, uint32_t sum); /* data starts at an even offset of the packet */

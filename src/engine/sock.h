@@ -98,6 +98,7 @@ struct sock {
 	uint8_t tos, ttl;   /* ttl 0: default 64 */
 	uint8_t pad[2];
 	uint64_t tx_bytes, rx_bytes, created_us; /* for tools */
+	uint32_t txwait_next, txwait_prev; /* waits for tx buffers of its vNIC (txwait.c); own index in prev: first */
 
 	union {
 		struct tcb tcp;

@@ -61,6 +61,10 @@ enum tcp_cc_id { TCP_CC_CUBIC, TCP_CC_NEWRENO, TCP_CC_COUNT };
 #define TCPF_PEER_GONE 0x1000000u /* the vNIC died after all was said: a write gets EPIPE */
 #define TCPF_URG_BYTE 0x2000000u /* the urgent byte itself has arrived (urg_byte) */
 #define TCPF_TW_LISTED 0x4000000u /* orphan in TIME-WAIT: in the stack's list, may be recycled */
+#define TCPF_NOSPACE 0x8000000u  /* not writable when last looked at: tell when it is again */
+#define TCPF_NOBUF 0x10000000u   /* a writer was refused for want of a tx buffer: not writable until some return */
+#define TCPF_FIN_LOST 0x20000000u /* the FIN is to be sent again */
+#define TCPF_CWND_LIMITED 0x40000000u /* in this round trip cwnd held data back */
 
 /* tcb.ca_state, numbered as Linux's TCP_INFO does */
 enum tcp_ca { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
@@ -144,6 +148,19 @@ struct tcb {
 	uint8_t urg_byte;
 	uint8_t pad_rcv[7];
 	uint64_t cookie_us;    /* listener: when a SYN cookie was last sent; 0 never */
+
+	/* sender's own particulars */
+	uint32_t snd_sml;      /* end of the last small segment sent (Minshall) */
+	uint32_t retrans_ts;   /* our timestamp at the first retransmission of this recovery (Eifel) */
+	uint32_t rack_end_seq, rack_rtt_us; /* RFC 8985: of the segment sent last of those delivered */
+	uint64_t rack_sent_us;
+	uint32_t sacked_pkts;  /* pkts of txq with PKT_SACKED; without SACK: duplicate ACKs that count as such */
+	uint32_t usage_seq, usage_max; /* most in flight in the round trip that ends with usage_seq */
+	uint32_t tlp_end;      /* snd_nxt when a tail loss probe was sent */
+	uint8_t rto_kind;      /* what TIMER_RTO stands for: enum tcp_rto_kind */
+	uint8_t reord_seen;    /* RACK: reordering was seen */
+	uint8_t tlp_out;       /* a tail loss probe is unanswered: 1 new data, 2 a retransmission */
+	uint8_t rtos;          /* retransmission timeouts in a row */
 
 	/* challenge ACKs (RFC 5961, per socket) and options */
 	uint64_t challenge_window_us;
