@@ -2,7 +2,8 @@
 /*
  * Sockets for the preload library: everything about accelerated sockets but descriptors and POSIX dressing.
  *
- * A vsock_t names a socket: attached stack (8 bits), socket index (24), generation (32). 0 is none.
+ * A vsock_t names a socket: attached stack (8 bits), socket index (24), generation (32). 0 is none. Fewer than 64
+ * stacks are attached at once, so the two highest bits are 0: the descriptor table keeps its kind there.
  * Calls return 0 or more, a negative errno, or VS_KERNEL: «the kernel serves this one from now on»; the
  * reason is then in *reason (reason.h) and the caller uses the real call on the same descriptor.
  * `fd` is always the backing kernel socket. Any thread may call; locking is inside.
@@ -23,6 +24,18 @@
 
 typedef uint64_t vsock_t;
 #define VS_NONE ((vsock_t)0)
+#define VS_STACKS_MAX 64u
+
+static inline uint32_t vs_stack_of(vsock_t v)
+{
+	return (uint32_t)(v >> 56);
+}
+
+static inline uint32_t vs_index_of(vsock_t v)
+{
+	return (uint32_t)(v >> 32) & 0xffffffu;
+}
+
 #define VS_KERNEL (-4096) /* below every errno */
 
 /* --- making and ending --- */
@@ -33,7 +46,7 @@ void vs_close(vsock_t v, bool wait_linger);
 /* After fork, in the child: the child's process slot is added to the holders of these sockets. Called by the
  * fork interposer with all of the process's sockets, in the parent before fork (prepare), then in both. */
 void vs_fork_prepare(const vsock_t *all, size_t n);
-void vs_fork_parent(int child_pid);
+void vs_fork_parent(int child_pid); /* 0: not known (fork inside libc); -1: fork failed */
 void vs_fork_child(void);
 /* exit(): every socket this process holds is closed as the kernel does at exit. */
 void vs_exit(const vsock_t *all, size_t n);
@@ -55,6 +68,9 @@ ssize_t vs_send(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flag
 		socklen_t tolen, const void *control, size_t controllen, bool wait);
 ssize_t vs_recv(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, struct sockaddr *from,
 		socklen_t *fromlen, void *control, size_t *controllen, int *msg_flags, bool wait);
+
+/* For tools: what descriptor fd of this process is now. FD_OTHER clears the entry. */
+void vs_publish_fd(int fd, enum fd_kind kind, vsock_t v, enum reason reason);
 
 /* --- options --- */
 int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, socklen_t len);
