@@ -24,14 +24,25 @@ void clock_init(void);
 uint64_t clock_us(void); /* same epoch as CLOCK_MONOTONIC, so processes of a tree agree */
 uint64_t clock_cycles(void); /* cheapest counter, for short spans */
 uint64_t clock_cycles_per_us(void);
+/* Follow CLOCK_MONOTONIC's rate and take out what we are off, never going backwards. The helper calls it when it
+ * wakes; it costs a clock_gettime at most every 10 ms, and does nothing in between. One thread at a time works. */
+void clock_recalibrate(void);
 
 /* --- descriptors of our own (fds.c): close-on-exec, moved above the program's usual numbers --- */
 int host_fd_high(int fd);        /* dup to a high number, close the low one; -errno leaves fd as it was */
 bool host_fd_is_ours(int fd);    /* the program must not close it */
 void host_fd_close(int fd);
+int host_fd_next(int from);      /* our first descriptor at or above from, -1 none: for close_range, closefrom */
+
+/* Names of our memfds in /proc/PID/fd: "/memfd:<name> (deleted)". */
+#define STACK_MEMFD_NAME "viaduct:stack"
+#define WIRE_MEMFD_NAME "viaduct:wire"
 
 /* --- rendezvous (rendezvous.c): abstract Unix sockets named after the listening address --- */
-/* Name: "\0viaduct1/<tcp|udp>/<address>/<port>"; address as inet_ntop prints it, "*4" or "*6" for any. */
+/* Name: "\0viaduct1/<tcp|udp>/<address>/<port>"; address as inet_ntop prints it (IPv4 where mapped); for any
+ * address "*4", "*6" (serves IPv4 too) or "*6only". `family` is 4 or 6 (AF_INET and AF_INET6 are understood).
+ * Accepted and listening ends carry that name, connecting ends "\0viaduct1/wire/<nonce>", so tools know them. */
+#define RDV_PREFIX "viaduct1/"
 /* Listen for wires to this endpoint. Returns a nonblocking descriptor, -EADDRINUSE (squatted or shared). */
 int rdv_listen(enum sock_proto proto, int family, const struct endpoint *local, bool v6only);
 
@@ -49,15 +60,19 @@ struct rdv_wire {
 int rdv_connect(enum sock_proto proto, int family, const struct endpoint *remote, const int our_doorbell[2],
 		int timeout_ms, bool any_user, struct rdv_wire *out, bool *squatted);
 /* The accepting side, called when the listening descriptor is readable. -EAGAIN none waits; -EPROTO, -EPERM:
- * that one was refused, try the next. */
+ * that one was refused, try the next. -EMFILE and other errors: as from accept4. */
 int rdv_accept(int listen_fd, const int our_doorbell[2], int timeout_ms, bool any_user, struct rdv_wire *out);
 
 /* --- who owns a port (diag.c) --- */
 /* The user who owns the kernel's listening TCP (bound UDP) socket at this endpoint: 0, or -ENOENT. */
 int diag_port_owner(enum sock_proto proto, int family, const struct endpoint *local, uint32_t *uid, uint64_t *inode);
 
+/* Does a socket with this inode listen (is bound) at this port? With SO_REUSEPORT there are several. */
+bool diag_port_has_inode(enum sock_proto proto, uint16_t port, uint64_t inode);
+
 /* --- addresses (addr.c) --- */
 bool addr_is_local(const uint8_t addr[16]);   /* loopback or an address of an interface here; cached 1 s */
+/* *family: 4 or 6. -EINVAL too short, -EAFNOSUPPORT neither IPv4 nor IPv6. A scope id is not kept. */
 int addr_from_sockaddr(const struct sockaddr *sa, socklen_t len, struct endpoint *ep, int *family);
 socklen_t addr_to_sockaddr(const struct endpoint *ep, int family, struct sockaddr_storage *ss);
 

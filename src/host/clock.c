@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The clock: microseconds of CLOCK_MONOTONIC for the price of reading the processor's counter.
+ *
+ * Where the counter runs at one rate in all states (invariant TSC) the time is
+ *     base_us + (ticks * mult + min(ticks, bend_ticks) * bend) / 2^64,  ticks = tsc - base_tsc
+ * with the numbers in one cache line, protected by a sequence count: readers never write, and read again in the
+ * rare case that the numbers changed under them. clock_init measures the rate over half a millisecond;
+ * clock_recalibrate measures it again over ever longer spans (up to SPAN_MAX, then anew, because the kernel
+ * steers CLOCK_MONOTONIC) and bends the line for one second, so that what it was off is gone then. The new line
+ * starts where the old one is, so time does not go backwards. A line that is behind by more than STEP_US jumps; one
+ * that is ahead runs slower until it is right, at half speed at worst.
+ *
+ * Elsewhere, and where the kernel found the counter unusable, it is clock_gettime.
+ */
+#define _GNU_SOURCE
+#include "host/host.h"
+
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FIRST_NS 500000ull             /* length of the first measurement */
+#define RECALIBRATE_NS 10000000ull     /* at most this often, until the rate is known well */
+#define SETTLED_NS 1000000000ull       /* at most this often afterwards, and the time to correct an error in */
+#define SPAN_MAX_NS 64000000000ull
+#define STEP_US 1000
+#define RATE_JUMP 100 /* a rate that differs by more than 1/100 is no rate: the counter was reset or ran on alone */
+
+struct sample {
+	uint64_t tsc, ns;
+};
+
+static struct {
+	_Alignas(64) _Atomic uint32_t seq; /* odd: being changed */
+	_Atomic uint32_t use_tsc;
+	_Atomic uint64_t base_tsc, base_us, mult, bend_ticks;
+	_Atomic int64_t bend;
+} line;
+
+/* Only for whoever recalibrates. */
+static atomic_flag busy = ATOMIC_FLAG_INIT;
+static struct sample span_start, last;
+static uint64_t ahead_us; /* what we are ahead of CLOCK_MONOTONIC for good: see begin_again */
+static _Atomic uint64_t cycles_per_us = 1000;
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <x86intrin.h>
+
+static inline uint64_t counter(void)
+{
+	return __rdtsc();
+}
+
+/* CPUID 8000_0007h EDX bit 8: the TSC has a constant rate in all P-, C- and T-states. */
+static bool counter_invariant(void)
+{
+	unsigned a, b, c, d;
+	return __get_cpuid(0x80000007u, &a, &b, &c, &d) && (d & 0x100u);
+}
+#else
+static inline uint64_t counter(void)
+{
+	return monotonic_ns();
+}
+
+static bool counter_invariant(void)
+{
+	return false;
+}
+#endif
+
+/* The kernel falls back to these when it finds that the counters of the processors do not agree. */
+static bool kernel_distrusts_counter(void)
+{
+	char name[32] = "";
+	int fd = open("/sys/devices/system/clocksource/clocksource0/current_clocksource", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	ssize_t n = host_sys.read(fd, name, sizeof(name) - 1);
+	host_sys.close(fd);
+	return n > 0 && (!strncmp(name, "hpet", 4) || !strncmp(name, "acpi_pm", 7) || !strncmp(name, "jiffies", 7));
+}
+
+/* Counter and clock at one moment: of several tries the one that took the shortest. */
+static struct sample take_sample(void)
+{
+	struct sample best = {0, 0};
+	uint64_t best_cost = UINT64_MAX;
+	for (int i = 0; i < 5; i++) {
+		uint64_t before = counter();
+		uint64_t ns = monotonic_ns();
+		uint64_t cost = counter() - before;
+		if (cost < best_cost) {
+			best_cost = cost;
+			best = (struct sample){before + cost / 2, ns};
+		}
+	}
+	return best;
+}
+
+/* 2^64 times the microseconds per tick, measured between two samples; 0 if they cannot be used. */
+static uint64_t rate_between(struct sample a, struct sample b)
+{
+	if (b.tsc <= a.tsc || b.ns <= a.ns)
+		return 0;
+	unsigned __int128 ns64 = (unsigned __int128)(b.ns - a.ns) << 64;
+	unsigned __int128 rate = ns64 / (b.tsc - a.tsc) / 1000;
+	return rate >> 64 ? 0 : (uint64_t)rate;
+}
+
+/* A line as numbers; see the top of this file. */
+struct segment {
+	uint64_t base_tsc, base_us, mult, bend_ticks;
+	int64_t bend;
+};
+
+static inline uint64_t segment_at(struct segment g, uint64_t tsc)
+{
+	/* Another processor's counter may be a few ticks behind. */
+	if (tsc < g.base_tsc)
+		return g.base_us;
+	uint64_t ticks = tsc - g.base_tsc;
+	uint64_t bent = ticks < g.bend_ticks ? ticks : g.bend_ticks;
+	__int128 us = (__int128)((unsigned __int128)ticks * g.mult) + (__int128)bent * g.bend;
+	return g.base_us + (uint64_t)(us >> 64);
+}
+
+static inline struct segment load_segment(void)
+{
+	return (struct segment){
+		.base_tsc = atomic_load_explicit(&line.base_tsc, memory_order_relaxed),
+		.base_us = atomic_load_explicit(&line.base_us, memory_order_relaxed),
+		.mult = atomic_load_explicit(&line.mult, memory_order_relaxed),
+		.bend_ticks = atomic_load_explicit(&line.bend_ticks, memory_order_relaxed),
+		.bend = atomic_load_explicit(&line.bend, memory_order_relaxed),
+	};
+}
+
+static void store_segment(struct segment g)
+{
+	uint32_t seq = atomic_load_explicit(&line.seq, memory_order_relaxed);
+	atomic_store_explicit(&line.seq, seq + 1, memory_order_relaxed);
+	atomic_thread_fence(memory_order_release);
+	atomic_store_explicit(&line.base_tsc, g.base_tsc, memory_order_relaxed);
+	atomic_store_explicit(&line.base_us, g.base_us, memory_order_relaxed);
+	atomic_store_explicit(&line.mult, g.mult, memory_order_relaxed);
+	atomic_store_explicit(&line.bend_ticks, g.bend_ticks, memory_order_relaxed);
+	atomic_store_explicit(&line.bend, g.bend, memory_order_relaxed);
+	atomic_store_explicit(&line.seq, seq + 2, memory_order_release);
+}
+
+void clock_init(void)
+{
+	if (atomic_load(&line.use_tsc) || !counter_invariant() || kernel_distrusts_counter())
+		return;
+	if (atomic_flag_test_and_set(&busy))
+		return;
+	struct sample a = take_sample();
+	while (monotonic_ns() - a.ns < FIRST_NS)
+		;
+	struct sample b = take_sample();
+	uint64_t rate = rate_between(a, b);
+	if (rate) {
+		span_start = a;
+		last = b;
+		store_segment((struct segment){b.tsc, b.ns / 1000, rate, 0, 0});
+		atomic_store(&cycles_per_us, (b.tsc - a.tsc) * 1000 / (b.ns - a.ns));
+		atomic_store(&line.use_tsc, 1);
+	}
+	atomic_flag_clear(&busy);
+}
+
+uint64_t clock_us(void)
+{
+	if (__builtin_expect(!atomic_load_explicit(&line.use_tsc, memory_order_relaxed), 0))
+		return monotonic_ns() / 1000;
+	for (;;) {
+		uint32_t seq = atomic_load_explicit(&line.seq, memory_order_acquire);
+		struct segment g = load_segment();
+		uint64_t tsc = counter();
+		atomic_thread_fence(memory_order_acquire);
+		if (__builtin_expect(!(seq & 1) && seq == atomic_load_explicit(&line.seq, memory_order_relaxed), 1))
+			return segment_at(g, tsc);
+	}
+}
+
+/* The line from here on at this rate, with error_us (positive: we are behind) taken out within SETTLED_NS. */
+static struct segment bent_segment(uint64_t tsc, uint64_t us, uint64_t rate, int64_t error_us)
+{
+	int64_t span_us = (int64_t)(SETTLED_NS / 1000);
+	if (error_us < -span_us / 2)
+		error_us = -span_us / 2;
+	struct segment g = {.base_tsc = tsc, .base_us = us, .mult = rate};
+	g.bend = (int64_t)((__int128)rate * error_us / span_us);
+	g.bend_ticks = (uint64_t)(((unsigned __int128)span_us << 64) / rate);
+	return g;
+}
+
+/*
+ * The counter and the clock took different ways (a suspended machine resets the one or stops the other): measure
+ * anew from here at the known rate. If that puts us ahead we stay ahead, because time must not go backwards.
+ */
+static void begin_again(struct sample now, struct segment old)
+{
+	uint64_t us = segment_at(old, now.tsc), right = now.ns / 1000;
+	if (us < right)
+		us = right;
+	ahead_us = us - right;
+	span_start = now;
+	store_segment((struct segment){now.tsc, us, old.mult, 0, 0});
+}
+
+void clock_recalibrate(void)
+{
+	if (!atomic_load(&line.use_tsc) || atomic_flag_test_and_set(&busy))
+		return;
+	bool settled = last.ns - span_start.ns >= SETTLED_NS;
+	uint64_t due_us = ahead_us + (last.ns + (settled ? SETTLED_NS : RECALIBRATE_NS)) / 1000;
+	if (clock_us() < due_us)
+		goto out;
+	struct sample now = take_sample();
+	last = now;
+	struct segment old = load_segment();
+	uint64_t rate = rate_between(span_start, now);
+	if (rate < old.mult - old.mult / RATE_JUMP || rate > old.mult + old.mult / RATE_JUMP) {
+		begin_again(now, old);
+		goto out;
+	}
+	uint64_t us = segment_at(old, now.tsc);
+	int64_t error_us = (int64_t)(now.ns / 1000 + ahead_us - us);
+	if (error_us > STEP_US) {
+		us += (uint64_t)error_us;
+		error_us = 0;
+	}
+	store_segment(bent_segment(now.tsc, us, rate, error_us));
+	if (now.ns - span_start.ns > SPAN_MAX_NS)
+		span_start = now;
+out:
+	atomic_flag_clear(&busy);
+}
+
+uint64_t clock_cycles(void)
+{
+	return counter();
+}
+
+uint64_t clock_cycles_per_us(void)
+{
+	return atomic_load_explicit(&cycles_per_us, memory_order_relaxed);
+}
