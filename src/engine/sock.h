@@ -78,6 +78,7 @@ struct sock {
 	uint8_t edge_rdhup;
 	uint32_t gen;
 	uint64_t holders;   /* bit per process slot that has a descriptor for it */
+	uint64_t interest;  /* listener: bit per process slot that accepts here (fork); 0: its maker */
 	uint64_t dirty_mask; /* bit per process slot in whose dirty ring it is */
 	uint32_t flags;     /* SOCKF_* */
 	uint32_t vnic;      /* interface of a connected socket, else VNIC_NONE */

@@ -106,6 +106,7 @@ struct stack {
 	uint32_t tw_head, tw_tail, tw_count; /* orphans in TIME-WAIT, oldest first, chained by tcb.q_next/q_prev */
 	uint32_t challenge_acks; /* in this second, whole stack: statistics only */
 	uint64_t counters[COUNTER_COUNT];
+	uint32_t procs;        /* entries of proc in use */
 	struct stack_proc proc[PROC_MAX];
 };
 
