@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The namespace a run lives in, the programs in it, and what the kernel and Viaduct say was carried.
+
+enter() replaces the process by unshare(1): its own network, pid and mount namespace. Programs, sockets, mounts and
+temporary files vanish with the namespace, also when anything here is killed with SIGKILL.
+"""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+INSIDE = "VIADUCT_BENCH_INSIDE"
+
+
+def enter():
+    """Run this very command again in namespaces of its own; returns only there."""
+    if os.environ.get(INSIDE) == "1" and os.getpid() == 1:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        # an address besides 127/8, or getaddrinfo(AI_ADDRCONFIG) resolves nothing (netperf)
+        subprocess.run(["ip", "address", "add", "192.0.2.1/32", "dev", "lo"], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", "/mnt"], check=True)
+        os.environ["TMPDIR"] = "/mnt"
+        # pid 1 of a namespace gets no signal it has no handler for
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: os._exit(130))
+        return
+    command = ["unshare", "--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]
+    if os.geteuid() != 0:
+        command.insert(1, "--map-root-user")
+    os.environ[INSIDE] = "1"
+    os.execvp(command[0], command + [sys.executable] + sys.argv)
+
+
+def counter(protocol, name):
+    """One value of /proc/net/snmp, of this network namespace."""
+    with open("/proc/net/snmp", encoding="ascii") as table:
+        rows = [line.split() for line in table if line.startswith(protocol + ":")]
+    return int(rows[1][rows[0].index(name)])
+
+
+def kernel_segments():
+    """TCP segments and UDP datagrams that the kernel's own stack has sent here."""
+    return counter("Tcp", "OutSegs") + counter("Udp", "OutDatagrams")
+
+
+def listening(port, udp=False):
+    """True once the kernel shows a socket listening (UDP: bound) on the port."""
+    state = "07" if udp else "0A"
+    for suffix in ("", "6"):
+        with open(f"/proc/net/{'udp' if udp else 'tcp'}{suffix}", encoding="ascii") as table:
+            for line in table:
+                fields = line.split()
+                if fields[1].endswith(f":{port:04X}") and fields[3] == state:
+                    return True
+    return False
+
+
+class Failed(Exception):
+    """A run that gave no figure, with the reason."""
+
+
+class Program:
+    """A server in the background, with its output kept for the message when it fails."""
+
+    def __init__(self, command, log):
+        self.log = log
+        with open(log, "wb") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                            start_new_session=True)
+
+    def wait_for(self, port, udp=False, seconds=10):
+        """Until it listens."""
+        end = time.monotonic() + seconds
+        while not listening(port, udp):
+            if self.process.poll() is not None:
+                raise Failed(f"the server ended with {self.process.returncode}: {self.output()}")
+            if time.monotonic() > end:
+                raise Failed(f"the server did not listen on port {port}: {self.output()}")
+            time.sleep(0.02)
+        time.sleep(0.05)
+
+    def output(self):
+        with open(self.log, "rb") as text:
+            return text.read().decode(errors="replace")[-600:].strip()
+
+    def stop(self):
+        for number, patience in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
+            try:
+                os.killpg(self.process.pid, number)
+            except ProcessLookupError:
+                pass
+            try:
+                self.process.wait(patience)
+                if number == signal.SIGKILL or not self.group_lives():
+                    return
+            except subprocess.TimeoutExpired:
+                continue
+
+    def group_lives(self):
+        try:
+            os.killpg(self.process.pid, 0)
+            return True
+        except ProcessLookupError:
+            return False
+
+
+def run(command, seconds):
+    """A client to its end. Its output, or Failed."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                               start_new_session=True)
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise Failed(f"no end after {seconds:.0f} s: {' '.join(command)}") from None
+    if process.returncode != 0:
+        text = (err + out).decode(errors="replace")[-600:].strip()
+        raise Failed(f"ended with {process.returncode}: {' '.join(command)}: {text}")
+    return out.decode(errors="replace")
+
+
+def viaduct_frames(viaduct):
+    """Frames sent and received over all vNICs of all stacks here, by `viaduct stat --json`."""
+    def total(node):
+        if isinstance(node, dict):
+            own = sum(value for key, value in node.items()
+                      if key in ("tx_frames", "rx_frames") and isinstance(value, int))
+            return own + sum(total(value) for value in node.values())
+        return sum(total(value) for value in node) if isinstance(node, list) else 0
+
+    try:
+        return total(json.loads(run([viaduct, "stat", "--json"], 10)))
+    except ValueError as error:
+        raise Failed(f"viaduct stat --json is not JSON: {error}") from None
