@@ -32,11 +32,11 @@ struct engine {
 
 /* A received frame on its way through the layers. Layers move `off` forward and fill in the rest. */
 #define FRAME_HDR 192u    /* bytes of the start of the frame, read once from shared memory */
-#define FRAME_PARTS 20u   /* 64 KiB in buffers of 4 KiB, and room for headers */
 struct frame {
 	uint32_t vnic;
 	uint32_t parts;
-	struct vnic_desc part[FRAME_PARTS]; /* len == 0xffff in `taken` bit set: owned by a pkt now */
+	struct vnic_desc part[FRAME_PARTS];
+	const uint8_t *flat; /* engine_input: the whole frame, parts is 0; else NULL */
 	uint32_t taken;     /* bit i: part i was taken over by a pkt; the others are released at the end */
 	uint32_t total;     /* bytes of all parts */
 	uint32_t hdr_len;   /* bytes valid in hdr: min(total of first part, FRAME_HDR) */
@@ -62,7 +62,8 @@ void engine_vnic_dead(struct engine *e, uint32_t vnic, uint64_t now_us);
 /* Free the slot once nothing refers to its buffers; the caller unmaps. 0 or -EBUSY. */
 int engine_vnic_free(struct engine *e, uint32_t vnic);
 
-/* Take in at most `budget` frames from all mapped vNICs. Returns the number of frames. */
+/* Take in about `budget` frames (the last burst is taken whole) from all mapped vNICs; 0 only if nothing was there.
+ * Returns the number of frames. */
 int engine_poll(struct engine *e, uint64_t now_us, int budget);
 /* One frame from elsewhere (sim, tap, tests): copied into private buffers. */
 void engine_input(struct engine *e, uint32_t vnic, const void *frame, uint32_t len, bool csum_ok, uint64_t now_us);
@@ -78,6 +79,10 @@ struct doorbell {
 };
 int engine_doorbells(struct engine *e, struct doorbell *out, int max);
 
+/* For tests and repair: count what contradicts itself. 0 when each pkt in use is in exactly one queue, each buffer has its
+ * one owner, and the pools' figures agree. Not to be called while a frame is on its way through the layers. */
+uint32_t stack_audit(struct engine *e);
+
 /* --- what the protocols give each other (eth.c, ip.c, icmp.c, udp.c) --- */
 void frame_input(struct engine *e, struct frame *f);
 void ip_input(struct engine *e, struct frame *f);
@@ -92,7 +97,7 @@ void tcp_input(struct engine *e, struct frame *f);
 struct pkt *frame_take(struct engine *e, struct frame *f, uint32_t off, uint32_t len);
 /* Copy bytes of the frame's payload, checked against its end. False: out of range. */
 bool frame_copy(struct engine *e, const struct frame *f, uint32_t off, void *to, uint32_t len);
-/* Internet checksum over [off, end) of the frame, across parts, added to `sum`. */
+/* Internet checksum (not complemented) over [off, end) of the frame, across parts, added to `sum`. */
 uint32_t frame_sum(struct engine *e, const struct frame *f, uint32_t off, uint32_t end, uint32_t sum);
 
 /* Addressing of an outgoing packet. */
@@ -113,8 +118,9 @@ void ip_output(struct engine *e, const struct ip_out *o, struct vnic_desc *parts
 uint32_t ip_mtu_payload(const struct engine *e, uint32_t vnic, int family);
 
 /* --- sockets that wait for tx buffers of a vNIC (txwait.c) --- */
-/* k was refused a tx buffer of its vNIC: it hears EV_OUT, and TCP tries to output again, when some are free. */
+/* k was refused a tx buffer of this vNIC (txwait_add: its own): it hears EV_OUT, and TCP tries to output again, when some are free. */
 void txwait_add(struct engine *e, struct sock *k);
+void txwait_add_on(struct engine *e, struct sock *k, uint32_t vnic);
 void txwait_remove(struct engine *e, struct sock *k); /* also for one that does not wait; sock_free does it */
 /* After a vNIC's events were taken in. */
 void txwait_run_slow(struct engine *e, uint32_t vnic);
@@ -126,7 +132,7 @@ static inline void txwait_run(struct engine *e, uint32_t vnic)
 		txwait_run_slow(e, vnic);
 }
 
-/* --- checksums (checksum.c, RFC 1071) --- */
+/* --- checksums (checksum.c, RFC 1071). Sums are in memory order: copy the folded one into the packet as it is. --- */
 uint32_t csum_add(const void *data, size_t len, uint32_t sum); /* data starts at an even offset of the packet */
 uint16_t csum_fold(uint32_t sum);                               /* final complement */
 uint32_t csum_pseudo(int family, const uint8_t src[16], const uint8_t dst[16], uint8_t proto, uint32_t len);
@@ -151,5 +157,13 @@ ssize_t udp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int 
 uint32_t udp_first_size(struct engine *e, const struct sock *k); /* FIONREAD */
 uint32_t udp_poll(struct engine *e, const struct sock *k);       /* level EV_* */
 void udp_close(struct engine *e, struct sock *k);
+/* An ICMP error for a connected socket. */
+void udp_icmp_error(struct engine *e, struct sock *k, int err, bool hard);
+/* The vNIC it is connected over is gone: unread datagrams stay, the socket layer looks for another vNIC. */
+void udp_vnic_dead(struct engine *e, struct sock *k);
+
+/* --- ICMP (icmp.c) --- */
+/* Answer a UDP datagram that no socket wants: port unreachable, limited per vNIC. */
+void icmp_port_unreachable(struct engine *e, const struct frame *f);
 
 #endif

@@ -99,7 +99,8 @@ struct sock {
 	uint8_t tos, ttl;   /* ttl 0: default 64 */
 	uint8_t pad[2];
 	uint64_t tx_bytes, rx_bytes, created_us; /* for tools */
-	uint32_t txwait_next, txwait_prev; /* waits for tx buffers of its vNIC (txwait.c); own index in prev: first */
+	uint32_t txwait_next, txwait_prev; /* waits for tx buffers of a vNIC (txwait.c); own index in prev: first */
+	uint32_t txwait_vnic;              /* which vNIC's */
 
 	union {
 		struct tcb tcp;

@@ -8,7 +8,9 @@
  * The region is written only under its lock (src/socket/lock.h); tools read it without, and must expect
  * to see it torn. Nothing here knows of files, descriptors or clocks: only numbers that others store.
  *
- * Parts, in order: this header; vNIC states; sockets; pkts; private buffers; hash table; fd info.
+ * Parts, in order: this header; vNIC states; sockets; pkts; private buffers; hash table; fd info; interfaces;
+ * UDP routes. Memory that was never used was never touched: pools hand out what was freed last, and only when nothing
+ * is free the next never-used object.
  */
 #ifndef VD_STACK_H
 #define VD_STACK_H
@@ -31,6 +33,10 @@
 #define TIMER_LEVELS 4u
 #define TIMER_SLOTS 64u     /* per level: 64 ms, 4 s, 4.4 min, 4.7 h */
 #define PRIVATE_BUF_SIZE 2048u
+#define FRAME_PARTS 20u     /* buffers of one frame: 64 KiB in buffers of 4 KiB, and room for headers */
+#define VNIC_WORDS (VNIC_MAX / 64)
+#define UDP_ROUTE_SETS 1024u /* power of two */
+#define UDP_ROUTE_WAYS 4u
 
 /* Sizes of a stack, fixed when it is formatted. */
 struct stack_config {
@@ -77,6 +83,26 @@ struct timer_wheel {
 	uint64_t occupied[TIMER_LEVELS];          /* bit per slot */
 };
 
+/* What the engine keeps of each vNIC beside its rings. */
+struct iface {
+	uint32_t parts;       /* of a frame whose end has not come yet: kept here, any process may go on with it */
+	uint32_t total;       /* their bytes */
+	uint32_t skip;        /* 1: the rest of a frame of too many parts is thrown away */
+	uint32_t deferred;    /* rx buffers that a process without a mapping let go of (RX_LET_GO in rx_state) */
+	uint32_t link_down;   /* 1: the device says that it has no link */
+	uint32_t icmp_tokens; /* errors that may be sent now */
+	uint64_t icmp_us;     /* when the last token came */
+	struct vnic_desc part[FRAME_PARTS];
+};
+
+/* Over which vNIC a UDP peer is reached (udp.c). */
+struct udp_route {
+	uint8_t addr[16];
+	uint16_t port;
+	uint16_t vnic;      /* plus 1; 0: unused */
+	uint32_t gen;       /* of the vNIC, shifted left by one; bit 0: the socket layer vouches for it */
+};
+
 /* For tools: what a descriptor of the creating process is. */
 struct stack_fdinfo {
 	uint8_t kind;    /* enum fd_kind (src/socket/reason.h) */
@@ -91,13 +117,22 @@ struct stack {
 	uint32_t header_size;
 	uint64_t total_size;
 	uint64_t off_vnics, off_socks, off_pkts, off_private, off_hash, off_fdinfo;
+	uint64_t off_ifaces, off_routes;
 	struct stack_config cfg;
 	uint32_t creator_pid;
 	char program[64]; /* of the creator, for tools */
 
 	struct stack_lock lock;
+	/* one line that each call touches */
 	_Alignas(64) uint64_t now_us;   /* the time given with the last call */
-	struct stack_pool sock_pool, pkt_pool, private_pool;
+	uint64_t vnic_used[VNIC_WORDS]; /* bit per vNIC slot in use */
+	struct stack_pool pkt_pool;
+	uint32_t ip_id;                 /* of the next IPv4 packet */
+	uint32_t poll_next;             /* vNIC that engine_poll begins with */
+	/* a second one */
+	struct stack_pool sock_pool, private_pool;
+	uint64_t vnic_attention[VNIC_WORDS]; /* bit per vNIC whose struct iface must be looked at in engine_poll */
+	uint64_t hash_key[4];           /* of the lookup table and the UDP routes, derived from cfg.secret */
 	struct timer_wheel wheel;
 	uint32_t vnic_high;    /* vNIC slots ever used: poll up to here */
 	uint32_t ephemeral;    /* next port to try where the caller gives none (tests) */
@@ -113,6 +148,11 @@ struct stack {
 static inline struct vnic_state *stack_vnic(struct stack *s, uint32_t i)
 {
 	return i < VNIC_MAX ? (struct vnic_state *)((char *)s + s->off_vnics) + i : NULL;
+}
+
+static inline struct iface *stack_iface(struct stack *s, uint32_t i)
+{
+	return (struct iface *)((char *)s + s->off_ifaces) + i % VNIC_MAX;
 }
 
 static inline struct sock *sock_at(struct stack *s, uint32_t i)

@@ -14,13 +14,19 @@
 
 void txwait_add(struct engine *e, struct sock *k)
 {
-	struct vnic_state *st = stack_vnic(e->s, k->vnic);
+	txwait_add_on(e, k, k->vnic);
+}
+
+void txwait_add_on(struct engine *e, struct sock *k, uint32_t vnic)
+{
+	struct vnic_state *st = stack_vnic(e->s, vnic);
 	struct sock *last;
 	uint32_t i = sock_index(e->s, k);
 
 	if (k->txwait_prev || !st)
 		return;
 	last = sock_at(e->s, st->txwait_tail);
+	k->txwait_vnic = vnic;
 	k->txwait_next = 0;
 	k->txwait_prev = last ? st->txwait_tail : i;
 	if (last)
@@ -32,7 +38,7 @@ void txwait_add(struct engine *e, struct sock *k)
 
 void txwait_remove(struct engine *e, struct sock *k)
 {
-	struct vnic_state *st = stack_vnic(e->s, k->vnic);
+	struct vnic_state *st = stack_vnic(e->s, k->txwait_vnic);
 	struct sock *next, *prev;
 	uint32_t i = sock_index(e->s, k);
 
