@@ -32,6 +32,8 @@
 #ifndef VD_TCP_INTERNAL_H
 #define VD_TCP_INTERNAL_H
 
+#include <string.h>
+
 #include "engine/engine.h"
 
 /* Sequence arithmetic (RFC 9293, 3.4). */
@@ -109,7 +111,20 @@ void tcp_delack_due(struct engine *e, struct sock *k);     /* the delayed ACK's 
 uint32_t tcp_window(struct engine *e, struct sock *k); /* receive window to advertise now, bytes, never shrinking */
 void tcp_rcv_data_arrived(struct engine *e, struct sock *k, uint32_t bytes); /* auto-tuning, rcv_mss, ACK policy */
 
+/* tcp_segment.c: text, urgent pointer and FIN of an acceptable segment */
+void tcp_rx_in_order(struct engine *e, struct sock *k, struct segment *g); /* fast path: all of it, in order */
+void tcp_rx_urgent(struct engine *e, struct sock *k, const struct segment *g);
+bool tcp_rx_text(struct engine *e, struct sock *k, struct segment *g); /* false: the connection is gone */
+void tcp_rx_ack_policy(struct engine *e, struct sock *k); /* send, or delay, the ACK that is owed */
+
 /* tcp_state.c */
+void tcp_sock_init(struct engine *e, struct sock *k); /* sock_alloc: a new TCP socket's control block */
+void tcp_free(struct engine *e, struct sock *k);      /* leave all queues and lists, free the slot */
+/* Set up the receiver's half and what the peer's SYN offered (both ways of opening). */
+void tcp_open_window(struct engine *e, struct sock *k);
+void tcp_take_syn_options(struct sock *k, const struct tcp_opts *o, bool lossless);
+/* On a path that keeps order and loses nothing, timestamps and TIME-WAIT protect against nothing. */
+bool tcp_lossless(const struct engine *e, uint32_t vnic);
 /* TIMER_LIFE in FIN-WAIT-2 or TIME-WAIT: the socket is done. */
 void tcp_life_due(struct engine *e, struct sock *k);
 /* Give up the oldest TIME-WAIT to make room. False: there is none. */
@@ -167,6 +182,14 @@ struct tcp_cc_ops {
 extern const struct tcp_cc_ops tcp_cubic, tcp_newreno;
 const struct tcp_cc_ops *tcp_cc_ops(const struct sock *k);
 
+/* The IP version on the wire of a connected socket (an IPv6 socket may have a v4-mapped peer). */
+static inline bool endpoint_is_v4(const struct endpoint *p)
+{
+	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+
+	return memcmp(p->addr, mapped, sizeof(mapped)) == 0;
+}
+
 /* A segment with ACK went out: nothing is owed any more. */
 static inline void tcp_ack_sent(struct engine *e, struct sock *k)
 {
@@ -185,7 +208,7 @@ static inline void tcp_data_sent(struct engine *e, struct sock *k)
 {
 	struct tcb *t = &k->tcp;
 
-	if (e->s->now_us - t->last_rcv_us < (uint64_t)e->s->cfg.defaults.delack_ms * 1000)
+	if (e->s->now_us - t->last_data_us < (uint64_t)e->s->cfg.defaults.delack_ms * 1000)
 		t->flags |= TCPF_PINGPONG;
 	t->last_snd_us = e->s->now_us;
 }
