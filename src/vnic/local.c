@@ -162,59 +162,13 @@ static void local_release(struct vnic *v, uint32_t buf)
 		local_flush(v);
 }
 
-/* The burst is full in the middle of a frame: take its parts back and begin with them the next time. */
-static int unread_frame(struct vnic_state *st, struct vnic_desc *ev, int from, int n)
-{
-	for (int i = from; i < n; i++)
-		vnic_drop_part(st, ev[i].buf);
-	return from;
-}
-
-static int local_take(struct vnic *v, struct vnic_desc *ev, int max)
-{
-	struct vnic_state *st = v->st;
-	uint32_t cons = st->evq_cons, frame_cons = cons;
-	int n = 0, frame = 0; /* index of the current frame's first part */
-
-	for (uint32_t left = WIRE_RING; left && ring_read(v->evq, cons, WIRE_RING, &ev[n]); left--) {
-		struct vnic_desc *d = &ev[n];
-
-		cons++;
-		if (d->type == VNIC_DESC_RETURN) {
-			vnic_take_return(st, d->buf);
-		} else if (d->type != VNIC_DESC_FRAME) {
-			st->stats.bad_desc++;
-		} else if (vnic_take_part(v, d)) {
-			bool more = d->flags & VNIC_F_MORE;
-
-			d->flags = VNIC_F_CSUM_OK | (more ? VNIC_F_MORE : 0);
-			n++;
-			if (!more) {
-				frame = n;
-				frame_cons = cons;
-				st->stats.rx_frames++;
-			}
-			if (n == max)
-				break;
-		}
-	}
-	if (n == max && frame && frame < n) {
-		n = unread_frame(st, ev, frame, n);
-		cons = frame_cons;
-	}
-	st->evq_cons = cons;
-	for (int i = 0; i < n; i++)
-		st->stats.rx_bytes += ev[i].len;
-	return n;
-}
-
 static int local_poll(struct vnic *v, struct vnic_desc *ev, int max)
 {
 	struct vnic_state *st = v->st;
 
 	if (ring_full(v->evq, st->evq_cons, WIRE_RING)) {
 		st->idle_polls = 0;
-		return local_take(v, ev, max);
+		return vnic_take_events(v, ev, max, WIRE_RING, VNIC_F_CSUM_OK);
 	}
 	if (st->ret_count && ++st->idle_polls >= WIRE_IDLE_POLLS)
 		local_flush(v);

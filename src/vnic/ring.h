@@ -105,6 +105,55 @@ static inline void vnic_drop_part(struct vnic_state *st, uint32_t buf)
 	st->rx_held--;
 }
 
+/* The burst is full in the middle of a frame: take its parts back, to begin with them the next time. */
+static inline int vnic_unread(struct vnic_state *st, const struct vnic_desc *ev, int from, int n)
+{
+	for (int i = from; i < n; i++)
+		vnic_drop_part(st, ev[i].buf);
+	return from;
+}
+
+/*
+ * The poll of every provider: up to max checked frame parts into ev, returns handled. At most one lap of the
+ * ring is looked at, so that no producer can keep us here; an honest one can't have more in it, so a result of 0 means
+ * that nothing waited. Whole frames only, unless one has more than max parts. set_flags are added to every part's.
+ */
+static inline int vnic_take_events(struct vnic *v, struct vnic_desc *ev, int max, uint32_t entries, uint8_t set_flags)
+{
+	struct vnic_state *st = v->st;
+	uint32_t cons = st->evq_cons, frame_cons = cons;
+	int n = 0, frame = 0; /* index of the current frame's first part */
+
+	for (uint32_t left = entries; left && ring_read(v->evq, cons, entries, &ev[n]); left--) {
+		struct vnic_desc *d = &ev[n];
+
+		cons++;
+		if (d->type == VNIC_DESC_RETURN) {
+			vnic_take_return(st, d->buf);
+		} else if (d->type != VNIC_DESC_FRAME) {
+			st->stats.bad_desc++;
+		} else if (vnic_take_part(v, d)) {
+			d->flags = (d->flags & VNIC_F_MORE) | set_flags;
+			n++;
+			if (!(d->flags & VNIC_F_MORE)) {
+				frame = n;
+				frame_cons = cons;
+				st->stats.rx_frames++;
+			}
+			if (n == max)
+				break;
+		}
+	}
+	if (n == max && frame && frame < n) {
+		n = vnic_unread(st, ev, frame, n);
+		cons = frame_cons;
+	}
+	st->evq_cons = cons;
+	for (int i = 0; i < n; i++)
+		st->stats.rx_bytes += ev[i].len;
+	return n;
+}
+
 /* Set up the parts of a state that do not depend on the provider; the generation survives. */
 void vnic_state_reset(struct vnic_state *st, enum vnic_provider provider, int end, uint32_t tx_count, uint32_t rx_count,
 		      uint32_t buf_size);
