@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The namespace a run lives in, the programs in it, and what the kernel and Viaduct say was carried.
 
-enter() replaces the process by unshare(1): its own network, pid and mount namespace. Programs, sockets, mounts and
-temporary files vanish with the namespace, also when anything here is killed with SIGKILL.
+enter() goes into namespaces of its own (tests/lib/contain): programs, sockets and temporary files vanish with them,
+also when anything here is killed with SIGKILL.
 """
 import json
 import os
@@ -11,26 +11,13 @@ import subprocess
 import sys
 import time
 
-INSIDE = "VIADUCT_BENCH_INSIDE"
+CONTAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "lib", "contain")
 
 
 def enter():
     """Run this very command again in namespaces of its own; returns only there."""
-    if os.environ.get(INSIDE) == "1" and os.getpid() == 1:
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        # an address besides 127/8, or getaddrinfo(AI_ADDRCONFIG) resolves nothing (netperf)
-        subprocess.run(["ip", "address", "add", "192.0.2.1/32", "dev", "lo"], check=True)
-        subprocess.run(["mount", "-t", "tmpfs", "none", "/mnt"], check=True)
-        os.environ["TMPDIR"] = "/mnt"
-        # pid 1 of a namespace gets no signal it has no handler for
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda *_: os._exit(130))
-        return
-    command = ["unshare", "--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]
-    if os.geteuid() != 0:
-        command.insert(1, "--map-root-user")
-    os.environ[INSIDE] = "1"
-    os.execvp(command[0], command + [sys.executable] + sys.argv)
+    if "VIADUCT_CONTAINED" not in os.environ:
+        os.execv(CONTAIN, [CONTAIN, sys.executable] + sys.argv)
 
 
 def counter(protocol, name):
