@@ -159,8 +159,8 @@ uint32_t tcp_in_flight(const struct sock *k); /* RFC 6675 pipe, bytes */
 void tcp_rtt_sample(struct engine *e, struct sock *k, uint64_t rtt_us);
 
 /* tcp_recovery.c */
-void tcp_recovery_on_ack(struct engine *e, struct sock *k, uint32_t newly_acked, uint32_t newly_sacked, bool dupack,
-			 bool dsack);
+struct ack_result; /* tcp_send.h */
+void tcp_recovery_on_ack(struct engine *e, struct sock *k, const struct ack_result *r);
 void tcp_recovery_on_rto(struct engine *e, struct sock *k);
 /* Next pkt to retransmit, NULL none. */
 struct pkt *tcp_next_retrans(struct engine *e, struct sock *k);
