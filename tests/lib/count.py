@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Counts individual tests in the log of `ctest -V`: count.py LOG prints "PASSED FAILED SKIPPED" and, on stderr, the names
+and output of tests that failed.
+
+A test's output may hold cmocka's summary or lines "ok NAME", "not ok NAME", "skip NAME"; then those are counted. Else the
+executable itself is one test. An executable that fails without saying which test did counts as one failure more.
+"""
+import re
+import sys
+
+RESULT = re.compile(r"^\s*\d+/\d+ Test\s+#(\d+): (\S+) \.+\s*(\S.*?)\s+[0-9.]+ sec")
+OUTPUT = re.compile(r"^(\d+): ?(.*)")
+
+
+def tally(status, lines):
+    """(passed, failed, skipped) of one executable."""
+    text = "\n".join(lines)
+    passed = sum(int(n) for n in re.findall(r"^\[  PASSED  \] (\d+) test", text, re.M))
+    failed = sum(int(n) for n in re.findall(r"^\[  FAILED  \] (\d+) test", text, re.M))
+    skipped = sum(int(n) for n in re.findall(r"^\[  SKIPPED \] (\d+) test", text, re.M))
+    passed += len(re.findall(r"^ok\b", text, re.M))
+    failed += len(re.findall(r"^not ok\b", text, re.M))
+    skipped += len(re.findall(r"^skip\b", text, re.M))
+    if status == "Passed":
+        return (passed or (0 if skipped else 1), failed, skipped)
+    if "Skipped" in status:
+        return (passed, failed, skipped or 1)
+    return (passed, failed or 1, skipped)
+
+
+def main():
+    outputs, results = {}, []
+    with open(sys.argv[1], encoding="utf-8", errors="replace") as log:
+        for line in log:
+            line = line.rstrip("\n")
+            result, output = RESULT.match(line), OUTPUT.match(line)
+            if result:
+                results.append(result.groups())
+            elif output:
+                outputs.setdefault(output.group(1), []).append(output.group(2))
+    total = [0, 0, 0]
+    for number, name, status in results:
+        lines = outputs.get(number, [])
+        counts = tally(status, lines)
+        total = [a + b for a, b in zip(total, counts)]
+        if counts[1]:
+            print(f"--- {name}: {status.strip('*')}", *lines[-60:], sep="\n", file=sys.stderr)
+        for line in lines:
+            if line.startswith("skip"):
+                print(f"    {name}: {line}", file=sys.stderr)
+    print(*total)
+
+
+if __name__ == "__main__":
+    main()
