@@ -22,9 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FIRST_NS 500000ull             /* length of the first measurement */
-#define RECALIBRATE_NS 10000000ull     /* at most this often, until the rate is known well */
-#define SETTLED_NS 1000000000ull       /* at most this often afterwards, and the time to correct an error in */
+#define FIRST_NS 500000ull         /* length of the first measurement */
+#define RECALIBRATE_NS 10000000ull /* at most this often, until the rate is known well */
+#define SETTLED_NS 1000000000ull   /* at most this often afterwards, and the time to correct an error in */
 #define SPAN_MAX_NS 64000000000ull
 #define STEP_US 1000
 #define RATE_JUMP 100 /* a rate that differs by more than 1/100 is no rate: the counter was reset or ran on alone */
@@ -139,11 +139,11 @@ static inline uint64_t segment_at(struct segment g, uint64_t tsc)
 static inline struct segment load_segment(void)
 {
 	return (struct segment){
-		.base_tsc = atomic_load_explicit(&line.base_tsc, memory_order_relaxed),
-		.base_us = atomic_load_explicit(&line.base_us, memory_order_relaxed),
-		.mult = atomic_load_explicit(&line.mult, memory_order_relaxed),
-		.bend_ticks = atomic_load_explicit(&line.bend_ticks, memory_order_relaxed),
-		.bend = atomic_load_explicit(&line.bend, memory_order_relaxed),
+	    .base_tsc = atomic_load_explicit(&line.base_tsc, memory_order_relaxed),
+	    .base_us = atomic_load_explicit(&line.base_us, memory_order_relaxed),
+	    .mult = atomic_load_explicit(&line.mult, memory_order_relaxed),
+	    .bend_ticks = atomic_load_explicit(&line.bend_ticks, memory_order_relaxed),
+	    .bend = atomic_load_explicit(&line.bend, memory_order_relaxed),
 	};
 }
 

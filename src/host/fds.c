@@ -16,8 +16,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define FD_BASE 960    /* below FD_SETSIZE, so the kernel's table need not grow for most programs */
-#define FD_RESERVE 64  /* room that we leave ourselves below the limit */
+#define FD_BASE 960   /* below FD_SETSIZE, so the kernel's table need not grow for most programs */
+#define FD_RESERVE 64 /* room that we leave ourselves below the limit */
 #define FD_TRACKED 65536
 #define BITS 64
 

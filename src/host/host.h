@@ -67,8 +67,9 @@ int rdv_accept(int listen_fd, const int our_doorbell[2], int timeout_ms, bool an
 /* The user who owns the kernel's listening TCP (bound UDP) socket at this endpoint: 0, or -ENOENT. */
 int diag_port_owner(enum sock_proto proto, int family, const struct endpoint *local, uint32_t *uid, uint64_t *inode);
 
-/* Does a socket with this inode listen (is bound) at this port? With SO_REUSEPORT there are several. */
-bool diag_port_has_inode(enum sock_proto proto, uint16_t port, uint64_t inode);
+/* The inodes of all sockets that listen (are bound) at this port, at any address: with SO_REUSEPORT there are
+ * several. Returns how many were stored, at most max. */
+int diag_port_inodes(enum sock_proto proto, uint16_t port, uint64_t *inodes, int max);
 
 /* --- addresses (addr.c) --- */
 bool addr_is_local(const uint8_t addr[16]);   /* loopback or an address of an interface here; cached 1 s */

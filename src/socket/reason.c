@@ -4,12 +4,12 @@
 
 const char *const reason_sentence[REASON_COUNT] = {
 #define R(name, sentence) [REASON_##name] = sentence,
-	REASON_TABLE(R)
+    REASON_TABLE(R)
 #undef R
 };
 
 const char *const reason_name[REASON_COUNT] = {
 #define R(name, sentence) [REASON_##name] = #name,
-	REASON_TABLE(R)
+    REASON_TABLE(R)
 #undef R
 };

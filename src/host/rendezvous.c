@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Rendezvous: how two processes that talk to each other over a local address find out that both run here, and
+ * get memory that only the two share (the wire).
+ *
+ * A listening socket also listens on an abstract Unix socket named after its address (unix(7)): such names belong
+ * to a network namespace, as the address does, and die with their owner. Anybody can take a name, so before the
+ * connecting side says anything it asks the kernel who owns the TCP or UDP port (diag.c) and who made the Unix
+ * listener (SO_PEERCRED, which for a listener holds whoever called listen()). If /proc shows that this process or
+ * one of its ancestors holds the very socket that the kernel would deliver to, all is well, also when it has given
+ * up its rights since. Else it must be the same user, and where /proc lets us look the process must hold a socket of
+ * that port at least (SO_REUSEPORT: the kernel names one of several). Both sides then apply the knob PEERS: same user,
+ * or root on either side.
+ *
+ * The connecting side makes the wire and is its end 0. All waiting is bounded by timeout_ms; no failure leaves a
+ * descriptor open. handshake.c has the messages and the checks of what comes in.
+ */
+#define _GNU_SOURCE
+#include "host/host.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "host/handshake.h"
+
+#define BACKLOG 128
+#define RETRY_MS 1      /* while the other side's backlog is full */
+#define ANCESTORS_MAX 4 /* whose descriptors may stand for a process's own */
+
+/* --- names --- */
+
+static bool is_v4(const uint8_t addr[16])
+{
+	return IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)addr);
+}
+
+static bool is_any(const uint8_t addr[16])
+{
+	static const uint8_t zero[4];
+	return IN6_IS_ADDR_UNSPECIFIED((const struct in6_addr *)addr) || (is_v4(addr) && !memcmp(addr + 12, zero, 4));
+}
+
+static bool wants_v6(int family)
+{
+	return family == 6 || family == AF_INET6;
+}
+
+static void address_text(const uint8_t addr[16], char out[INET6_ADDRSTRLEN])
+{
+	if (is_v4(addr))
+		inet_ntop(AF_INET, addr + 12, out, INET6_ADDRSTRLEN);
+	else
+		inet_ntop(AF_INET6, addr, out, INET6_ADDRSTRLEN);
+}
+
+/* Abstract: a zero byte, then the name without one at its end. */
+static socklen_t set_name(struct sockaddr_un *un, const char *name)
+{
+	size_t len = strlen(name);
+	memset(un, 0, sizeof(*un));
+	un->sun_family = AF_UNIX;
+	memcpy(un->sun_path + 1, name, len);
+	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + len);
+}
+
+static socklen_t endpoint_name(struct sockaddr_un *un, enum sock_proto proto, const char *address, uint16_t port)
+{
+	char name[sizeof(un->sun_path) - 1];
+	snprintf(name, sizeof(name), RDV_PREFIX "%s/%s/%u", proto == SOCK_TCP ? "tcp" : "udp", address, port);
+	return set_name(un, name);
+}
+
+static int unix_socket(void)
+{
+	int fd = host_sys.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	return fd < 0 ? -errno : fd;
+}
+
+int rdv_listen(enum sock_proto proto, int family, const struct endpoint *local, bool v6only)
+{
+	char text[INET6_ADDRSTRLEN];
+	const char *address = text;
+	struct sockaddr_un un;
+	address_text(local->addr, text);
+	if (is_any(local->addr) && wants_v6(family) && !is_v4(local->addr))
+		address = v6only ? "*6only" : "*6";
+	else if (is_any(local->addr))
+		address = "*4";
+	socklen_t len = endpoint_name(&un, proto, address, local->port);
+	int fd = unix_socket();
+	if (fd < 0)
+		return fd;
+	if (host_sys.bind(fd, (struct sockaddr *)&un, len) < 0 || host_sys.listen(fd, BACKLOG) < 0) {
+		int err = -errno;
+		host_sys.close(fd);
+		return err;
+	}
+	int high = host_fd_high(fd);
+	if (high < 0)
+		host_sys.close(fd);
+	return high;
+}
+
+/* --- whom we deal with --- */
+
+static int peer_credentials(int fd, struct ucred *cred)
+{
+	socklen_t len = sizeof(*cred);
+	if (host_sys.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, cred, &len) < 0)
+		return -errno;
+	return len == sizeof(*cred) ? 0 : -EPROTO;
+}
+
+static bool peer_allowed(uint32_t uid, bool any_user)
+{
+	return any_user || uid == geteuid() || uid == 0 || geteuid() == 0;
+}
+
+#define GROUP_MAX 256 /* sockets that share a port */
+
+enum holds { HOLDS_NO, HOLDS_YES, HOLDS_UNKNOWN };
+
+/* The inode that "socket:[123]" names, 0 if it is none. */
+static uint64_t socket_inode(int dir_fd, const char *entry)
+{
+	char link[64];
+	ssize_t n = readlinkat(dir_fd, entry, link, sizeof(link) - 1);
+	if (n < 0)
+		return 0;
+	link[n] = 0;
+	unsigned long long inode;
+	return sscanf(link, "socket:[%llu]", &inode) == 1 ? inode : 0;
+}
+
+static bool is_among(uint64_t inode, const uint64_t *inodes, int count)
+{
+	for (int i = 0; i < count; i++)
+		if (inodes[i] == inode)
+			return true;
+	return false;
+}
+
+/* Does the process hold one of these sockets? */
+static enum holds process_holds(pid_t pid, const uint64_t *inodes, int count)
+{
+	char path[40];
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	DIR *d = opendir(path);
+	if (!d)
+		return HOLDS_UNKNOWN;
+	enum holds found = HOLDS_NO;
+	for (struct dirent *e; found == HOLDS_NO && (e = readdir(d));) {
+		uint64_t inode = socket_inode(dirfd(d), e->d_name);
+		if (inode && is_among(inode, inodes, count))
+			found = HOLDS_YES;
+	}
+	closedir(d);
+	return found;
+}
+
+static pid_t parent_of(pid_t pid)
+{
+	char path[40], text[512];
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	ssize_t n = host_sys.read(fd, text, sizeof(text) - 1);
+	host_sys.close(fd);
+	text[n > 0 ? n : 0] = 0;
+	/* pid (name, which may contain anything) state ppid */
+	const char *after = strrchr(text, ')');
+	int ppid = 0;
+	return after && sscanf(after + 1, " %*c %d", &ppid) == 1 ? ppid : 0;
+}
+
+static bool family_holds(pid_t pid, uint64_t inode)
+{
+	for (int i = 0; i <= ANCESTORS_MAX && pid > 1; i++, pid = parent_of(pid))
+		if (process_holds(pid, &inode, 1) == HOLDS_YES)
+			return true;
+	return false;
+}
+
+/* True if the maker of the Unix listener owns the port in the kernel. */
+static bool owns_port(const struct ucred *cred, enum sock_proto proto, int family, const struct endpoint *remote)
+{
+	uint32_t uid;
+	uint64_t inode, group[GROUP_MAX];
+	if (diag_port_owner(proto, family, remote, &uid, &inode) < 0)
+		return false;
+	if (family_holds(cred->pid, inode))
+		return true;
+	if (uid != cred->uid)
+		return false;
+	int count = diag_port_inodes(proto, remote->port, group, GROUP_MAX);
+	return process_holds(cred->pid, group, count) != HOLDS_NO;
+}
+
+/* --- the connecting side --- */
+
+/* A connection to this name. connect() on a Unix socket is done at once or would have to wait for room in
+ * the listener's backlog, which a nonblocking socket reports as EAGAIN. */
+static int connect_name(int fd, const struct sockaddr_un *un, socklen_t len, int64_t deadline_ms)
+{
+	while (host_sys.connect(fd, (const struct sockaddr *)un, len) < 0) {
+		if (errno != EAGAIN && errno != EINTR)
+			return -errno;
+		if (handshake_now_ms() >= deadline_ms)
+			return -ETIMEDOUT;
+		if (errno == EAGAIN)
+			host_sys.poll(NULL, 0, RETRY_MS);
+	}
+	return 0;
+}
+
+/* A socket of ours with a name that tools know, which tells the pid of each message's sender. */
+static int connecting_socket(const uint8_t nonce[16])
+{
+	char name[64] = RDV_PREFIX "wire/";
+	struct sockaddr_un un;
+	int on = 1;
+	for (int i = 0; i < 16; i++)
+		snprintf(name + strlen(name), 3, "%02x", nonce[i]);
+	socklen_t len = set_name(&un, name);
+	int fd = unix_socket();
+	if (fd < 0)
+		return fd;
+	if (host_sys.bind(fd, (struct sockaddr *)&un, len) < 0 ||
+	    host_sys.setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0) {
+		int err = -errno;
+		host_sys.close(fd);
+		return err;
+	}
+	return fd;
+}
+
+static void close_all(const int *fds, int count)
+{
+	for (int i = 0; i < count; i++)
+		if (fds[i] >= 0)
+			host_sys.close(fds[i]);
+}
+
+/* Hand the descriptors to *out, moved up. fds: memfd, doorbells, life. All are closed on failure. */
+static int finish(int fds[4], const struct ucred *cred, int end, const uint8_t nonce[16], struct rdv_wire *out)
+{
+	int high[4];
+	for (int i = 0; i < 4; i++) {
+		high[i] = host_fd_high(fds[i]);
+		if (high[i] >= 0)
+			continue;
+		int err = high[i];
+		for (int j = 0; j < i; j++)
+			host_fd_close(high[j]);
+		close_all(fds + i, 4 - i);
+		return err;
+	}
+	*out = (struct rdv_wire){
+	    .memfd = high[0],
+	    .doorbell = {high[1], high[2]},
+	    .life_fd = high[3],
+	    .pid = (uint32_t)cred->pid,
+	    .uid = cred->uid,
+	    .end = end,
+	};
+	memcpy(out->nonce, nonce, sizeof(out->nonce));
+	return 0;
+}
+
+/* The handshake on a connected, verified socket. Closes fd on failure. */
+static int introduce(int fd, struct ucred *cred, const int our_doorbell[2], const uint8_t nonce[16],
+		     int64_t deadline_ms, struct rdv_wire *out)
+{
+	struct hello h;
+	int fds[4] = {-1, -1, -1, fd};
+	pid_t sender = 0;
+	int rc = wire_memfd_make();
+	if (rc >= 0) {
+		fds[0] = rc;
+		hello_fill(&h, nonce, 0);
+		int give[HELLO_FDS] = {fds[0], our_doorbell[0], our_doorbell[1]};
+		rc = hello_send(fd, &h, give, HELLO_FDS);
+	}
+	if (!rc)
+		rc = hello_receive(fd, &h, fds + 1, 2, deadline_ms, &sender);
+	if (!rc)
+		rc = hello_check(&h);
+	if (!rc && (memcmp(h.nonce, nonce, sizeof(h.nonce)) || fds[1] < 0))
+		rc = -EPROTO;
+	for (int i = 1; i <= 2 && !rc; i++)
+		rc = doorbell_check(fds[i], our_doorbell[0]);
+	if (rc < 0) {
+		close_all(fds, 4);
+		/* It hung up before it said anything: a process that is ending. */
+		return rc == -ECONNRESET || rc == -EPIPE ? -ECONNREFUSED : rc;
+	}
+	if (sender) /* whoever answers may be a child of the listener's maker */
+		cred->pid = sender;
+	return finish(fds, cred, 0, nonce, out);
+}
+
+/* One candidate name. */
+static int try_name(enum sock_proto proto, int family, const struct endpoint *remote, const char *address,
+		    const int our_doorbell[2], int64_t deadline_ms, bool any_user, struct rdv_wire *out, bool *squatted)
+{
+	struct sockaddr_un un;
+	struct ucred cred;
+	uint8_t nonce[16];
+	socklen_t len = endpoint_name(&un, proto, address, remote->port);
+	if (getrandom(nonce, sizeof(nonce), 0) != (ssize_t)sizeof(nonce))
+		return -EIO;
+	int fd = connecting_socket(nonce);
+	if (fd < 0)
+		return fd;
+	int rc = connect_name(fd, &un, len, deadline_ms);
+	if (!rc)
+		rc = peer_credentials(fd, &cred);
+	if (!rc && !owns_port(&cred, proto, family, remote)) {
+		*squatted = true;
+		rc = -EPERM;
+	}
+	if (!rc && !peer_allowed(cred.uid, any_user))
+		rc = -EPERM;
+	if (!rc)
+		return introduce(fd, &cred, our_doorbell, nonce, deadline_ms, out);
+	host_sys.close(fd);
+	return rc;
+}
+
+int rdv_connect(enum sock_proto proto, int family, const struct endpoint *remote, const int our_doorbell[2],
+		int timeout_ms, bool any_user, struct rdv_wire *out, bool *squatted)
+{
+	static const uint8_t loopback4[4] = {127, 0, 0, 1};
+	int64_t deadline_ms = handshake_now_ms() + timeout_ms;
+	struct endpoint to = *remote;
+	bool v4 = is_v4(to.addr), ignored = false;
+	if (!squatted)
+		squatted = &ignored;
+	*squatted = false;
+	/* connect() to the unspecified address reaches this machine's loopback. */
+	if (is_any(to.addr) && v4)
+		memcpy(to.addr + 12, loopback4, 4);
+	else if (is_any(to.addr))
+		to.addr[15] = 1;
+	char text[INET6_ADDRSTRLEN];
+	address_text(to.addr, text);
+	const char *const names[] = {text, v4 ? "*4" : "*6only", "*6"};
+	int result = -ECONNREFUSED;
+	for (int i = 0; i < 3; i++) {
+		int rc =
+		    try_name(proto, v4 ? 4 : family, &to, names[i], our_doorbell, deadline_ms, any_user, out, squatted);
+		if (!rc) {
+			*squatted = false;
+			return 0;
+		}
+		/* A squatter on one name does not keep us from the owner on another. */
+		if (rc != -ECONNREFUSED)
+			result = rc;
+		if (rc != -ECONNREFUSED && rc != -EPERM)
+			break;
+	}
+	return result;
+}
+
+/* --- the accepting side --- */
+
+/* Tell the peer why not, as far as it listens; it needs no answer. */
+static void refuse(int fd, const uint8_t nonce[16], int status)
+{
+	struct hello h;
+	hello_fill(&h, nonce, status);
+	hello_send(fd, &h, NULL, 0);
+}
+
+static int accept_hello(int fd, const int our_doorbell[2], int64_t deadline_ms, struct hello *h, int fds[3])
+{
+	int rc = hello_receive(fd, h, fds, HELLO_FDS, deadline_ms, NULL);
+	if (rc < 0)
+		return rc;
+	rc = hello_check(h);
+	if (!rc && fds[0] < 0)
+		rc = -EPROTO;
+	if (!rc)
+		rc = wire_memfd_check(fds[0]);
+	for (int i = 1; i <= 2 && !rc; i++)
+		rc = doorbell_check(fds[i], our_doorbell[0]);
+	return rc;
+}
+
+int rdv_accept(int listen_fd, const int our_doorbell[2], int timeout_ms, bool any_user, struct rdv_wire *out)
+{
+	static const uint8_t no_nonce[16];
+	int64_t deadline_ms = handshake_now_ms() + timeout_ms;
+	int fds[4] = {-1, -1, -1, -1};
+	struct ucred cred;
+	struct hello h;
+	int fd = host_sys.accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0)
+		return errno == EINTR || errno == ECONNABORTED ? -EAGAIN : -errno;
+	fds[3] = fd;
+	int rc = peer_credentials(fd, &cred);
+	if (!rc && !peer_allowed(cred.uid, any_user))
+		rc = -EPERM;
+	if (!rc)
+		rc = accept_hello(fd, our_doorbell, deadline_ms, &h, fds);
+	if (!rc) {
+		struct hello answer;
+		hello_fill(&answer, h.nonce, 0);
+		rc = hello_send(fd, &answer, our_doorbell, 2);
+	}
+	if (!rc)
+		return finish(fds, &cred, 1, h.nonce, out);
+	refuse(fd, no_nonce, rc == -EPERM ? -EPERM : -EPROTO);
+	close_all(fds, 4);
+	return rc == -EPERM || rc == -EMFILE ? rc : -EPROTO;
+}
