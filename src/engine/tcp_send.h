@@ -74,7 +74,7 @@ uint64_t tcp_rto_now(const struct engine *e, const struct tcb *t); /* with backo
 
 /* cwnd does not apply where there is no network: a lossless vNIC is a ring between two processes of this machine. What
  * is in flight there is bounded by the peer's window and by the buffers; nobody else's traffic suffers. */
-static inline bool tcp_lossless(const struct engine *e, const struct sock *k)
+static inline bool tcp_no_network(const struct engine *e, const struct sock *k)
 {
 	const struct vnic_state *st = stack_vnic(e->s, k->vnic);
 

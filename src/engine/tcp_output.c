@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * TCP output: which segment goes next, and building it (RFC 9293 3.8.6, 3.10; RFC 1122 4.2.3.4; RFC 5681).
+ *
+ * A segment is a run of consecutive pkts of txq: on a wire (VNIC_FEAT_SCATTER) as many as fit into a segment, posted as the
+ * parts of one frame; elsewhere one pkt. The header is written into the headroom of the run's first buffer. A buffer that
+ * the device or the peer still has (vnic_tx_busy) is never written or posted again: its retransmission
+ * waits, and the retransmission timer comes back to it. So a peer that is slow to look causes no copies of what it has.
+ *
+ * Order in tcp_push: what is lost, then new data as window, congestion window and Nagle allow, then FIN, then an ACK
+ * if one is still owed. Any segment carries the ACK, so data clears a delayed one.
+ *
+ * Segments without payload take a tx buffer of their own for as long as the device has it (tcp_control.c).
+ */
+#include <string.h>
+
+#include "engine/tcp_send.h"
+#include "engine/tcp_wire.h"
+
+#define MAX_PARTS 17
+
+#define STATE(s) (1u << (s))
+#define SENDING (STATE(TCP_ESTABLISHED) | STATE(TCP_CLOSE_WAIT) | STATE(TCP_FIN_WAIT_1) | STATE(TCP_CLOSING) | \
+		 STATE(TCP_LAST_ACK))
+
+/* A run of pkts that makes a segment. */
+struct run {
+	struct pkt *first, *last;
+	uint32_t n, len;
+};
+
+uint32_t tcp_segment_limit(const struct engine *e, const struct sock *k)
+{
+	const struct tcb *t = &k->tcp;
+	const struct vnic_state *st = stack_vnic(e->s, k->vnic);
+	uint32_t limit = max_u32(t->mss, TCP_MSS_FLOOR);
+	uint32_t half = t->snd_max_wnd > 536 ? t->snd_max_wnd / 2 : t->snd_max_wnd;
+
+	if (st && !(st->features & VNIC_FEAT_SCATTER))
+		limit = min_u32(limit, st->buf_size - PKT_HEADROOM);
+	/* Segments of more than half of a small window would leave it idle (RFC 1122 4.2.3.4, as Linux). */
+	if (half && limit > half)
+		limit = max_u32(half, TCP_MSS_FLOOR);
+	return limit;
+}
+
+bool tcp_split(struct engine *e, struct sock *k, struct pkt *p, uint32_t len)
+{
+	struct tcb *t = &k->tcp;
+	struct pkt *rest;
+	uint8_t *from = pkt_data(e, p), *to;
+
+	if (len >= p->len || !from || !(rest = pkt_alloc_tx(e, k->vnic)))
+		return false;
+	to = pkt_data(e, rest);
+	memcpy(to, from + len, p->len - len);
+	rest->seq = p->seq + len;
+	rest->flags = p->flags;
+	rest->retrans = p->retrans;
+	rest->sent_us = p->sent_us;
+	rest->delivered = p->delivered;
+	p->flags &= (uint8_t)~PKT_PSH;
+	pkt_insert_after(e->s, &t->txq, p, rest); /* with no bytes yet: the queue's sum stays right */
+	rest->len = p->len - len;
+	p->len = len;
+	if (p->flags & PKT_SACKED)
+		t->sacked_pkts++;
+	return true;
+}
+
+/* Take as many pkts from p on as one segment holds. `mask`, `want`: only pkts with these flags. False: no buffer to cut. */
+static bool gather(struct engine *e, struct sock *k, struct pkt *p, uint32_t limit, uint8_t mask, uint8_t want,
+		   struct run *r)
+{
+	const struct vnic_state *st = e->vnic[k->vnic].st;
+	struct pkt *next;
+
+	if (p->len > limit && !tcp_split(e, k, p, limit)) {
+		txwait_add(e, k);
+		return false;
+	}
+	*r = (struct run){.first = p, .last = p, .n = 1, .len = p->len};
+	if (!(st->features & VNIC_FEAT_SCATTER))
+		return true;
+	while (r->n < MAX_PARTS && (next = pkt_at(e->s, r->last->next)) && r->len + next->len <= limit &&
+	       (next->flags & mask) == want) {
+		r->last = next;
+		r->len += next->len;
+		r->n++;
+	}
+	return true;
+}
+
+static bool run_busy(const struct engine *e, const struct sock *k, const struct run *r)
+{
+	const struct pkt *p = r->first;
+
+	for (uint32_t i = 0; i < r->n && p; i++, p = pkt_at(e->s, p->next))
+		if (vnic_tx_busy(&e->vnic[k->vnic], p->buf))
+			return true;
+	return false;
+}
+
+/* The options of a data segment. Blocks of SACK go along where they fit; if not, *withheld asks for an ACK of its own. */
+static uint32_t data_options(struct engine *e, struct sock *k, uint32_t len, uint8_t opt[40], bool *withheld)
+{
+	struct tcb *t = &k->tcp;
+	uint32_t base = tcp_options_len(k);
+
+	if (t->ooo_count || t->dsack_start != t->dsack_end) {
+		if (len + 40 <= t->mss + base)
+			return tcp_build_options(e, k, opt);
+		*withheld = t->flags & (TCPF_ACK_NOW | TCPF_ACK_DELAYED);
+	}
+	if (t->flags & TCPF_TS)
+		tcp_put_timestamps(opt, tcp_ts_now(e, k), t->ts_recent);
+	return base;
+}
+
+/* Build the header in front of the run and post it. */
+static void post_run(struct engine *e, struct sock *k, const struct run *r, uint8_t flags)
+{
+	struct tcb *t = &k->tcp;
+	struct vnic_desc part[MAX_PARTS];
+	struct pkt *p = r->first;
+	uint8_t opt[40], *l4 = vnic_tx_buf(&e->vnic[k->vnic], p->buf) + p->off;
+	bool withheld = false;
+	uint32_t opts = 0;
+	int n = 0;
+
+	if (t->flags & TCPF_TS || t->ooo_count || t->dsack_start != t->dsack_end)
+		opts = data_options(e, k, r->len, opt, &withheld);
+	l4 -= TCP_HEADER + opts;
+	if (opts)
+		memcpy(l4 + TCP_HEADER, opt, opts);
+	tcp_put_header(e, k, l4, p->seq, flags | TH_ACK, opts);
+	part[0] = (struct vnic_desc){
+	    .buf = p->buf, .off = (uint16_t)(p->off - TCP_HEADER - opts), .len = (uint16_t)(p->len + TCP_HEADER + opts)};
+	for (n = 1; n < (int)r->n && (p = pkt_at(e->s, p->next)); n++)
+		part[n] = (struct vnic_desc){.buf = p->buf, .off = p->off, .len = (uint16_t)p->len};
+	tcp_post(e, k, part, n);
+	tcp_ack_sent(e, k);
+	if (withheld)
+		t->flags |= TCPF_ACK_NOW;
+	t->segs_out++;
+}
+
+static uint8_t psh_fin(const struct engine *e, const struct sock *k, const struct run *r)
+{
+	const struct tcb *t = &k->tcp;
+	uint8_t flags = r->last->flags & PKT_PSH ? TH_PSH : 0;
+
+	if (pkt_index(e->s, r->last) == t->txq.tail) {
+		flags |= TH_PSH;
+		if (t->flags & TCPF_FIN_QUEUED)
+			flags |= TH_FIN;
+	}
+	return flags;
+}
+
+static void fin_sent(struct tcb *t)
+{
+	t->flags |= TCPF_FIN_SENT;
+	t->flags &= ~TCPF_FIN_LOST;
+	t->snd_nxt = t->snd_max = t->snd_end + 1;
+}
+
+/* First transmission of a run. */
+static void send_run(struct engine *e, struct sock *k, const struct run *r, uint32_t limit)
+{
+	struct tcb *t = &k->tcp;
+	struct pkt *p = r->first;
+	uint64_t now = e->s->now_us;
+	bool idle = t->snd_una == t->snd_nxt;
+	uint8_t flags = psh_fin(e, k, r);
+
+	post_run(e, k, r, flags);
+	for (uint32_t i = 0; i < r->n; i++, p = pkt_at(e->s, p->next)) {
+		p->flags |= PKT_SENT;
+		p->sent_us = now;
+	}
+	t->send_head = r->last->next;
+	t->snd_nxt += r->len;
+	t->snd_max = t->snd_nxt;
+	if (r->len < limit)
+		t->snd_sml = t->snd_nxt;
+	if (flags & TH_FIN)
+		fin_sent(t);
+	t->bytes_sent += r->len;
+	k->tx_bytes += r->len;
+	t->prr_out += r->len;
+	tcp_data_sent(e, k);
+	if (idle || !t->timer[TIMER_RTO].deadline_us)
+		tcp_arm_rto(e, k);
+}
+
+/* Nagle's algorithm with Minshall's change (as Linux): a partial segment waits while an earlier partial one is in
+ * flight. True: it may go. */
+static bool nagle_allows(const struct tcb *t, enum tcp_push how)
+{
+	if (how == TCP_PUSH_FORCE || t->flags & (TCPF_FIN_QUEUED | TCPF_SND_URG))
+		return true;
+	if (how == TCP_PUSH_HOLD || t->flags & TCPF_CORK)
+		return false;
+	if (t->flags & TCPF_NODELAY)
+		return true;
+	return t->snd_una == t->snd_nxt || !seq_gt(t->snd_sml, t->snd_una) || seq_gt(t->snd_sml, t->snd_nxt);
+}
+
+/* Is the run as large as a segment gets, given that the next pkt would be a full one? */
+static bool is_full(const struct engine *e, const struct sock *k, const struct run *r, uint32_t limit)
+{
+	uint32_t room = min_u32(e->vnic[k->vnic].st->buf_size - PKT_HEADROOM, limit);
+
+	return r->len == limit || pkt_index(e->s, r->last) != k->tcp.txq.tail ||
+	       (r->last->len >= room && r->len + room > limit);
+}
+
+/* Make the run fit into the peer's window. False: it has to wait (RFC 9293 3.8.6.2.1: no silly segments). */
+static bool fit_window(const struct engine *e, const struct tcb *t, struct run *r, uint32_t limit)
+{
+	int32_t wnd = (int32_t)(t->snd_una + t->snd_wnd - t->snd_nxt);
+
+	if (wnd >= (int32_t)r->len)
+		return true;
+	while ((int32_t)r->len > wnd) {
+		if (r->n == 1)
+			return false;
+		r->len -= r->last->len;
+		r->last = pkt_at(e->s, r->last->prev);
+		r->n--;
+	}
+	return r->len >= limit / 2 || t->snd_una == t->snd_nxt;
+}
+
+/* Restart after an idle time, and remember how much of cwnd is used (RFC 2861 as Linux has it): a window that was not
+ * needed says nothing about the network. */
+static void restart_if_idle(struct engine *e, struct sock *k)
+{
+	struct tcb *t = &k->tcp;
+
+	if (t->snd_una == t->snd_nxt && t->last_snd_us && e->s->now_us - t->last_snd_us > t->rto_us)
+		tcp_cc_ops(k)->idle(e, k);
+}
+
+static void note_usage(struct sock *k, bool limited)
+{
+	struct tcb *t = &k->tcp;
+	uint32_t flight = tcp_in_flight(k);
+
+	if (seq_geq(t->snd_una, t->usage_seq) || limited ||
+	    (!(t->flags & TCPF_CWND_LIMITED) && flight > t->usage_max)) {
+		t->flags = limited ? t->flags | TCPF_CWND_LIMITED : t->flags & ~TCPF_CWND_LIMITED;
+		t->usage_max = flight;
+		t->usage_seq = t->snd_nxt;
+	}
+}
+
+static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
+{
+	struct tcb *t = &k->tcp;
+	uint32_t limit = tcp_segment_limit(e, k);
+	bool lossless = tcp_no_network(e, k), limited = false;
+	struct run r;
+	struct pkt *p;
+
+	if (!lossless)
+		restart_if_idle(e, k);
+	while ((p = pkt_at(e->s, t->send_head))) {
+		if (!gather(e, k, p, limit, 0, 0, &r) || !fit_window(e, t, &r, limit))
+			break;
+		if (!lossless) {
+			uint32_t flight = tcp_in_flight(k);
+
+			limited = flight && flight + r.len > t->cwnd;
+			if (limited)
+				break;
+		}
+		if (!is_full(e, k, &r, limit) && !nagle_allows(t, how))
+			break;
+		send_run(e, k, &r, limit);
+	}
+	if (!lossless)
+		note_usage(k, limited);
+	if (t->send_head && t->snd_una == t->snd_nxt)
+		tcp_arm_probe(e, k);
+}
+
+/* A FIN with no data to ride on. */
+static void send_fin(struct engine *e, struct sock *k)
+{
+	struct tcb *t = &k->tcp;
+	bool idle = t->snd_una == t->snd_nxt;
+
+	if (!tcp_send_control(e, k, t->snd_end, TH_FIN | TH_ACK))
+		return;
+	fin_sent(t);
+	tcp_data_sent(e, k);
+	if (idle || !t->timer[TIMER_RTO].deadline_us)
+		tcp_arm_rto(e, k);
+}
+
+bool tcp_send_head_busy(const struct engine *e, const struct sock *k)
+{
+	const struct pkt *p = pkt_at(e->s, k->tcp.txq.head);
+	const struct vnic *v = tcp_vnic(e, k);
+
+	return v && p && p->flags & PKT_SENT && vnic_tx_busy(v, p->buf);
+}
+
+static void note_retransmission(struct engine *e, struct sock *k, const struct run *r)
+{
+	struct tcb *t = &k->tcp;
+	struct pkt *p = r->first;
+
+	for (uint32_t i = 0; i < r->n; i++, p = pkt_at(e->s, p->next)) {
+		if (!(p->flags & PKT_RETRANS) && p->flags & PKT_LOST)
+			t->retrans += p->len;
+		p->flags |= (p->flags & PKT_LOST ? PKT_RETRANS : 0) | PKT_EVER_RETRANS;
+		p->retrans++;
+		p->sent_us = e->s->now_us;
+	}
+	if (!t->retrans_ts)
+		t->retrans_ts = tcp_ts_now(e, k) | 1u; /* 0 means none; a millisecond more is harmless */
+	if (!t->first_retrans_us)
+		t->first_retrans_us = e->s->now_us;
+	t->undo_retrans = (t->undo_retrans == TCP_UNDO_NONE ? 0 : t->undo_retrans) + r->len;
+	t->prr_out += r->len;
+	t->bytes_retrans += r->len;
+	t->bytes_sent += r->len;
+	t->retrans_total++;
+	t->last_snd_us = e->s->now_us;
+	count(e->s, C_tcp_retrans);
+}
+
+bool tcp_retransmit(struct engine *e, struct sock *k, struct pkt *p)
+{
+	struct tcb *t = &k->tcp;
+	uint8_t mask = PKT_SENT | PKT_LOST | PKT_RETRANS | PKT_SACKED, flags;
+	struct run r;
+
+	if (!tcp_vnic(e, k) || vnic_tx_busy(&e->vnic[k->vnic], p->buf) ||
+	    !gather(e, k, p, tcp_segment_limit(e, k), mask, p->flags & mask, &r))
+		return false;
+	if (run_busy(e, k, &r))
+		r = (struct run){.first = p, .last = p, .n = 1, .len = p->len};
+	flags = psh_fin(e, k, &r);
+	if (!(t->flags & TCPF_FIN_SENT))
+		flags &= (uint8_t)~TH_FIN;
+	post_run(e, k, &r, flags);
+	note_retransmission(e, k, &r);
+	if (flags & TH_FIN)
+		t->flags &= ~TCPF_FIN_LOST;
+	if (!t->timer[TIMER_RTO].deadline_us)
+		tcp_arm_rto(e, k);
+	return true;
+}
+
+/* Send what is marked lost, as far as cwnd lets. */
+static void send_lost(struct engine *e, struct sock *k)
+{
+	struct tcb *t = &k->tcp;
+	bool lossless = tcp_no_network(e, k);
+	struct pkt *p = tcp_next_retrans(e, k);
+
+	while (p) {
+		uint32_t flight = tcp_in_flight(k);
+		struct pkt *next;
+
+		if (!lossless && flight && flight + min_u32(p->len, t->mss) > t->cwnd)
+			return;
+		if (seq_geq(p->seq, t->snd_una + t->snd_wnd) && p->seq != t->snd_una)
+			return; /* the peer took its window back */
+		if (!tcp_retransmit(e, k, p))
+			return;
+		for (next = p; next && (next->flags & (PKT_LOST | PKT_RETRANS | PKT_SACKED)) != PKT_LOST;)
+			next = next->flags & PKT_SENT ? pkt_at(e->s, next->next) : NULL;
+		p = next;
+	}
+	if (t->flags & TCPF_FIN_LOST && tcp_send_control(e, k, t->snd_end, TH_FIN | TH_ACK)) {
+		t->flags &= ~TCPF_FIN_LOST;
+		t->retrans_total++;
+		count(e->s, C_tcp_retrans);
+	}
+}
+
+void tcp_push(struct engine *e, struct sock *k, enum tcp_push how)
+{
+	struct tcb *t = &k->tcp;
+	bool fin = (t->flags & (TCPF_FIN_QUEUED | TCPF_FIN_SENT)) == TCPF_FIN_QUEUED;
+
+	if ((t->send_head || t->lost > t->retrans || fin || t->flags & TCPF_FIN_LOST) && STATE(t->state) & SENDING &&
+	    tcp_vnic(e, k)) {
+		/* F-RTO, step 2b: new data tells whether the timeout was spurious (RFC 5682). */
+		if ((t->lost > t->retrans || t->flags & TCPF_FIN_LOST) && t->frto != 2)
+			send_lost(e, k);
+		if (t->send_head)
+			send_new(e, k, how);
+		if (fin && !t->send_head && !(t->flags & TCPF_FIN_SENT))
+			send_fin(e, k);
+	}
+	if (t->flags & TCPF_ACK_NOW)
+		tcp_send_ack(e, k);
+}
+
+void tcp_output(struct engine *e, struct sock *k)
+{
+	tcp_push(e, k, TCP_PUSH_NAGLE);
+}
