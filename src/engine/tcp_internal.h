@@ -109,7 +109,10 @@ uint32_t tcp_new_isn(struct engine *e, const struct endpoint *local, const struc
 uint32_t tcp_syn_window(struct engine *e, struct sock *k); /* of a SYN: at most 65535, not to be scaled */
 void tcp_delack_due(struct engine *e, struct sock *k);     /* the delayed ACK's time has come: sends it */
 uint32_t tcp_window(struct engine *e, struct sock *k); /* receive window to advertise now, bytes, never shrinking */
-void tcp_rcv_data_arrived(struct engine *e, struct sock *k, uint32_t bytes); /* auto-tuning, rcv_mss, ACK policy */
+/* In-order data was queued: receiver's round trip, segment size estimate, and what ACK is owed for it. */
+void tcp_rcv_data_arrived(struct engine *e, struct sock *k, uint32_t bytes, bool psh);
+bool tcp_window_open(const struct engine *e, const struct sock *k); /* an ACK now would offer no less than the last */
+void tcp_quickack(struct sock *k, uint32_t most); /* the next few ACKs are sent at once */
 
 /* tcp_segment.c: text, urgent pointer and FIN of an acceptable segment */
 void tcp_rx_in_order(struct engine *e, struct sock *k, struct segment *g); /* fast path: all of it, in order */
@@ -188,6 +191,13 @@ static inline bool endpoint_is_v4(const struct endpoint *p)
 	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
 
 	return memcmp(p->addr, mapped, sizeof(mapped)) == 0;
+}
+
+/* The time that an API call gives. */
+static inline void tcp_set_now(struct engine *e, uint64_t now_us)
+{
+	if (now_us > e->s->now_us)
+		e->s->now_us = now_us;
 }
 
 /* A segment with ACK went out: nothing is owed any more. */
