@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-CONTAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "lib", "contain")
+CONTAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "contain")
 
 
 def enter():
