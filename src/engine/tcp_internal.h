@@ -74,6 +74,7 @@ struct segment {
 	uint32_t wnd;            /* as in the header, not scaled */
 	uint16_t urg;
 	uint8_t flags;           /* TH_* */
+	uint32_t isn;            /* of the answer to a SYN that takes over from TIME-WAIT; 0: free choice */
 	struct tcp_opts o;
 };
 
@@ -125,7 +126,9 @@ void tcp_sock_init(struct engine *e, struct sock *k); /* sock_alloc: a new TCP s
 void tcp_free(struct engine *e, struct sock *k);      /* leave all queues and lists, free the slot */
 /* Set up the receiver's half and what the peer's SYN offered (both ways of opening). */
 void tcp_open_window(struct engine *e, struct sock *k);
-void tcp_take_syn_options(struct sock *k, const struct tcp_opts *o, bool lossless);
+void tcp_take_syn_options(struct engine *e, struct sock *k, const struct tcp_opts *o);
+/* FIN-WAIT-2 begins; an orphan must not stay in it for ever. False: it is gone. */
+bool tcp_fin_wait_2(struct engine *e, struct sock *k);
 /* On a path that keeps order and loses nothing, timestamps and TIME-WAIT protect against nothing. */
 bool tcp_lossless(const struct engine *e, uint32_t vnic);
 /* TIMER_LIFE in FIN-WAIT-2 or TIME-WAIT: the socket is done. */
