@@ -75,9 +75,9 @@ def many_clients_are_served():
 @case
 def threads_for_io_work():
     def steps(test):
-        port = server(test, "--io-threads", "3", "--io-threads-do-reads", "yes")
+        port = server(test, "--io-threads", "2", "--io-threads-do-reads", "yes")
         with test.carried():
-            test.run(["redis-benchmark", "-h", HOST, "-p", port, "-t", "set,get", "-n", "50000", "-c", "50", "--threads", "2",
+            test.run(["redis-benchmark", "-h", HOST, "-p", port, "-t", "set,get", "-n", "10000", "-c", "50", "--threads", "2",
                       "-q"])
         return client(test, port, "values", 200, 5000)
     both(steps)

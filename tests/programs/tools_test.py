@@ -12,7 +12,7 @@ def iperf3(test, *options):
     port = test.port()
     test.start(["iperf3", "-s", "-4", "-B", HOST, "-p", port], port)
     with test.carried():
-        out = json.loads(test.run(["iperf3", "-4", "-c", HOST, "-p", port, "-J", "-t", "1", *options]))
+        out = json.loads(test.run(["iperf3", "-4", "-c", HOST, "-p", port, "-J", *(options or ("-t", "1"))]))
     check("error" not in out, out.get("error"))
     return out["end"]
 
@@ -29,7 +29,7 @@ def iperf3_one_stream():
 @case
 def iperf3_backwards():
     def steps(test):
-        check(iperf3(test, "-R")["sum_received"]["bytes"] > 1 << 20, "hardly anything was received")
+        check(iperf3(test, "-t", "1", "-R")["sum_received"]["bytes"] > 1 << 20, "hardly anything was received")
         return "done"
     both(steps)
 
@@ -37,7 +37,7 @@ def iperf3_backwards():
 @case
 def iperf3_four_streams():
     def steps(test):
-        end = iperf3(test, "-P", "4")
+        end = iperf3(test, "-t", "1", "-P", "4")
         check(all(stream["receiver"]["bytes"] > 0 for stream in end["streams"]), "a stream starved")
         return len(end["streams"])
     both(steps)
@@ -54,7 +54,7 @@ def iperf3_limited_bytes_all_arrive():
 @case
 def iperf3_udp():
     def steps(test):
-        end = iperf3(test, "-u", "-b", "50M")
+        end = iperf3(test, "-t", "1", "-u", "-b", "50M")
         return end["sum"]["lost_packets"]
     both(steps)
 
