@@ -60,6 +60,8 @@ struct sim {
 	uint8_t *bytes; /* frame_max for each flight */
 	sim_tap tap;
 	void *tap_arg;
+	sim_middlebox box;
+	void *box_arg;
 	struct port port[2];
 };
 
@@ -271,6 +273,8 @@ static void deliver(struct sim *s, uint32_t flight, bool damaged, uint64_t now_u
 	uint32_t need = (f->len + s->cfg.buf_size - 1) / s->cfg.buf_size;
 
 	memcpy(frame, flight_bytes(s, flight), f->len);
+	if (s->box)
+		s->box(s->box_arg, f->from, frame, f->len);
 	if (damaged)
 		corrupt(s, frame, f->len);
 	if (need > p->free_top) {
@@ -475,6 +479,12 @@ void sim_set_tap(struct sim *s, sim_tap function, void *arg)
 {
 	s->tap = function;
 	s->tap_arg = arg;
+}
+
+void sim_set_middlebox(struct sim *s, sim_middlebox box, void *arg)
+{
+	s->box = box;
+	s->box_arg = arg;
 }
 
 /* --- the stack's side --- */

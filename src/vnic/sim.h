@@ -53,6 +53,9 @@ struct sim_stats {
 enum sim_fate { SIM_SENT, SIM_LOST, SIM_QUEUE_FULL, SIM_TOO_LONG, SIM_DELIVERED, SIM_NO_BUFFER };
 typedef void (*sim_tap)(void *arg, uint64_t now_us, int from, const uint8_t *frame, uint32_t len, enum sim_fate fate);
 
+/* A middlebox: may change a frame that is about to be delivered, not its length. */
+typedef void (*sim_middlebox)(void *arg, int from, uint8_t *frame, uint32_t len);
+
 struct sim;
 
 /* Bytes of memory that a link of this configuration takes; 0 if the configuration is out of range. */
@@ -69,6 +72,7 @@ uint64_t sim_next(const struct sim *s);
 struct sim_dir *sim_direction(struct sim *s, int from);
 const struct sim_stats *sim_statistics(const struct sim *s);
 void sim_set_tap(struct sim *s, sim_tap tap, void *arg);
+void sim_set_middlebox(struct sim *s, sim_middlebox box, void *arg);
 
 /* The generator behind it (splitmix64), for those who want the same sort of numbers. */
 uint64_t sim_random(uint64_t *state);

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A simulated world: two hosts, each with a stack of its own, joined by one link, in virtual time, made from a seed.
+ *
+ *   world.c   makes the world from the seed, moves the time, checks what must hold at the end
+ *   app.c     the programs at both ends of each connection: a model of what they may see, compared with what they see
+ *   trace.c   segments as text, and what may be checked by looking at the wire alone
+ */
+#ifndef VD_TEST_WORLD_H
+#define VD_TEST_WORLD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "engine/engine.h"
+#include "vnic/sim.h"
+
+#define CONNS_MAX 24
+#define SERVER_PORT 80
+#define DEAD_PORT 81
+#define CLIENT_PORT 10000 /* plus the number of the connection */
+
+struct world;
+
+/* How the program at one end finishes. */
+enum finish {
+	FINISH_AFTER_EOF,  /* shut down for writing when all is sent, read to the end, close */
+	FINISH_AFTER_SEND, /* close at once when all is sent: what the peer still sends is refused */
+	FINISH_ABORT,      /* close with linger 0 after some bytes */
+	FINISH_PEER_FIRST, /* send, wait for the peer's end of stream, then close */
+	FINISH_COUNT
+};
+
+/* One end of a connection. */
+struct app {
+	struct world *w;
+	uint8_t host;
+	uint8_t finish;    /* enum finish */
+	bool born, open, connected, wr_shut, eof;
+	bool want_read, want_write; /* not blocked: a call may succeed */
+	bool linger0_closed;        /* closed with a reset */
+	bool closed_early;          /* closed before the end of the peer's stream was read */
+	bool failed;                /* a call gave an error */
+	bool cork;
+	int err;
+	uint32_t sock, gen;
+	uint64_t stream;    /* names the pattern of what it sends */
+	uint64_t to_send, sent, received;
+	uint64_t abort_at;  /* FINISH_ABORT: bytes sent and received */
+	uint32_t max_write, max_read, write_pause_us, read_pause_us;
+	uint64_t write_at_us, read_at_us;
+	uint32_t options;   /* OPT_* */
+};
+
+#define OPT_NODELAY 0x1u
+#define OPT_CORK 0x2u   /* corks and uncorks from time to time */
+#define OPT_MORE 0x4u   /* writes with MSG_MORE now and then */
+#define OPT_PEEK 0x8u
+#define OPT_NEWRENO 0x10u
+#define OPT_KEEPALIVE 0x20u
+#define OPT_SMALL_RCV 0x40u
+#define OPT_SMALL_SND 0x80u
+
+struct conn {
+	struct app end[2]; /* client, server */
+	uint16_t client_port, server_port;
+	uint64_t start_us;
+	bool started;
+};
+
+struct host {
+	struct engine *e;
+	void *mem;
+	size_t len;
+	uint32_t listener; /* socket's index; 0: none */
+	uint32_t backlog;
+	uint32_t accept_pause_us;
+	uint64_t accept_at_us;
+	uint8_t addr[16];
+	bool listener_closed;
+};
+
+struct world {
+	uint64_t seed, random;
+	uint64_t now, progress_us;
+	bool verbose, failed;
+	bool clean;        /* the link loses, changes and reorders nothing */
+	bool heavy;        /* so much loss that a connection may time out */
+	uint64_t cut_at, cut_until; /* the link is down for a while; 0: never */
+	bool cut_for_good;
+	uint8_t family;
+	bool no_sack;      /* the option is taken out of the SYNs */
+	struct sim_config cfg;
+	struct sim *link;
+	void *link_mem;
+	size_t link_len;
+	struct host host[2];
+	struct conn conn[CONNS_MAX];
+	uint32_t conns, open_ends;
+	uint64_t steps, bytes;
+	uint64_t retrans; /* segments sent again, seen in the counters of both stacks */
+	struct monitor *monitor;
+};
+
+/* world.c */
+bool world_run(struct world *w, uint64_t seed, bool verbose);
+void world_fail(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void world_say(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static inline uint32_t pick(struct world *w, uint32_t n)
+{
+	return sim_below(&w->random, n);
+}
+static inline bool one_in(struct world *w, uint32_t n)
+{
+	return pick(w, n) == 0;
+}
+/* Of any magnitude between low and high. */
+uint32_t pick_log(struct world *w, uint32_t low, uint32_t high);
+
+/* app.c */
+void app_plan(struct world *w, struct conn *c);
+void app_connect(struct world *w, struct conn *c);
+void app_accept(struct world *w, int host);
+/* The program looks: reads and writes what it wants to. */
+void app_run(struct world *w, struct conn *c, int end);
+void app_news(struct world *w, int host, uint32_t sock, uint32_t edges);
+/* When the program wants to run next; UINT64_MAX: it waits for news. */
+uint64_t app_next(const struct app *a);
+
+/* trace.c */
+void trace_frame(void *world, uint64_t now_us, int from, const uint8_t *frame, uint32_t len, enum sim_fate fate);
+void trace_reset(struct world *w);
+
+#endif
