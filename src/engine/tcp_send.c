@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The program writes: bytes into pkts of txq, and a push where a segment is ready (RFC 9293 3.9.1.2; tcp(7)).
+ *
+ * Bytes go behind the last pkt as long as it was not sent and has room, else into a fresh tx buffer. A long write is
+ * pushed segment by segment while it is being copied, so that the peer starts on the first while we copy the second.
+ * A short write behind a small segment that is still in flight stops after the copy: Nagle would hold it anyway.
+ *
+ * Two limits. sndbuf bounds the bytes not yet acknowledged; it grows with what the connection can have in flight, unless
+ * SO_SNDBUF was set. And a socket holds at most as many tx buffers of its vNIC as are free (a dynamic threshold):
+ * n stuck connections leave 1/(n+1) of the buffers to the others, and nobody is starved. A writer who is refused hears
+ * EV_OUT once a third of sndbuf is free (as Linux), or once buffers are back (txwait.c).
+ */
+#include <string.h>
+
+#include "engine/tcp_send.h"
+#include "engine/tcp_wire.h"
+
+/* Where a write is. */
+struct source {
+	const struct iovec *iov;
+	int left;   /* iovecs */
+	size_t off; /* in the first */
+	size_t total;
+};
+
+static void source_init(struct source *w, const struct iovec *iov, int iovcnt, size_t skip)
+{
+	*w = (struct source){.iov = iov, .left = iovcnt};
+	while (w->left && skip >= w->iov->iov_len) {
+		skip -= w->iov->iov_len;
+		w->iov++;
+		w->left--;
+	}
+	w->off = skip;
+	for (int i = 0; i < w->left; i++)
+		w->total += w->iov[i].iov_len;
+	w->total -= w->left ? skip : 0;
+}
+
+static void source_copy(struct source *w, uint8_t *to, size_t n)
+{
+	w->total -= n;
+	while (n) {
+		size_t part = w->iov->iov_len - w->off;
+
+		part = part < n ? part : n;
+		memcpy(to, (const uint8_t *)w->iov->iov_base + w->off, part);
+		to += part;
+		n -= part;
+		w->off += part;
+		if (w->off == w->iov->iov_len) {
+			w->iov++;
+			w->left--;
+			w->off = 0;
+		}
+	}
+}
+
+bool tcp_writable(const struct sock *k)
+{
+	const struct tcb *t = &k->tcp;
+
+	if (t->flags & TCPF_NOBUF || (t->notsent_lowat && t->snd_end - t->snd_nxt >= t->notsent_lowat))
+		return false;
+	return (uint64_t)t->txq.bytes * 3 <= (uint64_t)k->sndbuf * 2;
+}
+
+/* Let sndbuf follow what the connection can have in flight, twice cwnd as Linux. Without a network the peer's window is that,
+ * and one segment to fill meanwhile: more would only spread over more of the cache. */
+static void grow_sndbuf(struct engine *e, struct sock *k)
+{
+	const struct tcb *t = &k->tcp;
+	uint32_t max = e->s->cfg.defaults.sndbuf_max;
+	uint64_t want;
+
+	if (k->flags & SOCKF_SNDBUF_SET || k->sndbuf >= max)
+		return;
+	want = tcp_no_network(e, k) ? (uint64_t)t->snd_max_wnd + t->mss : 2ull * t->cwnd;
+	if (want > max)
+		want = max;
+	if (want > k->sndbuf)
+		k->sndbuf = (uint32_t)want;
+}
+
+void tcp_write_space(struct engine *e, struct sock *k)
+{
+	grow_sndbuf(e, k);
+	if (k->tcp.flags & TCPF_NOSPACE && tcp_writable(k)) {
+		k->tcp.flags &= ~TCPF_NOSPACE;
+		sock_notify(e, k, EV_OUT);
+	}
+}
+
+/* A pkt for new bytes at the end of txq, or NULL: no buffer to spare. */
+static struct pkt *new_pkt(struct engine *e, struct sock *k, const struct vnic_state *st)
+{
+	struct tcb *t = &k->tcp;
+	struct pkt *p;
+
+	if (st->free_top <= TXWAIT_RESERVE || t->txq.count > st->free_top || !(p = pkt_alloc_tx(e, k->vnic))) {
+		count(e->s, C_tcp_no_buffer);
+		t->flags |= TCPF_NOBUF;
+		txwait_add(e, k);
+		return NULL;
+	}
+	p->seq = t->snd_end;
+	pkt_push_tail(e->s, &t->txq, p);
+	if (!t->send_head)
+		t->send_head = pkt_index(e->s, p);
+	return p;
+}
+
+/* Copy up to `want` bytes into txq. Returns the bytes copied. */
+static size_t fill(struct engine *e, struct sock *k, struct vnic *v, struct source *w, size_t want, uint32_t limit)
+{
+	struct tcb *t = &k->tcp;
+	uint32_t cap = min_u32(v->st->buf_size - PKT_HEADROOM, limit);
+	uint32_t whole = limit - limit % cap, unpushed = t->snd_end - t->snd_nxt;
+	size_t done = 0;
+
+	while (done < want) {
+		/* Only a pkt that was never sent may grow; send_head is 0 when all were. */
+		struct pkt *p = t->send_head ? pkt_at(e->s, t->txq.tail) : NULL;
+		uint32_t n;
+
+		if ((!p || p->len >= cap) && !(p = new_pkt(e, k, v->st)))
+			break;
+		n = (uint32_t)(want - done < cap - p->len ? want - done : cap - p->len);
+		source_copy(w, vnic_tx_buf(v, p->buf) + p->off + p->len, n);
+		p->len += n;
+		t->txq.bytes += n;
+		t->snd_end += n;
+		done += n;
+		unpushed += n;
+		if (unpushed >= whole && p->len >= cap) {
+			tcp_push(e, k, TCP_PUSH_HOLD);
+			unpushed = 0;
+		}
+	}
+	return done;
+}
+
+/* 0, or why nothing can be written. */
+static int send_error(struct sock *k)
+{
+	const struct tcb *t = &k->tcp;
+	int err = k->so_error;
+
+	if (err) {
+		k->so_error = 0;
+		return -err;
+	}
+	if (t->state == TCP_SYN_SENT || t->state == TCP_SYN_RECEIVED)
+		return k->flags & SOCKF_SHUT_WR ? -EPIPE : -EAGAIN;
+	if ((t->state != TCP_ESTABLISHED && t->state != TCP_CLOSE_WAIT) || k->flags & SOCKF_SHUT_WR ||
+	    t->flags & (TCPF_FIN_QUEUED | TCPF_PEER_GONE))
+		return -EPIPE;
+	return 0;
+}
+
+/* Would Nagle hold what has just been written behind what is in flight? Then there is nothing to do. */
+static bool held_by_nagle(const struct tcb *t, uint32_t limit)
+{
+	return t->snd_una != t->snd_nxt && seq_gt(t->snd_sml, t->snd_una) && t->snd_end - t->snd_nxt < limit / 2 &&
+	       !(t->flags & (TCPF_NODELAY | TCPF_SND_URG | TCPF_ACK_NOW)) && t->lost == t->retrans;
+}
+
+static void mark_end(struct engine *e, struct tcb *t, int flags)
+{
+	struct pkt *tail = pkt_at(e->s, t->txq.tail);
+
+	if (!(flags & TCP_F_MORE) && tail)
+		tail->flags |= PKT_PSH;
+	if (flags & TCP_F_OOB) {
+		t->snd_up = t->snd_end; /* behind the urgent byte, as the kernel does by default */
+		t->flags |= TCPF_SND_URG;
+	}
+}
+
+ssize_t tcp_send(struct engine *e, struct sock *k, const struct iovec *iov, int iovcnt, size_t skip, int flags,
+		 uint64_t now_us)
+{
+	struct tcb *t = &k->tcp;
+	struct vnic *v = tcp_vnic(e, k);
+	struct source w;
+	size_t want, done;
+	uint32_t limit;
+	int err = send_error(k);
+
+	e->s->now_us = now_us;
+	if (!err && !v)
+		err = -EPIPE;
+	if (err) {
+		t->flags |= err == -EAGAIN ? TCPF_NOSPACE : 0;
+		return err;
+	}
+	source_init(&w, iov, iovcnt, skip);
+	want = w.total;
+	if (!want)
+		return 0;
+	if (t->notsent_lowat && t->snd_end - t->snd_nxt >= t->notsent_lowat)
+		want = 0;
+	if (want + t->txq.bytes > k->sndbuf)
+		want = t->txq.bytes < k->sndbuf ? k->sndbuf - t->txq.bytes : 0;
+	limit = tcp_segment_limit(e, k);
+	done = fill(e, k, v, &w, want, limit);
+	if (done && !w.total)
+		mark_end(e, t, flags);
+	if (w.total) {
+		/* The writer waits for space: what is there must not wait for more bytes (as Linux). */
+		t->flags |= TCPF_NOSPACE;
+		if (t->send_head)
+			tcp_push(e, k, TCP_PUSH_FORCE);
+	} else if (!held_by_nagle(t, limit)) {
+		tcp_push(e, k, flags & TCP_F_MORE ? TCP_PUSH_HOLD : TCP_PUSH_NAGLE);
+	}
+	if (!(t->flags & TCPF_NOSPACE) && !tcp_writable(k))
+		t->flags |= TCPF_NOSPACE;
+	return done ? (ssize_t)done : -EAGAIN;
+}
+
+void tcp_set_nodelay(struct engine *e, struct sock *k, bool on, uint64_t now_us)
+{
+	struct tcb *t = &k->tcp;
+
+	e->s->now_us = now_us;
+	t->flags = on ? t->flags | TCPF_NODELAY : t->flags & ~TCPF_NODELAY;
+	if (on && t->send_head)
+		tcp_push(e, k, TCP_PUSH_FORCE);
+}
+
+void tcp_set_cork(struct engine *e, struct sock *k, bool on, uint64_t now_us)
+{
+	struct tcb *t = &k->tcp;
+
+	e->s->now_us = now_us;
+	t->flags = on ? t->flags | TCPF_CORK : t->flags & ~TCPF_CORK;
+	if (!on && t->send_head)
+		tcp_push(e, k, TCP_PUSH_NAGLE);
+}
