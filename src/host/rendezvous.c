@@ -6,10 +6,10 @@
  * A listening socket also listens on an abstract Unix socket named after its address (unix(7)): such names belong
  * to a network namespace, as the address does, and die with their owner. Anybody can take a name, so before the
  * connecting side says anything it asks the kernel who owns the TCP or UDP port (diag.c) and who made the Unix
- * listener (SO_PEERCRED, which for a listener holds whoever called listen()). If /proc shows that this process or
- * one of its ancestors holds the very socket that the kernel would deliver to, all is well, also when it has given
- * up its rights since. Else it must be the same user, and where /proc lets us look the process must hold a socket of
- * that port at least (SO_REUSEPORT: the kernel names one of several). Both sides then apply the knob PEERS: same user,
+ * listener (SO_PEERCRED, which for a listener holds whoever called listen()). If /proc shows that this process holds
+ * the very socket that the kernel would deliver to, all is well, also when it has given up its rights since. Else it
+ * must be the same user, and where /proc lets us look, an ancestor must hold that socket, or the process another one
+ * of that port (SO_REUSEPORT: the kernel names one of several). Both sides then apply the knob PEERS: same user,
  * or root on either side.
  *
  * The connecting side makes the wire and is its end 0. All waiting is bounded by timeout_ms; no failure leaves a
@@ -184,9 +184,9 @@ static pid_t parent_of(pid_t pid)
 	return after && sscanf(after + 1, " %*c %d", &ppid) == 1 ? ppid : 0;
 }
 
-static bool family_holds(pid_t pid, uint64_t inode)
+static bool ancestor_holds(pid_t pid, uint64_t inode)
 {
-	for (int i = 0; i <= ANCESTORS_MAX && pid > 1; i++, pid = parent_of(pid))
+	for (int i = 0; i < ANCESTORS_MAX && (pid = parent_of(pid)) > 1; i++)
 		if (process_holds(pid, &inode, 1) == HOLDS_YES)
 			return true;
 	return false;
@@ -199,12 +199,13 @@ static bool owns_port(const struct ucred *cred, enum sock_proto proto, int famil
 	uint64_t inode, group[GROUP_MAX];
 	if (diag_port_owner(proto, family, remote, &uid, &inode) < 0)
 		return false;
-	if (family_holds(cred->pid, inode))
+	enum holds h = process_holds(cred->pid, &inode, 1);
+	if (h == HOLDS_YES || uid != cred->uid)
+		return h == HOLDS_YES;
+	if (h == HOLDS_UNKNOWN || ancestor_holds(cred->pid, inode))
 		return true;
-	if (uid != cred->uid)
-		return false;
 	int count = diag_port_inodes(proto, remote->port, group, GROUP_MAX);
-	return process_holds(cred->pid, group, count) != HOLDS_NO;
+	return process_holds(cred->pid, group, count) == HOLDS_YES;
 }
 
 /* --- the connecting side --- */
