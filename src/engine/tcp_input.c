@@ -359,15 +359,16 @@ static bool time_wait(struct engine *e, struct sock *k, struct segment *g)
 }
 
 /* 3.10.7.4: all states but CLOSED, LISTEN and SYN-SENT. */
-static void synchronized(struct engine *e, struct sock *k, struct segment *g)
+void tcp_conn_input(struct engine *e, struct sock *k, struct segment *g)
 {
 	struct tcb *t = &k->tcp;
 
 	if (t->state == TCP_TIME_WAIT && !time_wait(e, k, g))
 		return;
-	if (t->state == TCP_SYN_RECEIVED && (g->flags & (TH_SYN | TH_ACK)) && g->seq == t->irs) {
+	if (t->state == TCP_SYN_RECEIVED && (g->flags & (TH_SYN | TH_RST)) == TH_SYN && g->seq == t->irs) {
 		if (!check_syn(e, k, g)) /* lies left of the window, but is what we expect */
 			return;
+		g->seq++;
 	} else if (!check_sequence(e, k, g) || !check_rst(e, k, g) || !check_syn(e, k, g)) {
 		return;
 	}
@@ -453,7 +454,7 @@ static void segment_arrives(struct engine *e, struct sock *k, struct segment *g)
 		syn_sent(e, k, g);
 		break;
 	default:
-		synchronized(e, k, g);
+		tcp_conn_input(e, k, g);
 	}
 }
 

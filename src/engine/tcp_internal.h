@@ -87,6 +87,9 @@ uint32_t tcp_build_options(struct engine *e, struct sock *k, uint8_t *to);
 uint32_t tcp_options_len(const struct sock *k); /* of a data segment without SACK blocks */
 uint32_t tcp_ts_now(const struct engine *e, const struct sock *k); /* ms clock plus ts_offset */
 
+/* tcp_input.c: a segment for a connection in any state but CLOSED, LISTEN and SYN-SENT */
+void tcp_conn_input(struct engine *e, struct sock *k, struct segment *g);
+
 /* tcp_ooo.c */
 /* Queue an out-of-order piece [seq, seq+len) at payload offset off of the frame. 0, -ENOBUFS when bounded out. */
 int tcp_ooo_insert(struct engine *e, struct sock *k, struct frame *f, uint32_t off, uint32_t seq, uint32_t len);
@@ -95,7 +98,6 @@ uint32_t tcp_ooo_drain(struct engine *e, struct sock *k);
 void tcp_ooo_free(struct engine *e, struct sock *k);
 /* SACK blocks to report (RFC 2018 4: newest first; RFC 2883 D-SACK before them). Number stored, at most max. */
 int tcp_sack_blocks(struct engine *e, struct sock *k, uint32_t (*out)[2], int max);
-/* FIN seen out of order at this sequence number: remembered; true once rcv_nxt has reached it. */
 
 /* tcp_listen.c */
 void tcp_listen_input(struct engine *e, struct sock *listener, struct segment *g);
