@@ -72,7 +72,7 @@ struct sock_defaults {
 
 struct sock {
 	/* the first lines are what the fast path touches */
-	uint8_t proto;      /* enum sock_proto */
+	_Alignas(64) uint8_t proto; /* enum sock_proto */
 	uint8_t family;     /* 4 or 6: what the program asked for (6 may carry v4-mapped peers) */
 	uint8_t edges;      /* EV_IN|EV_PRI|EV_OUT|EV_ERR|EV_HUP (low byte) that happened since last drained */
 	uint8_t edge_rdhup;

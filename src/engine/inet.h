@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Sizes and numbers of the Internet protocols' headers. */
+#ifndef VD_INET_H
+#define VD_INET_H
+
+#define ETH_HEADER 14u
+#define ETH_IPV4 0x0800u
+#define ETH_IPV6 0x86ddu
+#define IPV4_HEADER 20u
+#define IPV6_HEADER 40u
+#define UDP_HEADER 8u
+#define ICMP_HEADER 8u
+
+#define PROTO_HOPOPTS 0u
+#define PROTO_ICMP 1u
+#define PROTO_TCP 6u
+#define PROTO_UDP 17u
+#define PROTO_ROUTING 43u
+#define PROTO_FRAGMENT 44u
+#define PROTO_ICMPV6 58u
+#define PROTO_DSTOPTS 60u
+
+#endif
