@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The intercepted calls: their declarations, exported, and libc's own behind `real`. Made from calls.def.
+ *
+ * Nothing in this library may reach libc's calls by their plain names: those are ours. `real` is filled by the
+ * library's constructor, or by the first call that comes earlier (another library's constructor).
+ */
+#ifndef VD_CALLS_H
+#define VD_CALLS_H
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+#define CALL(ret, name, params, sentence) EXPORT ret name params;
+#define TWIN(name, target)
+#include "calls.def"
+#undef CALL
+#undef TWIN
+
+struct real_calls {
+#define CALL(ret, name, params, sentence) ret(*name) params;
+#define TWIN(name, target)
+#include "calls.def"
+#undef CALL
+#undef TWIN
+};
+
+extern struct real_calls real_table;
+extern bool real_ready;
+void real_resolve(void);
+
+static inline const struct real_calls *real_calls(void)
+{
+	if (unlikely(!real_ready))
+		real_resolve();
+	return &real_table;
+}
+#define real (*real_calls())
+
+/* Another exported name of a function in the same file. */
+#define TWIN_OF(target, name)                                                                                          \
+	extern __typeof(target) name __attribute__((alias(#target), visibility("default"), copy(target)))
+
+/* A negative errno becomes -1 and errno. */
+static inline long posix_result(long r)
+{
+	if (r >= 0)
+		return r;
+	errno = (int)-r;
+	return -1;
+}
+
+#endif

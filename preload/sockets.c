@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Making, naming and connecting sockets. Each call looks its descriptor up; what is not accelerated goes to libc. A
+ * call that answers VS_KERNEL has found that the kernel must serve the socket: the table says so from then on, and the
+ * kernel's call follows on the same descriptor.
+ */
+#include "calls.h"
+#include "fdtable.h"
+#include "socket/epoll.h"
+
+static bool is_ip(int domain)
+{
+	return domain == AF_INET || domain == AF_INET6;
+}
+
+int socket(int domain, int type, int protocol)
+{
+	int fd = real.socket(domain, type, protocol), r;
+	enum reason reason = REASON_NONE;
+	vsock_t v = VS_NONE;
+
+	if (fd < 0 || !fd_limit)
+		return fd;
+	if (!is_ip(domain)) {
+		fd_set_other(fd);
+		return fd;
+	}
+	r = vs_socket(domain, type, protocol, fd, &v, &reason);
+	if (r == 0)
+		fd_set_socket(fd, v);
+	else
+		fd_set_kernel(fd, reason);
+	return fd;
+}
+
+int bind(int fd, __CONST_SOCKADDR_ARG addr, socklen_t len)
+{
+	vsock_t v = fd_vsock(fd);
+	enum reason reason = REASON_NONE;
+	int r;
+
+	if (v == VS_NONE)
+		return real.bind(fd, addr, len);
+	r = vs_bind(v, fd, addr.__sockaddr__, len, &reason);
+	if (r == VS_KERNEL) {
+		fd_to_kernel(fd, v, reason);
+		return real.bind(fd, addr, len);
+	}
+	if (r == 0)
+		ep_refresh(v);
+	return (int)posix_result(r);
+}
+
+int listen(int fd, int backlog)
+{
+	vsock_t v = fd_vsock(fd);
+	enum reason reason = REASON_NONE;
+	int r;
+
+	if (v == VS_NONE)
+		return real.listen(fd, backlog);
+	r = vs_listen(v, fd, backlog, &reason);
+	if (r == VS_KERNEL) {
+		fd_to_kernel(fd, v, reason);
+		return real.listen(fd, backlog);
+	}
+	if (r == 0)
+		ep_refresh(v);
+	return (int)posix_result(r);
+}
+
+static int accept_any(int fd, struct sockaddr *sa, socklen_t *len, int flags)
+{
+	vsock_t v = fd_vsock(fd), child = VS_NONE;
+	enum reason reason = REASON_NONE;
+	int r;
+
+	if (v == VS_NONE) {
+		r = real.accept4(fd, sa, len, flags);
+		if (r >= 0 && fd_limit) {
+			uint64_t word = fd_word(fd);
+
+			if (fd_word_kind(word) == FD_KERNEL_SOCKET)
+				fd_set_kernel(r, (enum reason)(word & FD_VALUE_MASK));
+			else
+				fd_set_other(r);
+		}
+		return r;
+	}
+	r = vs_accept(v, fd, sa, len, flags, true, &child, &reason);
+	if (r == VS_KERNEL) {
+		fd_to_kernel(fd, v, reason);
+		return accept_any(fd, sa, len, flags);
+	}
+	if (r < 0)
+		return (int)posix_result(r);
+	if (child != VS_NONE)
+		fd_set_socket(r, child);
+	else
+		fd_set_kernel(r, reason);
+	return r;
+}
+
+int accept(int fd, __SOCKADDR_ARG addr, socklen_t *len)
+{
+	return accept_any(fd, addr.__sockaddr__, len, 0);
+}
+
+int accept4(int fd, __SOCKADDR_ARG addr, socklen_t *len, int flags)
+{
+	return accept_any(fd, addr.__sockaddr__, len, flags);
+}
+
+int connect(int fd, __CONST_SOCKADDR_ARG addr, socklen_t len)
+{
+	vsock_t v = fd_vsock(fd);
+	enum reason reason = REASON_NONE;
+	int r;
+
+	if (v == VS_NONE)
+		return real.connect(fd, addr, len);
+	r = vs_connect(v, fd, addr.__sockaddr__, len, true, &reason);
+	if (r == VS_KERNEL) {
+		fd_to_kernel(fd, v, reason);
+		return real.connect(fd, addr, len);
+	}
+	ep_refresh(v);
+	return (int)posix_result(r);
+}
+TWIN_OF(connect, __connect);
+
+int shutdown(int fd, int how)
+{
+	vsock_t v = fd_vsock(fd);
+
+	if (v == VS_NONE)
+		return real.shutdown(fd, how);
+	return (int)posix_result(vs_shutdown(v, fd, how));
+}
+
+int getsockname(int fd, __SOCKADDR_ARG addr, socklen_t *len)
+{
+	vsock_t v = fd_vsock(fd);
+
+	if (v == VS_NONE)
+		return real.getsockname(fd, addr, len);
+	return (int)posix_result(vs_getsockname(v, fd, addr.__sockaddr__, len));
+}
+
+int getpeername(int fd, __SOCKADDR_ARG addr, socklen_t *len)
+{
+	vsock_t v = fd_vsock(fd);
+
+	if (v == VS_NONE)
+		return real.getpeername(fd, addr, len);
+	return (int)posix_result(vs_getpeername(v, fd, addr.__sockaddr__, len));
+}
+
+int getsockopt(int fd, int level, int name, void *val, socklen_t *len)
+{
+	vsock_t v = fd_vsock(fd);
+
+	if (v == VS_NONE)
+		return real.getsockopt(fd, level, name, val, len);
+	return (int)posix_result(vs_getsockopt(v, fd, level, name, val, len));
+}
+
+int setsockopt(int fd, int level, int name, const void *val, socklen_t len)
+{
+	vsock_t v = fd_vsock(fd);
+	int r;
+
+	if (v == VS_NONE)
+		return real.setsockopt(fd, level, name, val, len);
+	r = vs_setsockopt(v, fd, level, name, val, len);
+	if (r == VS_KERNEL) {
+		fd_to_kernel(fd, v, REASON_OPTION);
+		return real.setsockopt(fd, level, name, val, len);
+	}
+	return (int)posix_result(r);
+}
