@@ -135,8 +135,8 @@ static inline bool attention(const struct stack *s, uint32_t i)
 	return s->vnic_attention[i / 64] >> i % 64 & 1;
 }
 
-/* One burst of one vNIC. *full: there may be more. */
-static int poll_vnic(struct engine *e, uint32_t i, bool *full)
+/* One burst of one vNIC. *parts grows by what came; the number of frames is returned. */
+static int poll_vnic(struct engine *e, uint32_t i, int *parts)
 {
 	struct vnic *v = &e->vnic[i];
 	struct vnic_desc ev[VNIC_BURST];
@@ -164,7 +164,7 @@ static int poll_vnic(struct engine *e, uint32_t i, bool *full)
 	if (__builtin_expect(f.parts || skip, 0))
 		keep(e, i, &f, skip);
 	txwait_run(e, i);
-	*full |= n > VNIC_BURST - (int)FRAME_PARTS;
+	*parts += n;
 	return frames;
 }
 
@@ -173,11 +173,11 @@ int engine_poll(struct engine *e, uint64_t now_us, int budget)
 	struct stack *s = e->s;
 	uint32_t first = s->poll_next % VNIC_MAX;
 	int frames = 0;
-	bool full;
+	int most;
 
 	s->now_us = now_us;
 	do {
-		full = false;
+		most = 0;
 		/* Once around, beginning with `first`: its word comes twice, first the bits from it on. */
 		for (uint32_t n = 0; n <= VNIC_WORDS; n++) {
 			uint32_t w = (first / 64 + n) % VNIC_WORDS;
@@ -189,15 +189,18 @@ int engine_poll(struct engine *e, uint64_t now_us, int budget)
 				bits &= low;
 			for (; bits; bits &= bits - 1) {
 				uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits);
+				int parts = 0;
 
 				if (frames >= budget) {
 					s->poll_next = i;
 					return frames;
 				}
-				frames += poll_vnic(e, i, &full);
+				frames += poll_vnic(e, i, &parts);
+				most = parts > most ? parts : most;
 			}
 		}
-	} while (full && frames < budget);
+		/* A burst that was nearly full may have left a frame behind that did not fit. */
+	} while (most > VNIC_BURST - (int)FRAME_PARTS && frames < budget);
 	return frames;
 }
 
@@ -307,15 +310,18 @@ void engine_vnic_dead(struct engine *e, uint32_t vnic, uint64_t now_us)
 	struct stack *s = e->s;
 	struct vnic_state *st = stack_vnic(s, vnic);
 	uint32_t left;
-	bool full;
+	int parts;
 
 	if (!vnic_used(s, vnic) || st->dead)
 		return;
 	s->now_us = now_us;
 	st->dead = 1;
 	/* What a dead peer left is at most a ring; one that lives on may not keep us here. */
-	for (left = st->evq_entries + 1; left && e->vnic[vnic].ops && vnic_pending(&e->vnic[vnic]); left--)
-		poll_vnic(e, vnic, &full);
+	left = st->evq_entries + 1;
+	do {
+		parts = 0;
+		poll_vnic(e, vnic, &parts);
+	} while (parts && --left);
 	drop_unfinished(e, vnic);
 	for (uint32_t i = 1; i < s->sock_pool.mark; i++) {
 		struct sock *k = sock_at(s, i);

@@ -178,6 +178,8 @@ static struct pkt *take_slow(struct engine *e, struct frame *f, uint32_t off, ui
 		uint32_t n, part;
 		const uint8_t *from = piece_at(e, f, off, &n, &part);
 
+		if (!from)
+			break; /* can't be: total is the sum of the parts */
 		if (n > len)
 			n = len;
 		if (copy || f->flat || f->taken >> part & 1) {
