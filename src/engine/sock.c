@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/tcp_internal.h"
 
 struct sock *sock_alloc(struct engine *e, enum sock_proto proto, int family)
 {
@@ -40,6 +41,8 @@ struct sock *sock_alloc(struct engine *e, enum sock_proto proto, int family)
 	k->sndbuf = s->cfg.defaults.sndbuf;
 	k->rcvlowat = 1;
 	k->created_us = s->now_us;
+	if (proto == SOCK_TCP)
+		tcp_sock_init(e, k);
 	return k;
 }
 

@@ -139,6 +139,7 @@ struct stack {
 	uint64_t isn_base;
 	uint32_t last_tcp;     /* socket of the last TCP segment: a hint, verified at use */
 	uint32_t tw_head, tw_tail, tw_count; /* orphans in TIME-WAIT, oldest first, chained by tcb.q_next/q_prev */
+	uint32_t orphan_count; /* TCP sockets that no program has any more, TIME-WAIT included */
 	uint32_t challenge_acks; /* in this second, whole stack: statistics only */
 	uint64_t counters[COUNTER_COUNT];
 	uint32_t procs;        /* entries of proc in use */

@@ -2,8 +2,8 @@
 /*
  * A TCP segment arrives: RFC 9293 3.10.7, in the RFC's order of checks, one function per check.
  *
- * Most segments take fast_path(): the connection is established, the segment is the next one, its flags are ACK or ACK and
- * PSH, its only option is a timestamp in the usual layout, and nothing unusual is going on (header prediction, as
+ * Most segments take fast_path(): the connection is established, the segment is the next one, its flags are ACK or ACK
+ * and PSH, its only option is a timestamp in the usual layout, and nothing unusual is going on (header prediction, as
  * V. Jacobson's). Everything else goes through segment_arrives(), where each check may drop the segment.
  *
  * A check that returns false has ended the processing; the socket may be gone then and must not be touched.
@@ -21,9 +21,9 @@ static inline bool ports_equal(const struct endpoint *a, const struct endpoint *
 }
 
 /*
- * The connection, or the listener, that the frame is for. The last one found is tried first: under load most segments follow
- * another of their connection. A wire is as good as an address: what comes over another vNIC than the connection's is
- * forged, but for a socket that is connected to itself, which hears itself at the other end.
+ * The connection, or the listener, that the frame is for. The last one found is tried first: under load most segments
+ * follow another of their connection. A wire is as good as an address: what comes over another vNIC than the
+ * connection's is forged, but for a socket that is connected to itself, which hears itself at the other end.
  */
 static struct sock *find_socket(struct engine *e, const struct frame *f)
 {
@@ -167,8 +167,8 @@ static void answer_unusable(struct engine *e, struct sock *k, const struct segme
 }
 
 /*
- * RFC 9293 3.10.7.4, first check: the sequence number. As in Linux the left edge is that of the last ACK sent (rcv_wup): an
- * ACK that was overtaken by data is good still; tcp_segment.c trims the text exactly.
+ * RFC 9293 3.10.7.4, first check: the sequence number. As in Linux the left edge is that of the last ACK sent
+ * (rcv_wup): an ACK that was overtaken by data is good still; tcp_segment.c trims the text exactly.
  */
 static bool check_sequence(struct engine *e, struct sock *k, const struct segment *g)
 {
@@ -336,12 +336,13 @@ static bool fin_acked(struct engine *e, struct sock *k)
 	}
 }
 
-/* TIME-WAIT: a new SYN that is surely newer takes over (RFC 6191, RFC 9293 3.10.7.4); a FIN again restarts the clock. */
+/* TIME-WAIT: a new SYN that is surely newer takes over (RFC 6191, RFC 9293 3.10.7.4); a FIN again restarts the clock.
+ */
 static bool time_wait(struct engine *e, struct sock *k, struct segment *g)
 {
 	struct tcb *t = &k->tcp;
-	bool newer = seq_gt(g->seq, t->rcv_nxt) ||
-		     ((t->flags & TCPF_TS) && g->o.has_ts && seq_gt(g->o.ts_val, t->ts_recent));
+	bool newer =
+	    seq_gt(g->seq, t->rcv_nxt) || ((t->flags & TCPF_TS) && g->o.has_ts && seq_gt(g->o.ts_val, t->ts_recent));
 
 	if ((g->flags & (TH_SYN | TH_ACK | TH_RST | TH_FIN)) == TH_SYN && newer) {
 		struct sock *l = sock_lookup_bound(e->s, SOCK_TCP, &k->local);
@@ -422,7 +423,7 @@ static void syn_sent(struct engine *e, struct sock *k, struct segment *g)
 	}
 	if (!(g->flags & TH_SYN)) /* fifth */
 		return;
-	take_syn(e, k, g); /* fourth */
+	take_syn(e, k, g);          /* fourth */
 	if (!(g->flags & TH_ACK)) { /* simultaneous open; text comes again later */
 		tcp_set_state(e, k, TCP_SYN_RECEIVED);
 		t->syn_tries = 0;

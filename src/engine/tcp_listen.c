@@ -2,14 +2,14 @@
 /*
  * Passive open (RFC 9293 3.10.7.2): SYN queue, SYN cookies, accept queue.
  *
- * An embryo, a socket of its own in SYN-RECEIVED, stands for each handshake under way; the listener's list holds at most
- * embryo_limit() of them (RFC 4987). When the list, or the pool, is full, the answer is a SYN cookie: all that we must know
- * is in our initial sequence number, authenticated, and comes back with the ACK. Nothing is stored.
+ * An embryo, a socket of its own in SYN-RECEIVED, stands for each handshake under way; the listener's list holds at
+ * most embryo_limit() of them (RFC 4987). When the list, or the pool, is full, the answer is a SYN cookie: all that we
+ * must know is in our initial sequence number, authenticated, and comes back with the ACK. Nothing is stored.
  *
  *   cookie = MAC (24 bits) | MSS class (3) | window scale class (3) | SACK (1) | parity of the 16 s period (1)
  *
- * with the low eight bits masked by another hash, so that they tell an observer nothing. Timestamps need no bit: the ACK
- * has them if our SYN-ACK had. A cookie is good for 16 to 32 seconds.
+ * with the low eight bits masked by another hash, so that they tell an observer nothing. Timestamps need no bit: the
+ * ACK has them if our SYN-ACK had. A cookie is good for 16 to 32 seconds.
  *
  * Accept queue as Linux: it holds backlog + 1 connections. When it is full, SYNs are dropped, and the ACK that would
  * complete a handshake is ignored: the embryo's SYN-ACK goes out again later and gives it another chance. A connection

@@ -157,8 +157,8 @@ static void run_forget(struct engine *e, struct tcb *t, struct pkt *run)
 }
 
 /*
- * Cut [*seq, *end) down to what is new. Old runs that it covers completely are dropped in its favour: so what is left is
- * one piece, and each run is dropped once for having been inserted once.
+ * Cut [*seq, *end) down to what is new. Old runs that it covers completely are dropped in its favour: so what is left
+ * is one piece, and each run is dropped once for having been inserted once.
  */
 static void trim(struct engine *e, struct tcb *t, uint32_t *seq, uint32_t *end)
 {

@@ -124,8 +124,7 @@ static uint8_t *put_ts(const struct engine *e, const struct sock *k, uint8_t *p)
 uint32_t tcp_build_syn_options(struct engine *e, const struct sock *k, uint8_t *to, bool syn_ack)
 {
 	const struct tcb *t = &k->tcp;
-	bool ts = syn_ack ? (t->flags & TCPF_TS) != 0
-			  : !e->s->cfg.defaults.no_timestamps && !tcp_lossless(e, k->vnic);
+	bool ts = syn_ack ? (t->flags & TCPF_TS) != 0 : !e->s->cfg.defaults.no_timestamps && !tcp_lossless(e, k->vnic);
 	uint8_t *p = to;
 
 	*p++ = OPT_MSS;

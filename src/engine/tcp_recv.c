@@ -53,8 +53,8 @@ bool tcp_window_open(const struct engine *e, const struct sock *k)
 /*
  * The header carries multiples of the scaling unit. Rounding down would take back up to a unit of what was offered, so
  * it is rounded up, as Linux does; but with a reader that stands still and tiny segments that would creep on for ever,
- * so at a full buffer plus one unit it is rounded down (RFC 7323 2.4 allows for that, and data up to rcv_adv is accepted
- * all the same).
+ * so at a full buffer plus one unit it is rounded down (RFC 7323 2.4 allows for that, and data up to rcv_adv is
+ * accepted all the same).
  */
 uint32_t tcp_window(struct engine *e, struct sock *k)
 {
@@ -174,8 +174,7 @@ static void after_read(struct engine *e, struct sock *k, bool copied)
 	uint32_t wnd;
 
 	if (t->flags & (TCPF_ACK_DELAYED | TCPF_ACK_NOW)) {
-		bool pushed = (t->flags & TCPF_PUSHED2) ||
-			      ((t->flags & TCPF_PUSHED) && !(t->flags & TCPF_PINGPONG));
+		bool pushed = (t->flags & TCPF_PUSHED2) || ((t->flags & TCPF_PUSHED) && !(t->flags & TCPF_PINGPONG));
 
 		if (t->rcv_nxt - t->rcv_wup > t->rcv_mss || (copied && pushed && k->rxq.bytes == 0)) {
 			tcp_send_ack(e, k);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What an acceptable segment carries: text, urgent pointer, FIN (RFC 9293 3.10.7.4, sixth to eighth), and the ACK that it
- * is owed (RFC 1122 4.2.3.2, RFC 5681 4.2, with Linux's quick ACKs and ping-pong mode).
+ * What an acceptable segment carries: text, urgent pointer, FIN (RFC 9293 3.10.7.4, sixth to eighth), and the ACK that
+ * it is owed (RFC 1122 4.2.3.2, RFC 5681 4.2, with Linux's quick ACKs and ping-pong mode).
  *
  * Called by tcp_input.c after all checks, with g->seq .. g->seq + g->len touching the window. rcv_nxt moves on here and
  * nowhere else but in tcp_ooo_drain.
@@ -94,8 +94,7 @@ void tcp_rx_ack_policy(struct engine *e, struct sock *k)
 	if (!(t->flags & (TCPF_ACK_NOW | TCPF_ACK_DELAYED)))
 		return;
 	quick = (t->quick_acks && !(t->flags & TCPF_PINGPONG)) || (t->flags & TCPF_QUICKACK);
-	if ((t->flags & TCPF_ACK_NOW) || quick ||
-	    (t->rcv_nxt - t->rcv_wup > t->rcv_mss && tcp_window_open(e, k)))
+	if ((t->flags & TCPF_ACK_NOW) || quick || (t->rcv_nxt - t->rcv_wup > t->rcv_mss && tcp_window_open(e, k)))
 		tcp_send_ack(e, k);
 	else if (t->timer[TIMER_DELACK].deadline_us == 0)
 		timer_set(e, k, TIMER_DELACK, e->s->now_us + (uint64_t)e->s->cfg.defaults.delack_ms * 1000);
