@@ -74,13 +74,13 @@ static _Atomic int backwards;
 
 static void *watch(void *arg)
 {
-	uint64_t last = 0;
+	uint64_t previous = 0;
 	(void)arg;
 	while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
 		uint64_t now = clock_us();
-		if (now < last)
+		if (now < previous)
 			atomic_fetch_add(&backwards, 1);
-		last = now;
+		previous = now;
 	}
 	return NULL;
 }
