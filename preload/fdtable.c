@@ -64,7 +64,8 @@ static uint64_t forget(int fd)
 	if (!word)
 		return 0;
 	atomic_store_explicit(&fd_table[fd], 0, memory_order_release);
-	vs_publish_fd(fd, FD_OTHER, VS_NONE, REASON_NONE);
+	if (fd_word_kind(word) != FD_EPOLL)
+		vs_publish_fd(fd, FD_OTHER, VS_NONE, REASON_NONE);
 	return ring_remove((uint32_t)fd) ? word : 0;
 }
 
@@ -118,7 +119,6 @@ void fd_set_kernel(int fd, enum reason reason)
 void fd_set_epoll(int fd, struct epset *set)
 {
 	enter(fd, make_word(FD_EPOLL, (uintptr_t)set));
-	vs_publish_fd(fd, FD_EPOLL, VS_NONE, REASON_NONE);
 }
 
 void fd_set_other(int fd)
@@ -142,9 +142,10 @@ void fd_set_dup(int old, int fd)
 		if ((uint32_t)fd >= fd_high)
 			fd_high = (uint32_t)fd + 1;
 		atomic_store_explicit(&fd_table[fd], word, memory_order_release);
-		vs_publish_fd(fd, fd_word_kind(word),
-			      fd_word_kind(word) == FD_ACCELERATED ? word & FD_VALUE_MASK : VS_NONE,
-			      fd_word_kind(word) == FD_KERNEL_SOCKET ? word & FD_VALUE_MASK : REASON_NONE);
+		if (fd_word_kind(word) != FD_EPOLL)
+			vs_publish_fd(fd, fd_word_kind(word),
+				      fd_word_kind(word) == FD_ACCELERATED ? word & FD_VALUE_MASK : VS_NONE,
+				      fd_word_kind(word) == FD_KERNEL_SOCKET ? word & FD_VALUE_MASK : REASON_NONE);
 	}
 	fd_unlock();
 	if (stale)

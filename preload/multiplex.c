@@ -60,7 +60,7 @@ static uint32_t level_of(int fd)
 	if (level & POLLIN)
 		level |= POLLRDNORM;
 	if (level & POLLOUT)
-		level |= POLLWRNORM | POLLWRBAND;
+		level |= POLLWRNORM;
 	return level;
 }
 
@@ -228,7 +228,6 @@ static int make_epfd(struct thread *t)
 		return -errno;
 	high = host_fd_high(fd);
 	t->epfd = high < 0 ? fd : high;
-	t->watched_generation = wait_generation() - 1;
 	return 0;
 }
 
@@ -240,12 +239,6 @@ static int watch_all(struct thread *t, const struct call *c)
 
 	if (r < 0)
 		return r;
-	if (t->watched_generation != wait_generation()) {
-		t->watched_generation = wait_generation();
-		r = wait_watch(t->epfd);
-		if (r < 0)
-			return r;
-	}
 	if (same_set(t, c)) {
 		confirm(t);
 		return 0;
@@ -289,19 +282,22 @@ static bool ours_ready(void *arg)
 static int wait_ready(struct call *c, int64_t timeout_us, const sigset_t *mask)
 {
 	uint64_t start = timeout_us > 0 ? clock_us() : 0;
-	struct thread *t = thread_state();
 	int64_t left = timeout_us;
 	int r, n;
 
-	if (!t)
-		return -ENOMEM;
 	for (;;) {
-		struct wait w = {.ready = ours_ready, .arg = c, .timeout_us = left, .sigmask = mask};
+		struct wait w = {.ready = ours_ready, .arg = c, .timeout_us = left, .sigmask = mask, .kernel_fd = -1};
 
-		r = watch_all(t, c);
-		if (r < 0)
-			return r;
-		w.kernel_fd = t->epfd;
+		if (c->kernel_n + c->halves_n) {
+			struct thread *t = thread_state();
+
+			r = t ? watch_all(t, c) : -ENOMEM;
+			if (r < 0)
+				return r;
+			w.kernel_fd = t->epfd;
+		} else if (c->n == 1) {
+			w.sock = fd_vsock(c->fds[0].fd);
+		}
 		r = wait_for(&w);
 		n = look(c, w.kernel_ready);
 		if (n)

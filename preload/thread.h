@@ -18,9 +18,8 @@ struct watch {
 struct thread {
 	void *buffer;
 	size_t buffer_size;
-	int epfd;                    /* -1: none yet */
-	uint32_t watched_generation; /* wait_generation() of the doorbells in epfd */
-	struct watch *watched;       /* what is in epfd */
+	int epfd;              /* -1: none yet */
+	struct watch *watched; /* what is in epfd */
 	size_t watched_n, watched_room;
 	uint32_t pid; /* a forked child makes its own epfd */
 };
