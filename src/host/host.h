@@ -19,6 +19,8 @@
 
 #include "engine/sock.h"
 
+#undef sigmask /* the C library has an old macro of that name; here it is a member */
+
 /* --- clock (clock.c): TSC where it is invariant, calibrated against CLOCK_MONOTONIC, else clock_gettime --- */
 void clock_init(void);
 uint64_t clock_us(void); /* same epoch as CLOCK_MONOTONIC, so processes of a tree agree */
