@@ -166,7 +166,7 @@ static void fin_sent(struct tcb *t)
 }
 
 /* First transmission of a run. */
-static void send_run(struct engine *e, struct sock *k, const struct run *r, uint32_t limit)
+static void send_run(struct engine *e, struct sock *k, const struct run *r, bool full)
 {
 	struct tcb *t = &k->tcp;
 	struct pkt *p = r->first;
@@ -182,7 +182,7 @@ static void send_run(struct engine *e, struct sock *k, const struct run *r, uint
 	t->send_head = r->last->next;
 	t->snd_nxt += r->len;
 	t->snd_max = t->snd_nxt;
-	if (r->len < limit)
+	if (!full)
 		t->snd_sml = t->snd_nxt;
 	if (flags & TH_FIN)
 		fin_sent(t);
@@ -260,7 +260,7 @@ static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
 {
 	struct tcb *t = &k->tcp;
 	uint32_t limit = tcp_segment_limit(e, k);
-	bool lossless = tcp_no_network(e, k), limited = false;
+	bool lossless = tcp_no_network(e, k), limited = false, full;
 	struct run r;
 	struct pkt *p;
 
@@ -276,9 +276,10 @@ static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
 			if (limited)
 				break;
 		}
-		if (!is_full(e, k, &r, limit) && !nagle_allows(t, how))
+		full = is_full(e, k, &r, limit);
+		if (!full && !nagle_allows(t, how))
 			break;
-		send_run(e, k, &r, limit);
+		send_run(e, k, &r, full);
 	}
 	if (!lossless)
 		note_usage(k, limited);

@@ -98,7 +98,7 @@ static struct pkt *new_pkt(struct engine *e, struct sock *k, const struct vnic_s
 	struct tcb *t = &k->tcp;
 	struct pkt *p;
 
-	if (st->free_top <= TXWAIT_RESERVE || t->txq.count > st->free_top || !(p = pkt_alloc_tx(e, k->vnic))) {
+	if (t->txq.count > st->free_top || !(p = pkt_alloc_tx(e, k->vnic))) {
 		count(e->s, C_tcp_no_buffer);
 		t->flags |= TCPF_NOBUF;
 		txwait_add(e, k);
@@ -188,7 +188,7 @@ ssize_t tcp_send(struct engine *e, struct sock *k, const struct iovec *iov, int 
 	uint32_t limit;
 	int err = send_error(k);
 
-	e->s->now_us = now_us;
+	tcp_set_now(e, now_us);
 	if (!err && !v)
 		err = -EPIPE;
 	if (err) {
@@ -224,7 +224,7 @@ void tcp_set_nodelay(struct engine *e, struct sock *k, bool on, uint64_t now_us)
 {
 	struct tcb *t = &k->tcp;
 
-	e->s->now_us = now_us;
+	tcp_set_now(e, now_us);
 	t->flags = on ? t->flags | TCPF_NODELAY : t->flags & ~TCPF_NODELAY;
 	if (on && t->send_head)
 		tcp_push(e, k, TCP_PUSH_FORCE);
@@ -234,7 +234,7 @@ void tcp_set_cork(struct engine *e, struct sock *k, bool on, uint64_t now_us)
 {
 	struct tcb *t = &k->tcp;
 
-	e->s->now_us = now_us;
+	tcp_set_now(e, now_us);
 	t->flags = on ? t->flags | TCPF_CORK : t->flags & ~TCPF_CORK;
 	if (!on && t->send_head)
 		tcp_push(e, k, TCP_PUSH_NAGLE);

@@ -227,7 +227,7 @@ void tcp_set_keepalive(struct engine *e, struct sock *k, bool on, uint64_t now_u
 {
 	struct tcb *t = &k->tcp;
 
-	e->s->now_us = now_us;
+	tcp_set_now(e, now_us);
 	k->flags = on ? k->flags | SOCKF_KEEPALIVE : k->flags & ~SOCKF_KEEPALIVE;
 	if (!on)
 		timer_clear(k, TIMER_KEEP);

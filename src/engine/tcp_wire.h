@@ -84,7 +84,7 @@ static inline void tcp_put_timestamps(uint8_t opt[12], uint32_t val, uint32_t ec
 /* Is this v4-mapped address (::ffff:a.b.c.d) one of IPv4? */
 static inline bool tcp_is_v4(const uint8_t addr[16])
 {
-	static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
 
 	return !memcmp(addr, mapped, sizeof(mapped));
 }

@@ -128,7 +128,7 @@ static void sender_socket(struct sender *r, uint32_t vnic, uint32_t mss)
 }
 
 /* A sender over a vNIC of these features; buffers of 2 KiB, of 4 KiB where a segment may span several. */
-static struct sender *sender_new(uint32_t features, uint32_t mss)
+static inline struct sender *sender_new(uint32_t features, uint32_t mss)
 {
 	struct sender *r = calloc(1, sizeof(*r));
 	struct stack_config cfg = sender_config();
@@ -161,14 +161,14 @@ static struct sender *sender_new(uint32_t features, uint32_t mss)
 	return r;
 }
 
-static void sender_free(struct sender *r)
+static inline void sender_free(struct sender *r)
 {
 	free(r->bufs);
 	free(r->mem);
 	free(r);
 }
 
-static ssize_t sender_write(struct sender *r, size_t n, int flags)
+static inline ssize_t sender_write(struct sender *r, size_t n, int flags)
 {
 	struct iovec iov = {.iov_base = r->pattern, .iov_len = n};
 
@@ -176,7 +176,7 @@ static ssize_t sender_write(struct sender *r, size_t n, int flags)
 }
 
 /* An ACK with `n` SACK blocks given as pairs of numbers, each relative to DATA0 as ack is. */
-static void sender_ack(struct sender *r, uint32_t ack, uint32_t wnd, int n, ...)
+static inline void sender_ack(struct sender *r, uint32_t ack, uint32_t wnd, int n, ...)
 {
 	struct segment g = {.seq = r->t->rcv_nxt, .ack = DATA0 + ack, .wnd = wnd >> r->t->snd_wscale, .flags = TH_ACK};
 	va_list ap;
@@ -193,7 +193,7 @@ static void sender_ack(struct sender *r, uint32_t ack, uint32_t wnd, int n, ...)
 }
 
 /* Let time pass, firing what is due at its time. */
-static void sender_wait(struct sender *r, uint64_t us)
+static inline void sender_wait(struct sender *r, uint64_t us)
 {
 	uint64_t end = r->e.s->now_us + us, next;
 
@@ -205,13 +205,13 @@ static void sender_wait(struct sender *r, uint64_t us)
 	timer_run(&r->e, end);
 }
 
-static const struct sent *last_sent(const struct sender *r)
+static inline const struct sent *last_sent(const struct sender *r)
 {
 	assert_true(r->sents > 0);
 	return &r->sent[(r->sents - 1) % 4096];
 }
 
-static bool was_sent(const struct sender *r, uint32_t from, uint32_t seq)
+static inline bool was_sent(const struct sender *r, uint32_t from, uint32_t seq)
 {
 	for (uint32_t i = from; i < r->sents; i++)
 		if (r->sent[i].len && r->sent[i].seq == DATA0 + seq)
@@ -220,7 +220,7 @@ static bool was_sent(const struct sender *r, uint32_t from, uint32_t seq)
 }
 
 /* Take the EV_* edges that the socket was told since the last look. */
-static uint32_t sender_edges(struct sender *r)
+static inline uint32_t sender_edges(struct sender *r)
 {
 	uint32_t edges = r->k->edges;
 
@@ -230,7 +230,7 @@ static uint32_t sender_edges(struct sender *r)
 }
 
 /* What must always hold of the scoreboard. */
-static void sender_check(const struct sender *r)
+static inline void sender_check(const struct sender *r)
 {
 	const struct tcb *t = r->t;
 	uint32_t sacked = 0, lost = 0, retrans = 0, pkts = 0, bytes = 0, seq = t->snd_una;
