@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* See fuzz.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "fuzz.h"
+
+#define DAY_US (24 * 3600 * 1000000ull)
+
+static struct engine the_engine;
+static uint32_t seen_gen[FUZZ_SOCKS], seen_rcv_nxt[FUZZ_SOCKS];
+static uint8_t seen_state[FUZZ_SOCKS];
+
+void fuzz_failed(const char *condition, const char *file, int line)
+{
+	fprintf(stderr, "%s:%d: does not hold: %s\n", file, line, condition);
+	abort();
+}
+
+struct engine *fuzz_stack(uint64_t now_us)
+{
+	static void *mem;
+	struct stack_config cfg = {
+	    .max_socks = FUZZ_SOCKS, .max_pkts = 1024, .max_private = 256, .hash_buckets = 16, .max_fdinfo = 2};
+	size_t len = stack_size(&cfg);
+
+	memset(cfg.secret, 7, sizeof(cfg.secret));
+	cfg.defaults = (struct sock_defaults){
+	    .rcvbuf = 32768,
+	    .rcvbuf_max = 131072,
+	    .sndbuf = 32768,
+	    .sndbuf_max = 65536,
+	    .rto_min_ms = 200,
+	    .rto_max_ms = 120000,
+	    .delack_ms = 40,
+	    .time_wait_ms = 60000,
+	    .syn_retries = 6,
+	    .synack_retries = 5,
+	    .retries2 = 15,
+	    .keep_idle_s = 7200,
+	    .keep_intvl_s = 75,
+	    .keep_cnt = 9,
+	    .fin_timeout_s = 60,
+	    .somaxconn = 64,
+	};
+	mem = mmap(mem, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (mem ? MAP_FIXED : 0), -1, 0);
+	fuzz_require(mem != MAP_FAILED);
+	fuzz_require(stack_format(mem, len, &cfg) == 0);
+	memset(&the_engine, 0, sizeof(the_engine));
+	memset(seen_gen, 0, sizeof(seen_gen));
+	engine_attach(&the_engine, mem);
+	the_engine.s->proc[0].pid = 1;
+	the_engine.s->procs = 1;
+	the_engine.s->now_us = now_us;
+	return &the_engine;
+}
+
+void fuzz_news(struct engine *e)
+{
+	struct stack_proc *p = &e->s->proc[0];
+
+	while (p->dirty_head != p->dirty_tail) {
+		struct sock *k = sock_at(e->s, p->dirty[p->dirty_head++ % DIRTY_RING]);
+
+		fuzz_require(k);
+		k->edges = k->edge_rdhup = 0;
+		k->dirty_mask = 0;
+	}
+	fuzz_require(!p->dirty_overflow);
+}
+
+void fuzz_settle(struct engine *e, uint64_t now_us)
+{
+	uint32_t rounds = 0;
+
+	while (engine_poll(e, now_us, 64) > 0)
+		fuzz_require(++rounds < 1000);
+	for (rounds = 0; engine_deadline(e) <= now_us; rounds++) {
+		fuzz_require(rounds < 1000);
+		engine_tick(e, now_us);
+	}
+	fuzz_news(e);
+}
+
+static void check_timers(const struct tcb *t, uint64_t now_us)
+{
+	for (int i = 0; i < TIMER_KINDS; i++)
+		fuzz_require(timer_deadline(&t->timer[i]) <= now_us + 30 * DAY_US);
+}
+
+static void check_tcp(const struct stack *s, const struct sock *k, uint64_t now_us)
+{
+	const struct tcb *t = &k->tcp;
+	uint32_t i = sock_index(s, k);
+
+	fuzz_require(t->state >= TCP_ESTABLISHED && t->state < TCP_STATES);
+	check_timers(t, now_us);
+	fuzz_require(t->ooo_count <= TCP_OOO_MAX);
+	fuzz_require(k->rxq.count <= s->cfg.max_pkts && t->txq.count <= s->cfg.max_pkts);
+	if (t->state == TCP_LISTEN || t->state == TCP_CLOSED)
+		return;
+	fuzz_require(seq_leq(t->snd_una, t->snd_nxt) && seq_leq(t->snd_nxt, t->snd_max));
+	fuzz_require(seq_leq(t->snd_max, t->snd_end + 1) || t->state == TCP_SYN_SENT || t->state == TCP_SYN_RECEIVED);
+	fuzz_require(t->snd_max - t->snd_una <= t->snd_max_wnd + 70000);
+	fuzz_require(t->sacked <= t->txq.bytes && t->lost <= t->txq.bytes && t->retrans <= t->txq.bytes);
+	fuzz_require(!t->mss || t->mss >= 8);
+	if (seen_gen[i] == k->gen && seen_state[i] != TCP_SYN_SENT && seen_state[i] != TCP_LISTEN)
+		fuzz_require(seq_geq(t->rcv_nxt, seen_rcv_nxt[i]));
+	seen_gen[i] = k->gen;
+	seen_rcv_nxt[i] = t->rcv_nxt;
+	seen_state[i] = t->state;
+}
+
+void fuzz_check(struct engine *e, uint64_t now_us, bool deep)
+{
+	for (uint32_t i = 1; i < FUZZ_SOCKS; i++)
+		if (sock_at(e->s, i)->proto == SOCK_TCP)
+			check_tcp(e->s, sock_at(e->s, i), now_us);
+	if (deep)
+		fuzz_require(stack_audit(e) == 0);
+}
+
+void fuzz_address(uint8_t addr[16], uint8_t last)
+{
+	memcpy(addr, (uint8_t[16]){[10] = 0xff, [11] = 0xff, [12] = 10, [15] = last}, 16);
+}
+
+static void put16(uint8_t *p, uint32_t v)
+{
+	p[0] = (uint8_t)(v >> 8);
+	p[1] = (uint8_t)v;
+}
+
+static void put32(uint8_t *p, uint32_t v)
+{
+	put16(p, v >> 16);
+	put16(p + 2, v);
+}
+
+uint32_t fuzz_frame(uint8_t *to, const struct fuzz_segment *g)
+{
+	uint8_t *ip = to + 14, *tcp = ip + 20, src[16], dst[16];
+	uint32_t hdr = 20 + g->opt_len, l4 = hdr + g->len;
+	uint16_t sum;
+
+	memset(to, 0, 14 + 20 + 20);
+	put32(to, 0x02000000u);
+	put16(to + 12, 0x0800);
+	ip[0] = 0x45;
+	put16(ip + 2, 20 + l4);
+	ip[8] = 64;
+	ip[9] = 6;
+	memcpy(ip + 12, (uint8_t[8]){10, 0, 0, g->src, 10, 0, 0, g->dst}, 8);
+	sum = csum_fold(csum_add(ip, 20, 0));
+	memcpy(ip + 10, &sum, 2);
+	put16(tcp, g->sport);
+	put16(tcp + 2, g->dport);
+	put32(tcp + 4, g->seq);
+	put32(tcp + 8, g->ack);
+	tcp[12] = (uint8_t)(hdr / 4 << 4);
+	tcp[13] = g->flags;
+	put16(tcp + 14, g->wnd);
+	put16(tcp + 18, g->urg);
+	memcpy(tcp + 20, g->opt, g->opt_len);
+	memset(tcp + hdr, g->fill, g->len);
+	fuzz_address(src, g->src);
+	fuzz_address(dst, g->dst);
+	sum = csum_fold(csum_add(tcp, l4, csum_pseudo(4, src, dst, 6, l4)));
+	sum ^= g->bad_sum;
+	memcpy(tcp + 16, &sum, 2);
+	return 14 + 20 + l4;
+}
