@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The Internet checksum against its definition, and SipHash against its published vector. */
-#include "pair.h"
+#include "engine_pair.h"
 
 /* RFC 1071 by the book: 16-bit words in network order, one's complement sum. */
 static uint16_t by_the_book(const uint8_t *p, size_t len)

@@ -5,7 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "pair.h"
+#include "engine_pair.h"
 
 static struct endpoint any4(uint16_t port)
 {

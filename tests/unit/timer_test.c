@@ -6,7 +6,7 @@
 #define tcp_timer record_timer
 #include "engine/timer.c"
 #undef tcp_timer
-#include "pair.h"
+#include "engine_pair.h"
 
 #define TICK_US 1024u
 #define SOCKS 200u
