@@ -146,8 +146,9 @@ struct tcb {
 	uint32_t rcv_rtt_seq, rcv_rtt_us; /* receiver's round trip estimate: a window's worth of data */
 	uint64_t rcv_rtt_start_us;
 	uint64_t last_data_us; /* when data last came in */
+	int32_t soft_error;    /* ICMP's, for the day it times out; 0 none */
 	uint8_t urg_byte;
-	uint8_t pad_rcv[7];
+	uint8_t pad_rcv[3];
 	uint64_t cookie_us;    /* listener: when a SYN cookie was last sent; 0 never */
 
 	/* sender's own particulars */
