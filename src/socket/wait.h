@@ -22,13 +22,19 @@ struct wait {
 	                            The stacks' doorbells are registered in it with wait_watch(). */
 	bool restart;            /* SA_RESTART handlers do not end the wait (blocking recv, send, accept, connect) */
 	bool kernel_ready;       /* out: kernel_fd has events */
+	/* What follows may be left zero. */
+	vsock_t sock;            /* the only socket whose news matter; none: any socket's */
+	bool takes_in;           /* ready() itself takes in what has arrived on the stack of `sock` */
+	uint32_t watch_events;   /* POLLIN, POLLOUT: a kernel descriptor to wake up for; 0: none. Asleep only. */
+	int watch_fd;
 };
 
 /* 0: ready() said true, or kernel_ready; -ETIMEDOUT; -EINTR. */
 int wait_for(struct wait *w);
 
-/* Register the doorbells of all attached stacks, edge-triggered, in an epoll descriptor that wait_for will be
- * given, with event data WAIT_DOORBELL (to be filtered out of what the program sees). Idempotent and cheap; call
+/* Register the doorbells of all attached stacks, edge-triggered, in an epoll descriptor, with event data WAIT_DOORBELL
+ * (to be filtered out of what the program sees). Only for those who sleep on it themselves: wait_for has a descriptor
+ * of its own for the doorbells and only asks, without taking events out, whether kernel_fd has any. Idempotent; call
  * again whenever wait_generation() has changed (a stack was attached). 0 or -errno. */
 #define WAIT_DOORBELL 0x7669616475637400ull
 int wait_watch(int epfd);
@@ -38,9 +44,15 @@ uint32_t wait_generation(void);
  * was taken in. The cheap look before every nonblocking operation. */
 bool wait_poll_stacks(void);
 
-/* Sockets with news: socket.c calls this for each (socket, EV_* edges) drained from the dirty rings, in the
- * process that holds it. Set by epoll.c at load. */
+/* Sockets with news: called, without locks, for each (socket, EV_* edges) drained from the dirty rings, in the
+ * process that holds it. Set by epoll.c when the first epoll set is made (while it is NULL, nobody drains). */
 extern void (*wait_on_news)(vsock_t v, uint32_t edges);
+/* Something that ready() looks at changed without news from a stack (epoll_ctl, close in another thread): all who
+ * wait look again. */
+void wait_wake_all(void);
+void wait_stack_attached(void);
+/* In the child after fork. */
+void wait_after_fork(void);
 
 /* Each run of a signal handler in this thread counts up (the preload library's trampoline): [0] handlers without
  * SA_RESTART, [1] with. */

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Active open. An address of this machine is first tried over a wire: one that is known, or one that rendezvous makes
+ * (the only step that blocks a nonblocking connect, once per peer process, for at most knob HANDSHAKE_MS). Then the
+ * backing socket is bound to the port, so the kernel gives it to nobody else; then the engine's handshake runs.
+ *
+ * A wire that is known may lead to a process that has stopped listening while another one listens now. So a
+ * refusal over a known wire makes us forget it and try a new rendezvous; a refusal over a new one leaves the rest to the
+ * kernel's connect on the backing socket, which is unharmed by having been bound. A nonblocking connect waits up
+ * to REFUSAL_US for that refusal, because it can't fall back later.
+ */
+#include <string.h>
+
+#include "socket/sockets.h"
+
+#define REFUSAL_US 20
+
+static const uint8_t loopback6[16] = {[15] = 1};
+
+/* The address that "any" means for connect(2): this machine. */
+static void any_is_loopback(struct endpoint *ep)
+{
+	if (!addr_any(ep->addr))
+		return;
+	if (addr_v4(ep->addr))
+		memcpy(ep->addr + 12, "\x7f\0\0\1", 4);
+	else
+		memcpy(ep->addr, loopback6, 16);
+}
+
+/* Which source address the kernel takes for a local destination: 127.0.0.1 for all of 127/8, else the address itself. */
+static void source_for(const struct endpoint *remote, struct endpoint *local)
+{
+	*local = *remote;
+	local->port = 0;
+	if (addr_v4(remote->addr) && remote->addr[12] == 127)
+		memcpy(local->addr + 12, "\x7f\0\0\1", 4);
+}
+
+/* Where the connection comes from: bound by the program, or to be bound here. Port 0: not bound yet. */
+static int choose_local(int fd, const struct endpoint *remote, struct endpoint *local)
+{
+	struct endpoint bound;
+	int ret = sock_kernel_name(fd, &bound);
+
+	if (ret < 0)
+		return ret;
+	source_for(remote, local);
+	local->port = bound.port;
+	if (!addr_any(bound.addr))
+		memcpy(local->addr, bound.addr, sizeof(local->addr));
+	return 0;
+}
+
+/* Make the backing socket own a port at *local. */
+static int bind_backing(int fd, int family, struct endpoint *local)
+{
+	struct sockaddr_storage ss;
+	struct endpoint bound;
+	socklen_t len = addr_to_sockaddr(local, family, &ss);
+	int ret;
+
+	if (host_sys.bind(fd, (struct sockaddr *)&ss, len) < 0)
+		return errno == EADDRINUSE ? -EADDRNOTAVAIL : -errno;
+	ret = sock_kernel_name(fd, &bound);
+	if (ret == 0)
+		local->port = bound.port;
+	return ret;
+}
+
+/* --- the state of a connect() --- */
+
+struct opening {
+	vsock_t v;
+	int result; /* -EINPROGRESS: not decided */
+};
+
+/* Take in what there is and see how far the handshake is. The first who sees the outcome reports it. */
+static bool opened(void *arg)
+{
+	struct opening *o = arg;
+	struct attached *a;
+	struct sock *k = vs_enter(o->v, &a);
+
+	o->result = -ECONNABORTED;
+	if (!k)
+		return true;
+	if (stack_pending(a))
+		stack_poll(a, stack_now(a));
+	switch (k->tcp.state) {
+	case TCP_SYN_SENT:
+	case TCP_SYN_RECEIVED:
+		o->result = -EINPROGRESS;
+		break;
+	case TCP_CLOSED:
+		o->result = k->so_error ? -k->so_error : -ECONNABORTED;
+		k->so_error = 0;
+		k->tcp.flags &= ~TCPF_CONNECTING;
+		break;
+	default:
+		o->result = 0;
+		k->tcp.flags &= ~TCPF_CONNECTING;
+		break;
+	}
+	stack_leave(a);
+	return o->result != -EINPROGRESS;
+}
+
+static int wait_opened(vsock_t v, int64_t timeout_us, bool restart)
+{
+	struct opening o = {.v = v, .result = -EINPROGRESS};
+	struct wait w = {.ready = opened, .arg = &o, .timeout_us = timeout_us, .kernel_fd = -1, .restart = restart};
+	int ret;
+
+	w.sock = v;
+	w.takes_in = true;
+	ret = wait_for(&w);
+	if (ret == -EINTR)
+		return -EINTR;
+	return ret == -ETIMEDOUT ? -EINPROGRESS : o.result;
+}
+
+/* A nonblocking connect gives an immediate refusal a moment to show, but reports nothing else. */
+static bool refused_at_once(vsock_t v)
+{
+	uint64_t until = clock_us() + REFUSAL_US;
+
+	do {
+		struct attached *a;
+		struct sock *k = vs_enter(v, &a);
+		bool refused, open;
+
+		if (!k)
+			return false;
+		if (stack_pending(a))
+			stack_poll(a, stack_now(a));
+		refused = k->tcp.state == TCP_CLOSED && k->so_error == ECONNREFUSED;
+		open = k->tcp.state != TCP_SYN_SENT;
+		stack_leave(a);
+		if (refused || open)
+			return refused;
+	} while (clock_us() < until);
+	return false;
+}
+
+/* What connect() says of a socket that is not fresh: 1 go on and open. */
+static int already(const struct sock *k, bool nonblock)
+{
+	switch (k->tcp.state) {
+	case TCP_CLOSED:
+		if (k->so_error)
+			return -k->so_error;
+		return k->flags & (SOCKF_SHUT_RD | SOCKF_SHUT_WR) && k->remote.port ? -ECONNABORTED : 1;
+	case TCP_SYN_SENT:
+	case TCP_SYN_RECEIVED:
+		return nonblock ? -EALREADY : -EINPROGRESS;
+	case TCP_LISTEN:
+		return -EISCONN;
+	default:
+		return k->tcp.flags & TCPF_CONNECTING ? 0 : -EISCONN;
+	}
+}
+
+/* One attempt over vnic. 0 established, 1 under way (nonblocking), VS_KERNEL: refused, or -errno. */
+static int attempt(vsock_t v, uint32_t vnic, const struct endpoint *local, const struct endpoint *remote, bool nonblock,
+		   bool fresh)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	uint64_t timeout;
+	int ret;
+
+	if (!k)
+		return -EBADF;
+	k->so_error = 0;
+	timeout = k->sndtimeo_us;
+	ret = tcp_connect(&a->e, k, vnic, local, remote, stack_now(a));
+	if (ret == 0)
+		k->tcp.flags |= TCPF_CONNECTING;
+	stack_leave(a);
+	if (ret < 0)
+		return ret;
+	if (nonblock)
+		return (fresh ? false : refused_at_once(v)) ? VS_KERNEL : 1;
+	ret = wait_opened(v, timeout ? (int64_t)timeout : -1, !timeout);
+	return ret == -ECONNREFUSED ? VS_KERNEL : ret;
+}
+
+static int open_over_wire(vsock_t v, int fd, int family, const struct endpoint *remote, bool nonblock,
+			  enum reason *reason)
+{
+	struct attached *a = vs_attached(v);
+	struct endpoint local;
+	bool fresh = false;
+
+	for (int tries = 0; tries < 2; tries++) {
+		int vnic, ret = choose_local(fd, remote, &local);
+
+		if (ret < 0)
+			return ret;
+		vnic = wire_to(a, SOCK_TCP, family, remote, &fresh, reason);
+		if (vnic < 0)
+			return sock_to_kernel(v, *reason, reason);
+		ret = local.port ? 0 : bind_backing(fd, family, &local);
+		if (ret < 0)
+			return ret;
+		ret = attempt(v, (uint32_t)vnic, &local, remote, nonblock, fresh);
+		if (ret != VS_KERNEL)
+			return ret == 1 ? -EINPROGRESS : ret;
+		wire_forget(a, SOCK_TCP, remote);
+		if (fresh)
+			break;
+	}
+	return sock_to_kernel(v, REASON_NO_LISTENER, reason);
+}
+
+static int disconnect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+
+	if (!k)
+		return -EBADF;
+	if (k->tcp.state != TCP_CLOSED)
+		tcp_abort(&a->e, k, 0, stack_now(a));
+	stack_leave(a);
+	(void)host_sys.connect(fd, sa, len);
+	return 0;
+}
+
+int vs_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, bool wait, enum reason *reason)
+{
+	struct attached *a = vs_attached(v);
+	struct endpoint remote;
+	struct sock *k;
+	bool nonblock;
+	int family, own_family, ret;
+
+	if (len < sizeof(sa->sa_family))
+		return -EINVAL;
+	k = vs_enter(v, &a);
+	if (!k)
+		return -EBADF;
+	nonblock = !wait || k->flags & SOCKF_NONBLOCK;
+	own_family = k->family;
+	ret = k->proto == SOCK_TCP ? already(k, nonblock) : 1;
+	if (ret < 0 && ret == -k->so_error)
+		k->so_error = 0;
+	if (ret == 0)
+		k->tcp.flags &= ~TCPF_CONNECTING;
+	if (k->proto == SOCK_UDP) {
+		stack_leave(a);
+		return udp_connect(v, fd, sa, len);
+	}
+	stack_leave(a);
+	if (sa->sa_family == AF_UNSPEC)
+		return disconnect(v, fd, sa, len);
+	if (ret == -EINPROGRESS)
+		return wait_opened(v, -1, true);
+	if (ret != 1)
+		return ret;
+	ret = addr_from_sockaddr(sa, len, &remote, &family);
+	if (ret < 0 || family != own_family)
+		return sock_to_kernel(v, REASON_ADDRESS, reason); /* the kernel has the right errno */
+	any_is_loopback(&remote);
+	if (!addr_is_local(remote.addr))
+		return sock_to_kernel(v, REASON_REMOTE, reason);
+	if (helper_start() < 0)
+		return sock_to_kernel(v, REASON_NO_STACK, reason);
+	return open_over_wire(v, fd, own_family, &remote, nonblock, reason);
+}

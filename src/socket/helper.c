@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The helper: one thread per process that does what must happen while the program's threads do not call in. It answers
+ * rendezvous, notices that a peer (its wire hangs up) or a process of the tree (its pidfd) is gone, and takes over
+ * frames and timers.
+ *
+ * Two states. Looking: every LOOK_MS it compares each stack's lock.acquired with what it saw last. If it changed, the
+ * program does its work itself. If not, the helper takes in what there is, arms the helper's doorbell of each vNIC
+ * where no thread sleeps, and falls asleep until a doorbell, an event, or the next timer. Asleep it costs nothing. It
+ * says so in helper_asleep; the first thread that enters a stack then wakes it (stack_leave), because timers may be
+ * set that the helper must know of. Setting helper_asleep and then looking at lock.acquired once more, against
+ * the thread that enters and then looks at helper_asleep, loses no wake-up: both have a full barrier between.
+ *
+ * All signals are blocked in this thread. After fork the child has no helper; it starts one when it needs it.
+ */
+#define _GNU_SOURCE
+#include "socket/helper.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "host/host.h"
+#include "host/knobs.h"
+#include "socket/raw.h"
+#include "socket/wire.h"
+
+#define LOOK_MS 10
+#define STACK_BYTES (256 * 1024)
+#define EVENTS 16
+#define FDS_TRACKED 65536
+
+enum watched { WATCH_BELL = 1, WATCH_LIFE, WATCH_RENDEZVOUS, WATCH_PROCESS };
+
+static pthread_mutex_t state_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool running;
+static int epfd = -1;
+static uint32_t belled; /* stacks whose doorbell is registered */
+static _Atomic vsock_t rendezvous_of[FDS_TRACKED]; /* rendezvous descriptor -> the socket it listens for */
+
+static uint64_t tag(enum watched kind, uint32_t stack, uint32_t small, uint32_t gen)
+{
+	return (uint64_t)kind << 56 | (uint64_t)(stack & 0xff) << 48 | (uint64_t)(small & 0xffff) << 32 | gen;
+}
+
+static int watch(int fd, uint32_t events, uint64_t what)
+{
+	struct epoll_event ev = {.events = events, .data.u64 = what};
+
+	if (epfd < 0 || fd < 0)
+		return -EBADF;
+	if (host_sys.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ev) == 0)
+		return 0;
+	if (errno == EEXIST && host_sys.epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &ev) == 0)
+		return 0;
+	return -errno;
+}
+
+/* --- what it does --- */
+
+/* True if this process is the one to answer for the listener: in a tree, only those who accept on it. */
+static bool answers(vsock_t v, bool *alive)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	bool yes;
+
+	*alive = k != NULL;
+	if (!k)
+		return false;
+	yes = !k->interest || k->interest >> a->slot & 1;
+	stack_leave(a);
+	return yes;
+}
+
+static void answer_rendezvous(int fd)
+{
+	vsock_t v = fd < FDS_TRACKED ? atomic_load(&rendezvous_of[fd]) : VS_NONE;
+	struct attached *a = v ? vs_attached(v) : NULL;
+	struct rdv_wire w;
+	bool alive = false;
+	int ret;
+
+	if (!a || !answers(v, &alive)) {
+		helper_forget_fd(fd);
+		return;
+	}
+	for (int i = 0; i < 64; i++) {
+		ret = rdv_accept(fd, a->doorbell, (int)knob[K_HANDSHAKE_MS], knob[K_PEERS] == PEERS_ANY, &w);
+		if (ret == 0)
+			wire_add(a, &w);
+		else if (ret != -EPROTO && ret != -EPERM && ret != -ETIMEDOUT)
+			return;
+	}
+}
+
+static void process_died(uint32_t stack, uint32_t slot, int fd)
+{
+	struct attached *a = process_stack(stack);
+
+	host_sys.epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
+	host_fd_close(fd);
+	if (!a)
+		return;
+	stack_enter(a);
+	process_slot_drop(a, slot, clock_us());
+	stack_leave(a);
+}
+
+static int pidfd_of[VS_STACKS_MAX][PROC_MAX];
+
+static void handle(const struct epoll_event *ev)
+{
+	uint64_t what = ev->data.u64;
+	uint32_t stack = what >> 48 & 0xff, small = what >> 32 & 0xffff, gen = (uint32_t)what;
+	struct attached *a = process_stack(stack);
+
+	switch (what >> 56) {
+	case WATCH_LIFE:
+		if (a && (ev->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
+			wire_gone(a, small % VNIC_MAX, gen);
+		break;
+	case WATCH_RENDEZVOUS:
+		answer_rendezvous((int)gen);
+		break;
+	case WATCH_PROCESS:
+		process_died(stack, small % PROC_MAX, pidfd_of[stack % VS_STACKS_MAX][small % PROC_MAX]);
+		break;
+	}
+}
+
+/* Take in all there is and fire what is due. */
+static void take_over(struct attached *a)
+{
+	bool more;
+
+	do {
+		stack_enter(a);
+		more = stack_poll(a, clock_us()) >= POLL_BUDGET;
+		stack_leave(a);
+	} while (more);
+}
+
+/* Arm the helper's doorbells where no thread sleeps; the next deadline. All under one hold of the lock, so what a
+ * thread does before counts in the deadline, and what it does after shows in lock.acquired. */
+static uint64_t settle(struct attached *a)
+{
+	uint64_t deadline;
+
+	stack_enter(a);
+	for (uint32_t i = 0; i < a->active; i++)
+		if (__atomic_load_n(&a->view[i].ctrl->armed, __ATOMIC_RELAXED) == VNIC_ARMED_NO)
+			vnic_arm(&a->e.vnic[a->vnic[i]], VNIC_ARMED_HELPER);
+	a->seen_acquired = atomic_load(&a->s->lock.acquired);
+	deadline = engine_deadline(&a->e);
+	stack_leave(a);
+	return deadline;
+}
+
+static bool program_active(void)
+{
+	bool active = false;
+
+	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
+		uint32_t acquired = atomic_load(&attached[i]->s->lock.acquired);
+
+		if (acquired != attached[i]->seen_acquired)
+			active = true;
+		attached[i]->seen_acquired = acquired;
+	}
+	return active;
+}
+
+static int ms_until(uint64_t deadline)
+{
+	uint64_t now = clock_us();
+
+	if (deadline == UINT64_MAX)
+		return -1;
+	if (deadline <= now)
+		return 0;
+	deadline = (deadline - now + 999) / 1000;
+	return deadline > INT_MAX ? INT_MAX : (int)deadline;
+}
+
+/* Nobody called in since the last look. Milliseconds to sleep, -1 without end. */
+static int fall_asleep(void)
+{
+	uint32_t n = atomic_load(&attached_count);
+	uint64_t deadline = UINT64_MAX, reap = wire_reap();
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t d;
+
+		take_over(attached[i]);
+		d = settle(attached[i]);
+		if (d < deadline)
+			deadline = d;
+	}
+	if (reap && clock_us() + reap < deadline)
+		deadline = clock_us() + reap;
+	for (uint32_t i = 0; i < n; i++)
+		if (stack_pending(attached[i]))
+			return 0;
+	atomic_store(&helper_asleep, 1);
+	for (uint32_t i = 0; i < n; i++) {
+		if (atomic_load(&attached[i]->s->lock.acquired) != attached[i]->seen_acquired) {
+			atomic_store(&helper_asleep, 0);
+			return LOOK_MS;
+		}
+	}
+	return ms_until(deadline);
+}
+
+static void watch_bells(void)
+{
+	while (belled < atomic_load(&attached_count)) {
+		watch(attached[belled]->doorbell[1], EPOLLIN | EPOLLET, tag(WATCH_BELL, belled, 0, 0));
+		belled++;
+	}
+}
+
+static void *helper_main(void *arg)
+{
+	struct epoll_event ev[EVENTS];
+	int timeout = 0;
+
+	(void)arg;
+	prctl(PR_SET_NAME, "viaduct");
+	for (;;) {
+		int n = host_sys.epoll_pwait(epfd, ev, EVENTS, timeout, NULL);
+
+		atomic_store(&helper_asleep, 0);
+		watch_bells();
+		for (int i = 0; i < n; i++)
+			handle(&ev[i]);
+		clock_recalibrate();
+		timeout = program_active() ? LOOK_MS : fall_asleep();
+	}
+	return NULL;
+}
+
+/* --- starting it, and what it watches --- */
+
+static void watch_inherited(struct attached *a)
+{
+	for (uint32_t i = 0; i < a->active; i++)
+		helper_watch_life(a, a->vnic[i]);
+	for (uint32_t i = 0; i < PROC_MAX; i++)
+		if (i != a->slot && a->s->proc[i].pid)
+			helper_watch_process(a, i);
+}
+
+static int make_thread(void)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	sigset_t all, old;
+	int ret;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	sigfillset(&all);
+	host_sys.sigmask(SIG_SETMASK, &all, &old);
+	ret = pthread_create(&thread, &attr, helper_main, NULL);
+	host_sys.sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	return -ret;
+}
+
+int helper_start(void)
+{
+	int ret = 0;
+
+	if (__atomic_load_n(&running, __ATOMIC_ACQUIRE))
+		return 0;
+	pthread_mutex_lock(&state_lock);
+	if (!running) {
+		int fd = host_sys.epoll_create1(EPOLL_CLOEXEC);
+
+		ret = fd < 0 ? -errno : host_fd_high(fd);
+		if (ret >= 0) {
+			epfd = ret;
+			belled = 0;
+			watch_bells();
+			for (uint32_t i = 0; i < atomic_load(&attached_count); i++)
+				watch_inherited(attached[i]);
+			ret = make_thread();
+		}
+		if (ret == 0)
+			__atomic_store_n(&running, true, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&state_lock);
+	return ret;
+}
+
+void process_helper_kick(void)
+{
+	static const uint64_t one = 1;
+	struct attached *a = process_stack(0);
+
+	if (a && atomic_exchange(&helper_asleep, 0))
+		(void)!host_sys.write(a->doorbell[1], &one, sizeof(one));
+}
+
+void helper_watch_life(struct attached *a, uint32_t vnic)
+{
+	struct vnic *v = &a->e.vnic[vnic];
+
+	watch(v->life_fd, EPOLLRDHUP | EPOLLET, tag(WATCH_LIFE, a->index, vnic, v->gen));
+}
+
+int helper_watch_listener(vsock_t v, int rdv_fd)
+{
+	int ret = helper_start();
+
+	if (ret < 0)
+		return ret;
+	if (rdv_fd >= FDS_TRACKED)
+		return -EMFILE;
+	atomic_store(&rendezvous_of[rdv_fd], v);
+	return watch(rdv_fd, EPOLLIN, tag(WATCH_RENDEZVOUS, vs_stack_of(v), 0, (uint32_t)rdv_fd));
+}
+
+void helper_forget_fd(int fd)
+{
+	if (epfd >= 0 && fd >= 0)
+		host_sys.epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+void helper_watch_process(struct attached *a, uint32_t slot)
+{
+	long fd;
+
+	if (epfd < 0 || slot >= PROC_MAX)
+		return;
+	fd = raw_call(SYS_pidfd_open, a->s->proc[slot].pid, 0, 0, 0, 0, 0);
+	if (fd < 0)
+		return;
+	fd = host_fd_high((int)fd);
+	if (fd < 0)
+		return;
+	pidfd_of[a->index][slot] = (int)fd;
+	watch((int)fd, EPOLLIN, tag(WATCH_PROCESS, a->index, slot, 0));
+}
+
+void helper_after_fork(void)
+{
+	pthread_mutex_init(&state_lock, NULL);
+	running = false;
+	atomic_store(&helper_asleep, 0);
+	if (epfd >= 0)
+		host_fd_close(epfd); /* shared with the parent's helper: only our number of it goes */
+	epfd = -1;
+	belled = 0;
+	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
+		for (uint32_t j = 0; j < PROC_MAX; j++) {
+			if (pidfd_of[i][j])
+				host_fd_close(pidfd_of[i][j]);
+			pidfd_of[i][j] = 0;
+		}
+	}
+}

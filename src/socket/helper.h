@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The helper thread of this process (helper.c has its theory of operation). */
+#ifndef VD_HELPER_H
+#define VD_HELPER_H
+
+#include "socket/process.h"
+
+/* Start it if this process has none yet. 0 or -errno (the sockets then work without, but for timers). */
+int helper_start(void);
+/* The wire behind a vNIC may hang up. */
+void helper_watch_life(struct attached *a, uint32_t vnic);
+/* Wires may be asked for at this rendezvous descriptor, for the listening or bound socket v. */
+int helper_watch_listener(vsock_t v, int rdv_fd);
+void helper_forget_fd(int fd);
+/* A process of the tree: when it dies, its entry in stack a is dropped. */
+void helper_watch_process(struct attached *a, uint32_t slot);
+/* In the child after fork: there is no helper here. */
+void helper_after_fork(void);
+
+#endif

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Sending and receiving on TCP sockets. The first try is the fast path: one hold of the lock, in which frames that wait
+ * on the socket's own vNIC are taken in first. If that was not enough and the call blocks, wait_for runs the same
+ * step again whenever something has arrived.
+ */
+#include "socket/sockets.h"
+
+/* A call under way. */
+struct io {
+	vsock_t v;
+	const struct iovec *iov;
+	int iovcnt;
+	int flags;       /* TCP_F_* */
+	bool send;
+	bool everything; /* look at all vNICs of the stack, not only at the socket's */
+	size_t total;    /* bytes asked for */
+	size_t target;   /* receiving: enough once this much is there */
+	size_t done;
+	ssize_t result;  /* of the last step: > 0 went on, 0 end of stream, negative errno */
+	uint64_t timeout_us; /* of the socket, 0 none */
+	bool nonblock;
+};
+
+static size_t iov_total(const struct iovec *iov, int n)
+{
+	size_t sum = 0;
+
+	for (int i = 0; i < n; i++)
+		sum += iov[i].iov_len;
+	return sum;
+}
+
+static inline bool own_pending(struct attached *a, const struct sock *k)
+{
+	const struct vnic *v = k->vnic < VNIC_MAX ? &a->e.vnic[k->vnic] : NULL;
+
+	return v && v->ops && ring_full(v->evq, v->st->evq_cons, WIRE_RING);
+}
+
+static inline size_t low_water(const struct io *io, const struct sock *k)
+{
+	if (io->target)
+		return io->target; /* MSG_WAITALL */
+	return k->rcvlowat > 1 ? (k->rcvlowat < io->total ? k->rcvlowat : io->total) : 1;
+}
+
+/* One try. True: the call is over, or (nonblocking) this is all that can be done now. */
+static inline bool io_step(struct io *io)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(io->v, &a);
+	uint64_t now;
+	ssize_t n;
+	bool over;
+
+	if (__builtin_expect(!k, 0)) {
+		io->result = -EBADF;
+		return true;
+	}
+	now = stack_now(a);
+	if (io->everything ? stack_pending(a) : own_pending(a, k))
+		stack_poll(a, now);
+	if (io->send)
+		n = tcp_send(&a->e, k, io->iov, io->iovcnt, io->done, io->flags, now);
+	else
+		n = tcp_recv(&a->e, k, io->iov, io->iovcnt, io->done, io->flags, now);
+	io->result = n;
+	if (n > 0)
+		io->done += (size_t)n;
+	else if (n < 0 && n != -EAGAIN && n != -EPIPE && io->done)
+		k->so_error = (int32_t)-n; /* what was moved is reported now, the error at the next call */
+	over = io->send ? io->done >= io->total || (n < 0 && n != -EAGAIN)
+			: (n != -EAGAIN && (n <= 0 || io->flags & TCP_F_PEEK || io->done >= low_water(io, k)));
+	if (!over) {
+		io->timeout_us = io->send ? k->sndtimeo_us : k->rcvtimeo_us;
+		io->nonblock = k->flags & SOCKF_NONBLOCK;
+	}
+	stack_leave(a);
+	return over;
+}
+
+static bool io_ready(void *arg)
+{
+	return io_step(arg);
+}
+
+static ssize_t io_result(const struct io *io)
+{
+	return io->done ? (ssize_t)io->done : io->result;
+}
+
+static __attribute__((noinline)) ssize_t io_wait(struct io *io)
+{
+	struct wait w = {
+	    .ready = io_ready,
+	    .arg = io,
+	    .timeout_us = io->timeout_us ? (int64_t)io->timeout_us : -1,
+	    .kernel_fd = -1,
+	    .restart = !io->timeout_us,
+	    .sock = io->v,
+	    .takes_in = true,
+	};
+	int ret;
+
+	io->everything = true;
+	ret = wait_for(&w);
+	if (ret < 0 && !io->done)
+		return ret == -ETIMEDOUT ? -EAGAIN : ret;
+	return io_result(io);
+}
+
+static inline bool tcp_name(vsock_t v)
+{
+	struct attached *a = vs_attached(v);
+	const struct sock *k = a ? vs_sock(a, v) : NULL;
+
+	return !k || k->proto == SOCK_TCP;
+}
+
+ssize_t vs_send(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, const struct sockaddr *to,
+		socklen_t tolen, const void *control, size_t controllen, bool wait)
+{
+	struct io io = {.v = v, .iov = iov, .iovcnt = iovcnt, .send = true};
+
+	if (!tcp_name(v))
+		return udp_transmit(v, fd, iov, iovcnt, flags, to, tolen, control, controllen, wait);
+	io.flags = (flags & MSG_OOB ? TCP_F_OOB : 0) | (flags & MSG_MORE ? TCP_F_MORE : 0);
+	io.total = iov_total(iov, iovcnt);
+	if (io_step(&io) || !wait || flags & MSG_DONTWAIT || io.nonblock)
+		return io_result(&io);
+	return io_wait(&io);
+}
+
+ssize_t vs_recv(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, struct sockaddr *from,
+		socklen_t *fromlen, void *control, size_t *controllen, int *msg_flags, bool wait)
+{
+	struct io io = {.v = v, .iov = iov, .iovcnt = iovcnt};
+
+	if (!tcp_name(v))
+		return udp_receive(v, fd, iov, iovcnt, flags, from, fromlen, control, controllen, msg_flags, wait);
+	if (flags & MSG_ERRQUEUE)
+		return -EAGAIN;
+	if (fromlen)
+		*fromlen = 0;
+	if (controllen)
+		*controllen = 0;
+	if (msg_flags)
+		*msg_flags = flags & MSG_OOB;
+	io.flags = (flags & MSG_OOB ? TCP_F_OOB : 0) | (flags & MSG_PEEK ? TCP_F_PEEK : 0) |
+		   (flags & MSG_TRUNC ? TCP_F_TRUNC : 0);
+	io.total = iov_total(iov, iovcnt);
+	io.target = flags & MSG_WAITALL ? io.total : 0;
+	if (io_step(&io) || !wait || flags & MSG_DONTWAIT || io.nonblock)
+		return io_result(&io);
+	return io_wait(&io);
+}

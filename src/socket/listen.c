@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Passive open: listen, accept, and who answers for a listener in a tree of processes.
+ *
+ * A listener is four things at once: the kernel's listening socket (the backing one, for plain clients), the engine's
+ * listener, a rendezvous descriptor on which processes ask for wires, and an entry in the table below that ties them
+ * together. accept takes from the engine first; the kernel gets its turn every KERNEL_TURN connections, and whenever
+ * the engine has none.
+ *
+ * After fork. A child that shows interest in an inherited listener (accept, poll, epoll) gets a clone of it: a listener of
+ * the same address in its own stack. Its helper answers on the inherited rendezvous descriptor; whoever's helper is
+ * first makes the wire, so workers share the clients. The parent stops answering as soon as somebody has shown
+ * interest and it has not (sock.interest). In the parent's stack the listener stays, so a client with a wire to the
+ * parent can still connect, and every process that has that wire mapped accepts from it.
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "socket/sockets.h"
+
+#define KERNEL_TURN 32u
+#define TABLE_MAX 4096u
+
+struct listening {
+	vsock_t v;     /* VS_NONE: unused */
+	vsock_t clone; /* in this process's own stack; VS_NONE: v is ours */
+	int rdv_fd;
+};
+static struct listening table[TABLE_MAX];
+static uint32_t table_used; /* entries ever used */
+static _Atomic uint32_t clones;
+static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic uint32_t turn;
+
+static struct listening *find(vsock_t v)
+{
+	for (uint32_t i = 0; i < table_used; i++)
+		if (table[i].v == v)
+			return &table[i];
+	return NULL;
+}
+
+/* --- rendezvous descriptors --- */
+
+static int remember(vsock_t v, int fd)
+{
+	struct listening *l;
+
+	pthread_mutex_lock(&table_lock);
+	l = find(VS_NONE);
+	if (!l && table_used < TABLE_MAX)
+		l = &table[table_used++];
+	if (l)
+		*l = (struct listening){.v = v, .rdv_fd = fd};
+	pthread_mutex_unlock(&table_lock);
+	return l ? 0 : -ENFILE;
+}
+
+int rendezvous_open(vsock_t v, enum sock_proto proto, int family, const struct endpoint *local, bool v6only)
+{
+	int fd = rdv_listen(proto, family, local, v6only), ret;
+
+	if (fd < 0)
+		return fd;
+	ret = remember(v, fd);
+	if (ret == 0) {
+		ret = helper_watch_listener(v, fd);
+		if (ret < 0)
+			rendezvous_close(v);
+	} else {
+		host_fd_close(fd);
+	}
+	return ret;
+}
+
+void rendezvous_close(vsock_t v)
+{
+	struct listening *l, old = {.rdv_fd = -1};
+
+	if (!__atomic_load_n(&table_used, __ATOMIC_RELAXED))
+		return;
+	pthread_mutex_lock(&table_lock);
+	l = find(v);
+	if (l) {
+		old = *l;
+		l->v = VS_NONE;
+	}
+	pthread_mutex_unlock(&table_lock);
+	if (l) {
+		helper_forget_fd(old.rdv_fd);
+		host_fd_close(old.rdv_fd);
+	}
+}
+
+/* --- listen --- */
+
+/* True if the socket may (still) listen; false: errno EINVAL as the kernel says it. */
+static int may_listen(vsock_t v, bool *again, bool *v6only, int *family)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	int ret = 0;
+
+	if (!k)
+		return -EBADF;
+	if (k->proto != SOCK_TCP)
+		ret = -EOPNOTSUPP;
+	else if (k->tcp.state != TCP_CLOSED && k->tcp.state != TCP_LISTEN)
+		ret = -EINVAL;
+	*again = k->tcp.state == TCP_LISTEN;
+	*v6only = k->flags & SOCKF_V6ONLY;
+	*family = k->family;
+	stack_leave(a);
+	return ret;
+}
+
+static int engine_listen(vsock_t v, const struct endpoint *local, int backlog)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	int ret;
+
+	if (!k)
+		return -EBADF;
+	if (local)
+		k->local = *local;
+	ret = tcp_listen(&a->e, k, backlog);
+	stack_leave(a);
+	return ret;
+}
+
+int vs_listen(vsock_t v, int fd, int backlog, enum reason *reason)
+{
+	struct endpoint local;
+	bool again, v6only;
+	int family, ret = may_listen(v, &again, &v6only, &family);
+
+	if (ret < 0)
+		return ret;
+	if (host_sys.listen(fd, backlog) < 0)
+		return -errno;
+	if (again)
+		return engine_listen(v, NULL, backlog);
+	ret = sock_kernel_name(fd, &local);
+	if (ret == 0)
+		ret = engine_listen(v, &local, backlog);
+	if (ret < 0)
+		return sock_to_kernel(v, REASON_REUSEPORT, reason);
+	ret = rendezvous_open(v, SOCK_TCP, family, &local, v6only);
+	if (ret < 0)
+		return sock_to_kernel(v, ret == -EADDRINUSE ? REASON_REUSEPORT : REASON_NO_STACK, reason);
+	return 0;
+}
+
+/* --- listeners taken over --- */
+
+vsock_t listener_clone(vsock_t v)
+{
+	struct listening *l;
+	vsock_t clone = VS_NONE;
+
+	if (!atomic_load_explicit(&clones, memory_order_relaxed))
+		return VS_NONE;
+	pthread_mutex_lock(&table_lock);
+	l = find(v);
+	if (l)
+		clone = l->clone;
+	pthread_mutex_unlock(&table_lock);
+	return clone;
+}
+
+vsock_t listener_program_name(vsock_t v)
+{
+	vsock_t name = v;
+
+	if (!atomic_load_explicit(&clones, memory_order_relaxed))
+		return v;
+	pthread_mutex_lock(&table_lock);
+	for (uint32_t i = 0; i < table_used; i++)
+		if (table[i].v && table[i].clone == v)
+			name = table[i].v;
+	pthread_mutex_unlock(&table_lock);
+	return name;
+}
+
+void listener_drop(vsock_t v)
+{
+	vsock_t clone = listener_clone(v);
+	struct attached *a;
+	struct sock *k;
+
+	if (clone == VS_NONE)
+		return;
+	k = vs_enter(clone, &a);
+	if (!k)
+		return;
+	sock_let_go(a, k, stack_now(a));
+	stack_leave(a);
+}
+
+/* A listener like `like` in our own stack. VS_NONE: could not be made. */
+static vsock_t make_clone(const struct sock *like)
+{
+	struct attached *a = process_own_stack();
+	struct sock *k;
+	vsock_t v = VS_NONE;
+
+	if (!a)
+		return VS_NONE;
+	stack_enter(a);
+	k = sock_alloc(&a->e, SOCK_TCP, like->family);
+	if (k) {
+		k->holders = 1ull << a->slot;
+		k->flags = like->flags & ~(SOCKF_HASHED | SOCKF_ORPHAN);
+		k->local = like->local;
+		k->rcvbuf = like->rcvbuf;
+		k->sndbuf = like->sndbuf;
+		k->inode = like->inode;
+		k->created_us = clock_us();
+		k->tcp.flags |= like->tcp.flags & TCPF_NODELAY;
+		if (tcp_listen(&a->e, k, (int)like->tcp.backlog) == 0)
+			v = vs_name(a, k);
+		else
+			sock_let_go(a, k, clock_us());
+	}
+	stack_leave(a);
+	return v;
+}
+
+/* Our helper answers from now on. Children inherited the descriptor with the table. */
+static void take_over(vsock_t v, const struct sock *like)
+{
+	struct listening *l;
+	vsock_t clone = make_clone(like);
+	int fd = -1;
+
+	if (clone == VS_NONE)
+		return;
+	pthread_mutex_lock(&table_lock);
+	l = find(v);
+	if (l && !l->clone) {
+		l->clone = clone;
+		fd = l->rdv_fd;
+		atomic_fetch_add(&clones, 1);
+	}
+	pthread_mutex_unlock(&table_lock);
+	if (fd >= 0)
+		helper_watch_listener(clone, fd);
+}
+
+void vs_listener_interest(vsock_t v, int fd)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a), copy;
+	bool foreign;
+
+	(void)fd;
+	if (!k)
+		return;
+	if (k->proto != SOCK_TCP || k->tcp.state != TCP_LISTEN || k->interest >> a->slot & 1) {
+		stack_leave(a);
+		return;
+	}
+	k->interest |= 1ull << a->slot;
+	foreign = a != __atomic_load_n(&own_stack, __ATOMIC_ACQUIRE);
+	copy = *k;
+	stack_leave(a);
+	if (foreign)
+		take_over(v, &copy);
+}
+
+void listener_after_fork(void)
+{
+	pthread_mutex_init(&table_lock, NULL);
+	/* Clones are in the parent's own stack, which is now one more that we inherited: they stay its. */
+}
+
+/* --- accept --- */
+
+struct accepting {
+	vsock_t v;
+	int fd, flags;
+	struct sockaddr *sa;
+	socklen_t *len;
+	vsock_t child;
+	int result; /* descriptor, or -errno; -EAGAIN: nobody yet */
+	uint64_t kernel_us;
+	bool always_kernel; /* look at the kernel's queue in each step */
+};
+
+/* The next connection of listener v, with a descriptor for it. */
+static int from_engine(struct accepting *c, vsock_t v)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a), *child;
+	struct endpoint remote;
+	int family, fd, i;
+
+	if (!k)
+		return v == c->v ? -EBADF : -EAGAIN;
+	if (stack_pending(a))
+		stack_poll(a, stack_now(a));
+	family = k->family;
+	i = k->tcp.state != TCP_LISTEN || k->flags & SOCKF_SHUT_RD ? -EINVAL
+								    : (tcp_accept_pending(&a->e, k) ? 0 : -EAGAIN);
+	stack_leave(a);
+	if (i < 0)
+		return i;
+	fd = host_sys.socket(family == 6 ? AF_INET6 : AF_INET, SOCK_STREAM | c->flags, 0);
+	if (fd < 0)
+		return -errno;
+	k = vs_enter(v, &a);
+	i = k ? tcp_accept(&a->e, k) : -EBADF;
+	child = i > 0 ? sock_at(a->s, (uint32_t)i) : NULL;
+	if (child) {
+		child->holders = 1ull << a->slot;
+		child->flags = (child->flags & ~SOCKF_NONBLOCK) | (c->flags & SOCK_NONBLOCK ? SOCKF_NONBLOCK : 0);
+		c->child = vs_name(a, child);
+		remote = child->remote;
+	}
+	if (k)
+		stack_leave(a);
+	if (!child) {
+		host_sys.close(fd);
+		return i < 0 ? i : -EAGAIN;
+	}
+	sock_name_out(&remote, family, c->sa, c->len);
+	return fd;
+}
+
+static int from_kernel(struct accepting *c, bool blocking_fd)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLIN};
+	int fd;
+
+	if (blocking_fd && host_sys.poll(&p, 1, 0) <= 0)
+		return -EAGAIN;
+	fd = host_sys.accept4(c->fd, c->sa, c->len, c->flags);
+	return fd < 0 ? -errno : fd;
+}
+
+/* One try of everything. True: c->result says how it ended. */
+static bool accept_step(void *arg)
+{
+	struct accepting *c = arg;
+	vsock_t clone = listener_clone(c->v);
+	bool kernel_first = atomic_load_explicit(&turn, memory_order_relaxed) % KERNEL_TURN == KERNEL_TURN - 1;
+	uint64_t now = clock_us();
+
+	if (kernel_first || c->always_kernel || now - c->kernel_us >= knob[K_POLL_KERNEL_US]) {
+		c->kernel_us = now;
+		c->child = VS_NONE;
+		c->result = kernel_first ? from_kernel(c, true) : -EAGAIN;
+	} else {
+		c->result = -EAGAIN;
+		now = 0;
+	}
+	if (c->result == -EAGAIN && clone)
+		c->result = from_engine(c, clone);
+	if (c->result == -EAGAIN)
+		c->result = from_engine(c, c->v);
+	if (c->result == -EAGAIN && now && !kernel_first)
+		c->result = from_kernel(c, true);
+	return c->result != -EAGAIN;
+}
+
+int vs_accept(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len, int flags, bool wait, vsock_t *child,
+	      enum reason *reason)
+{
+	struct accepting c = {.v = v, .fd = fd, .flags = flags, .sa = sa, .len = len, .always_kernel = true};
+	struct wait w = {.ready = accept_step, .arg = &c, .timeout_us = -1, .kernel_fd = -1, .restart = true};
+	struct attached *a = vs_attached(v);
+	const struct sock *k = a ? vs_sock(a, v) : NULL;
+	int ret = 0;
+
+	*child = VS_NONE;
+	*reason = REASON_PLAIN_PEER;
+	if (!k || k->proto != SOCK_TCP)
+		return k ? -EOPNOTSUPP : -EBADF;
+	vs_listener_interest(v, fd);
+	if (!accept_step(&c) && wait && !(k->flags & SOCKF_NONBLOCK)) {
+		if (k->rcvtimeo_us) {
+			w.timeout_us = (int64_t)k->rcvtimeo_us;
+			w.restart = false;
+		}
+		w.watch_fd = fd;
+		w.watch_events = POLLIN;
+		c.always_kernel = false;
+		ret = wait_for(&w);
+	}
+	if (ret < 0 && c.result < 0)
+		return ret == -ETIMEDOUT ? -EAGAIN : ret;
+	if (c.result >= 0)
+		atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed);
+	*child = c.child;
+	return c.result;
+}

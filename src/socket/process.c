@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Making this process's own stack, the process table of a stack, and the slow half of the door (process.h).
+ *
+ * The own stack is made at the first call that needs it: a memfd (whose name tools look for in /proc/PID/fd), mapped
+ * shared and without reservation, so that only what is used takes memory; and two eventfds.
+ */
+#define _GNU_SOURCE
+#include "socket/process.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "host/host.h"
+#include "host/knobs.h"
+#include "socket/proc_info.h"
+#include "socket/wire.h"
+
+#define NEWS_BURST 64u
+#define TAKEN 0x80000000u /* take_edges: the socket is ours */
+
+struct attached *attached[VS_STACKS_MAX];
+_Atomic uint32_t attached_count;
+struct attached *own_stack;
+_Atomic uint32_t process_waiting, process_any_sleepers, process_news, helper_asleep;
+_Thread_local uint32_t wait_self;
+void (*wait_on_news)(vsock_t v, uint32_t edges);
+
+static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
+static bool failed; /* said once; not tried again */
+
+static int make_high(int fd)
+{
+	int high;
+
+	if (fd < 0)
+		return -errno;
+	high = host_fd_high(fd);
+	if (high < 0)
+		host_sys.close(fd);
+	return high;
+}
+
+static void name_program(struct stack *s)
+{
+	char path[4096];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+	const char *base;
+
+	if (n <= 0)
+		return;
+	path[n] = 0;
+	base = strrchr(path, '/');
+	snprintf(s->program, sizeof(s->program), "%.63s", base ? base + 1 : path);
+}
+
+/* Memory and descriptors of a; on failure whatever was made is released. */
+static int map_stack(struct attached *a, const struct stack_config *cfg)
+{
+	void *mem;
+	int ret;
+
+	a->len = stack_size(cfg);
+	a->memfd = make_high(memfd_create(STACK_MEMFD_NAME, MFD_CLOEXEC));
+	if (a->memfd < 0)
+		return a->memfd;
+	if (ftruncate(a->memfd, (off_t)a->len) < 0)
+		return -errno;
+	mem = mmap(NULL, a->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, a->memfd, 0);
+	if (mem == MAP_FAILED)
+		return -errno;
+	ret = stack_format(mem, a->len, cfg);
+	if (ret < 0) {
+		munmap(mem, a->len);
+		return ret;
+	}
+	a->s = mem;
+	for (int i = 0; i < 2; i++) {
+		a->doorbell[i] = make_high(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+		if (a->doorbell[i] < 0)
+			return a->doorbell[i];
+	}
+	return 0;
+}
+
+static void unmap_stack(struct attached *a)
+{
+	if (a->s)
+		munmap(a->s, a->len);
+	host_fd_close(a->memfd);
+	host_fd_close(a->doorbell[0]);
+	host_fd_close(a->doorbell[1]);
+	munmap(a, sizeof(*a));
+}
+
+struct attached *process_new_stack(const struct stack_config *cfg)
+{
+	uint32_t n = atomic_load(&attached_count);
+	struct attached *a;
+
+	if (n >= VS_STACKS_MAX)
+		return NULL;
+	a = mmap(NULL, sizeof(*a), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (a == MAP_FAILED)
+		return NULL;
+	a->memfd = a->doorbell[0] = a->doorbell[1] = -1;
+	if (map_stack(a, cfg) < 0) {
+		unmap_stack(a);
+		return NULL;
+	}
+	a->index = n;
+	a->s->creator_pid = (uint32_t)getpid();
+	name_program(a->s);
+	engine_attach(&a->e, a->s);
+	a->slot = process_slot_alloc(a->s, (uint32_t)getpid());
+	process_slot_name(a->s, a->slot, (uint32_t)getpid());
+	attached[n] = a;
+	atomic_store_explicit(&attached_count, n + 1, memory_order_release);
+	wait_stack_attached();
+	return a;
+}
+
+static void say_failed(void)
+{
+	static const char text[] = "viaduct: no memory or descriptors for a stack; the kernel serves this program's sockets "
+				   "(look at ulimit -n and -v)\n";
+
+	failed = true;
+	if (knob[K_LOG])
+		(void)!host_sys.write(STDERR_FILENO, text, sizeof(text) - 1);
+}
+
+struct attached *process_own_stack(void)
+{
+	struct attached *a = __atomic_load_n(&own_stack, __ATOMIC_ACQUIRE);
+	struct stack_config cfg = {0};
+
+	if (a || failed)
+		return a;
+	pthread_mutex_lock(&making);
+	a = own_stack;
+	if (!a && !failed) {
+		clock_init();
+		knobs_defaults_for_stack(&cfg);
+		a = process_new_stack(&cfg);
+		if (!a)
+			say_failed();
+		__atomic_store_n(&own_stack, a, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&making);
+	return a;
+}
+
+/* --- the process table --- */
+
+uint32_t process_slot_alloc(struct stack *s, uint32_t pid)
+{
+	for (uint32_t i = 0; i < PROC_MAX; i++) {
+		struct stack_proc *p = &s->proc[i];
+
+		if (p->pid)
+			continue;
+		p->pid = pid;
+		p->start_time = 0;
+		p->sleepers = 0;
+		p->dirty_head = p->dirty_tail = 0;
+		p->dirty_overflow = 0;
+		s->procs++;
+		return i;
+	}
+	return PROC_MAX;
+}
+
+void process_slot_name(struct stack *s, uint32_t slot, uint32_t pid)
+{
+	struct thread_info info = {0};
+
+	proc_thread_info(pid, pid, &info);
+	s->proc[slot].start_time = info.start_time;
+	s->proc[slot].pid = pid;
+}
+
+void process_after_fork(void)
+{
+	pthread_mutex_init(&making, NULL);
+	own_stack = NULL;
+	failed = false;
+}
+
+void process_slot_drop(struct attached *a, uint32_t slot, uint64_t now_us)
+{
+	struct stack *s = a->s;
+	uint64_t bit = 1ull << slot;
+
+	if (slot >= PROC_MAX || !s->proc[slot].pid)
+		return;
+	for (uint32_t i = 1; i < s->sock_pool.mark && i < s->cfg.max_socks; i++) {
+		struct sock *k = sock_at(s, i);
+
+		if (!k)
+			continue;
+		k->dirty_mask &= ~bit; /* outlives the socket (engine/sock.c) */
+		if (k->proto == SOCK_FREE)
+			continue;
+		k->interest &= ~bit;
+		if (!(k->holders & bit))
+			continue;
+		k->holders &= ~bit;
+		if (k->holders)
+			continue;
+		if (k->proto == SOCK_TCP)
+			tcp_close(&a->e, k, now_us);
+		else
+			udp_close(&a->e, k);
+	}
+	s->proc[slot].pid = 0;
+	s->procs--;
+}
+
+/* --- news --- */
+
+struct news {
+	vsock_t v;
+	uint32_t edges;
+};
+
+/* Clears its dirty bit in any case: that outlives the socket (engine/sock.c). 0: not ours. */
+static uint32_t take_edges(struct attached *a, struct sock *k)
+{
+	uint64_t bit = 1ull << a->slot;
+	uint32_t edges = k->edges | (k->edge_rdhup ? EV_RDHUP : 0);
+
+	k->dirty_mask &= ~bit;
+	if (!k->dirty_mask) {
+		k->edges = 0;
+		k->edge_rdhup = 0;
+	}
+	return k->proto != SOCK_FREE && k->holders & bit ? edges | TAKEN : 0;
+}
+
+static uint32_t level(struct attached *a, struct sock *k)
+{
+	return k->proto == SOCK_TCP ? tcp_poll(&a->e, k) : udp_poll(&a->e, k);
+}
+
+/* Some news were lost: every socket of ours is news. The scan goes on where it stopped (p->pad). */
+static uint32_t drain_all(struct attached *a, struct news *out, bool *wake)
+{
+	struct stack_proc *p = &a->s->proc[a->slot];
+	uint32_t n = 0, i = p->pad ? p->pad : 1;
+
+	if (!p->pad)
+		p->dirty_head = p->dirty_tail;
+	for (; i < a->s->sock_pool.mark && n < NEWS_BURST; i++) {
+		struct sock *k = sock_at(a->s, i);
+		uint32_t edges = k ? take_edges(a, k) : 0;
+
+		if (!edges)
+			continue;
+		out[n].v = vs_name(a, k);
+		out[n++].edges = (edges & ~TAKEN) | level(a, k);
+		*wake |= k->waiters != 0;
+	}
+	p->pad = n == NEWS_BURST ? i : 0;
+	if (!p->pad)
+		p->dirty_overflow = 0;
+	return n;
+}
+
+static uint32_t drain(struct attached *a, struct news *out, bool *wake)
+{
+	struct stack_proc *p = &a->s->proc[a->slot];
+	uint32_t n = 0;
+
+	if (p->dirty_overflow)
+		return drain_all(a, out, wake);
+	if (p->dirty_tail - p->dirty_head > DIRTY_RING)
+		p->dirty_head = p->dirty_tail - DIRTY_RING;
+	while (p->dirty_head != p->dirty_tail && n < NEWS_BURST) {
+		struct sock *k = sock_at(a->s, p->dirty[p->dirty_head++ % DIRTY_RING]);
+
+		uint32_t edges = k ? take_edges(a, k) : 0;
+
+		if (!edges)
+			continue;
+		out[n].v = vs_name(a, k);
+		out[n++].edges = edges & ~TAKEN;
+		*wake |= k->waiters != 0;
+	}
+	return n;
+}
+
+/* Another process of the tree has news that it sleeps on. */
+static bool others_sleep(const struct attached *a)
+{
+	for (uint32_t i = 0; i < PROC_MAX; i++) {
+		const struct stack_proc *p = &a->s->proc[i];
+
+		if (i != a->slot && p->pid && p->sleepers && (p->dirty_head != p->dirty_tail || p->dirty_overflow))
+			return true;
+	}
+	return false;
+}
+
+static void ring_fd(int fd)
+{
+	static const uint64_t one = 1;
+
+	if (fd >= 0)
+		(void)!host_sys.write(fd, &one, sizeof(one));
+}
+
+/* After the release: the other ends that sleep. */
+void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		struct vnic *v = &a->e.vnic[posted[i]];
+		uint32_t kind = v->ops ? vnic_take_armed(v) : VNIC_ARMED_NO;
+
+		if (kind)
+			ring_fd(v->doorbell_fd[kind - 1]);
+	}
+}
+
+void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n)
+{
+	struct stack_proc *p = &a->s->proc[a->slot];
+	struct news news[NEWS_BURST];
+	uint32_t count, all = 0;
+	bool wake = a->s->procs > 1 && others_sleep(a), more;
+
+	do {
+		count = drain(a, news, &wake);
+		more = p->dirty_overflow || p->dirty_head != p->dirty_tail;
+		lock_release(a->s);
+		stack_ring(a, posted, n);
+		n = 0;
+		if (wait_on_news)
+			for (uint32_t i = 0; i < count; i++)
+				wait_on_news(listener_program_name(news[i].v), news[i].edges);
+		all += count;
+		if (more && lock_take(a->s))
+			stack_repair(a);
+	} while (more);
+	if (!all && !wake)
+		return;
+	/* A thread that is about to sleep counts itself, then looks at its sockets; we told its sockets, then count. */
+	atomic_fetch_add(&process_news, 1);
+	if (wake || atomic_load(&process_any_sleepers))
+		ring_fd(a->doorbell[0]);
+}
+
+void wait_wake_all(void)
+{
+	atomic_fetch_add(&process_news, 1);
+	for (uint32_t i = 0; i < atomic_load(&attached_count); i++)
+		ring_fd(attached[i]->doorbell[0]);
+}

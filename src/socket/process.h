@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * This process's view: the stacks it is attached to, and the door through which every call goes in and out.
+ *
+ * attached[0..attached_count) are the stacks that this process has mapped: its own (own_stack, made at first use) and,
+ * after fork, those of its ancestors. An attachment never goes away and never moves, so a vsock_t's first byte is
+ * an index that stays good. A stack's memory, its doorbells and the wires' memory are inherited by fork; struct attached
+ * itself is private.
+ *
+ * The door: stack_enter takes the lock. stack_leave collects what has to be told to others (vNICs with posted
+ * frames, sockets with news), releases the lock, and only then rings doorbells and calls wait_on_news: no system call
+ * is made under the lock. News are left in the dirty ring as long as nobody in this process wants them (nobody
+ * waits but the caller, no epoll set): then a message costs no more than a bit that is set already.
+ */
+#ifndef VD_PROCESS_H
+#define VD_PROCESS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/engine.h"
+#include "socket/lock.h"
+#include "socket/vsock.h"
+#include "vnic/ring.h"
+
+/* What a spinning thread looks at without the lock. Pointers are never NULL and stay readable: a wire's memory
+ * is replaced by zero pages, not unmapped, when the wire goes (wire.c). */
+struct spin_view {
+	struct vnic_desc *evq;
+	const struct vnic_state *st;
+	struct vnic_ctrl *ctrl;
+	const struct vnic_ctrl *peer;
+};
+
+struct attached {
+	struct engine e;
+	struct stack *s;
+	size_t len;
+	uint32_t index; /* in attached[] */
+	uint32_t slot;  /* our entry in s->proc */
+	int memfd;
+	int doorbell[2];  /* [0] wakes all sleeping threads of the tree, [1] the helpers */
+	uint32_t active;  /* vNICs mapped here: entries of view and vnic; changed under the lock */
+	uint16_t vnic[VNIC_MAX];
+	struct spin_view view[VNIC_MAX];
+	uint32_t seen_acquired; /* helper: lock.acquired at its last look */
+};
+
+extern struct attached *attached[VS_STACKS_MAX];
+extern _Atomic uint32_t attached_count;
+extern struct attached *own_stack;
+
+/* Threads of this process that wait (beyond the first microseconds of spinning) or sleep, on whatever stack. */
+extern _Atomic uint32_t process_waiting;
+/* Of those, sleeping ones that may wait for any socket (poll, epoll): any news wakes them. */
+extern _Atomic uint32_t process_any_sleepers;
+/* Goes up when a thread of this process has taken in news: spinning threads look again. */
+extern _Atomic uint32_t process_news;
+/* 1: the helper sleeps without looking; whoever enters a stack wakes it. */
+extern _Atomic uint32_t helper_asleep;
+
+/* This process's own stack, made at the first call. NULL: could not be made (the reason was logged once). */
+struct attached *process_own_stack(void);
+/* Make the real memory of a stack: descriptor and doorbells, formatted. NULL on failure. For tests too. */
+struct attached *process_new_stack(const struct stack_config *cfg);
+/* Stack number i, NULL none. */
+static inline struct attached *process_stack(uint32_t i)
+{
+	return i < atomic_load_explicit(&attached_count, memory_order_acquire) ? attached[i] : NULL;
+}
+
+/* A free entry in the stack's process table, filled for pid; PROC_MAX: none. With the lock. */
+uint32_t process_slot_alloc(struct stack *s, uint32_t pid);
+/* Which process the slot stands for. */
+void process_slot_name(struct stack *s, uint32_t slot, uint32_t pid);
+/* In the child after fork: the next stack it needs is its own. */
+void process_after_fork(void);
+/* The process behind the slot is gone: its holds are dropped, sockets that nobody holds are closed. With the lock. */
+void process_slot_drop(struct attached *a, uint32_t slot, uint64_t now_us);
+
+void process_helper_kick(void);
+/* The name by which the program knows a socket: a listener taken over after fork keeps its old one (listen.c). */
+vsock_t listener_program_name(vsock_t v);
+void stack_repair(struct attached *a);
+
+/* --- the door --- */
+void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n);
+void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n);
+
+static inline void stack_enter(struct attached *a)
+{
+	if (__builtin_expect(lock_take(a->s), 0))
+		stack_repair(a);
+}
+
+/* News must be taken out now: somebody wants them, or the ring fills. `self`: callers that count as waiting. */
+static inline bool stack_news_wanted(const struct attached *a, uint32_t self)
+{
+	const struct stack_proc *p = &a->s->proc[a->slot];
+
+	return p->dirty_tail != p->dirty_head &&
+	       (wait_on_news || p->dirty_tail - p->dirty_head >= DIRTY_RING / 16 ||
+		atomic_load_explicit(&process_waiting, memory_order_relaxed) > self);
+}
+
+extern _Thread_local uint32_t wait_self; /* 1 while this thread counts in process_waiting */
+
+static inline void stack_leave(struct attached *a)
+{
+	uint16_t posted[VNIC_MAX];
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < a->active; i++) {
+		struct vnic_state *st = a->e.vnic[a->vnic[i]].st;
+
+		if (st->posted) {
+			st->posted = 0;
+			posted[n++] = a->vnic[i];
+		}
+	}
+	if (__builtin_expect(stack_news_wanted(a, wait_self) || a->s->procs > 1 ||
+				 a->s->proc[a->slot].dirty_overflow,
+			     0)) {
+		stack_leave_slow(a, posted, n);
+	} else {
+		lock_release(a->s);
+		if (n)
+			stack_ring(a, posted, n);
+	}
+	if (__builtin_expect(atomic_load_explicit(&helper_asleep, memory_order_relaxed), 0))
+		process_helper_kick();
+}
+
+/* --- names --- */
+static inline vsock_t vs_name(const struct attached *a, const struct sock *k)
+{
+	return (vsock_t)a->index << 56 | (vsock_t)sock_index(a->s, k) << 32 | k->gen;
+}
+
+static inline struct attached *vs_attached(vsock_t v)
+{
+	return process_stack(vs_stack_of(v));
+}
+
+/* With the lock: the socket, or NULL if the name is stale. */
+static inline struct sock *vs_sock(struct attached *a, vsock_t v)
+{
+	struct sock *k = sock_at(a->s, vs_index_of(v));
+
+	return k && k->proto != SOCK_FREE && k->gen == (uint32_t)v ? k : NULL;
+}
+
+/* Enter the stack of v: its socket, or NULL (then nothing is held). */
+static inline struct sock *vs_enter(vsock_t v, struct attached **ap)
+{
+	struct attached *a = vs_attached(v);
+	struct sock *k;
+
+	if (!a)
+		return NULL;
+	stack_enter(a);
+	k = vs_sock(a, v);
+	if (!k)
+		stack_leave(a);
+	*ap = a;
+	return k;
+}
+
+/* True if a frame waits on one of the stack's vNICs. Needs no lock. */
+static inline bool stack_pending(const struct attached *a)
+{
+	for (uint32_t i = 0; i < a->active; i++)
+		if (ring_full(a->view[i].evq, a->view[i].st->evq_cons, WIRE_RING))
+			return true;
+	return false;
+}
+
+#define POLL_BUDGET 64
+
+/* With the lock: take in what has arrived and fire what is due. Number of frames. */
+static inline int stack_poll(struct attached *a, uint64_t now_us)
+{
+	int n = engine_poll(&a->e, now_us, POLL_BUDGET);
+
+	if (__builtin_expect(a->s->wheel.pending && now_us >> 10 > a->s->wheel.now_ms, 0))
+		engine_tick(&a->e, now_us);
+	return n;
+}
+
+#endif

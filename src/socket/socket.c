@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Making and ending sockets, their names, shutdown, readiness.
+ *
+ * A socket is held by processes (sock.holders), not by descriptors: the preload library calls vs_close when this
+ * process's last descriptor for it is closed. The last process to let go closes it.
+ */
+#include <string.h>
+#include <sys/stat.h>
+
+#include "socket/raw.h"
+#include "socket/sockets.h"
+
+bool addr_v4(const uint8_t addr[16])
+{
+	static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
+
+	return !memcmp(addr, prefix, sizeof(prefix));
+}
+
+bool addr_any(const uint8_t addr[16])
+{
+	static const uint8_t zero[16];
+
+	return addr_v4(addr) ? !memcmp(addr + 12, zero, 4) : !memcmp(addr, zero, 16);
+}
+
+int sock_kernel_name(int fd, struct endpoint *ep)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof(ss);
+	int family;
+
+	if (host_sys.getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
+		return -errno;
+	return addr_from_sockaddr((struct sockaddr *)&ss, len, ep, &family);
+}
+
+void sock_name_out(const struct endpoint *ep, int family, struct sockaddr *sa, socklen_t *len)
+{
+	struct sockaddr_storage ss;
+	socklen_t n;
+
+	if (!sa || !len)
+		return;
+	n = addr_to_sockaddr(ep, family, &ss);
+	memcpy(sa, &ss, *len < n ? *len : n);
+	*len = n;
+}
+
+/* --- making --- */
+
+static enum reason wanted(int domain, int type, int protocol, enum sock_proto *proto)
+{
+	int kind = type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (!knob[K_ENABLE])
+		return REASON_DISABLED;
+	if (domain != AF_INET && domain != AF_INET6)
+		return REASON_FAMILY;
+	if (kind == SOCK_STREAM && (!protocol || protocol == IPPROTO_TCP)) {
+		*proto = SOCK_TCP;
+		return REASON_NONE;
+	}
+	if (kind == SOCK_DGRAM && (!protocol || protocol == IPPROTO_UDP)) {
+		*proto = SOCK_UDP;
+		return knob[K_UDP] ? REASON_NONE : REASON_DISABLED;
+	}
+	return REASON_TYPE;
+}
+
+static uint64_t inode_of(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) < 0 ? 0 : st.st_ino;
+}
+
+int vs_socket(int domain, int type, int protocol, int fd, vsock_t *out, enum reason *reason)
+{
+	enum sock_proto proto = SOCK_FREE;
+	struct attached *a;
+	struct sock *k;
+
+	*reason = wanted(domain, type, protocol, &proto);
+	if (*reason != REASON_NONE)
+		return VS_KERNEL;
+	a = process_own_stack();
+	if (!a) {
+		*reason = REASON_NO_STACK;
+		return VS_KERNEL;
+	}
+	stack_enter(a);
+	k = sock_alloc(&a->e, proto, domain == AF_INET6 ? 6 : 4);
+	if (k) {
+		k->holders = 1ull << a->slot;
+		k->interest = 0;
+		k->waiters = 0;
+		if (type & SOCK_NONBLOCK)
+			k->flags |= SOCKF_NONBLOCK;
+		k->created_us = clock_us();
+		k->inode = inode_of(fd);
+		*out = vs_name(a, k);
+	}
+	stack_leave(a);
+	if (k)
+		return 0;
+	*reason = REASON_NO_SOCKETS;
+	return VS_KERNEL;
+}
+
+/* --- ending --- */
+
+void sock_let_go(struct attached *a, struct sock *k, uint64_t now_us)
+{
+	k->holders &= ~(1ull << a->slot);
+	k->interest &= ~(1ull << a->slot);
+	if (k->holders)
+		return;
+	if (k->proto == SOCK_TCP)
+		tcp_close(&a->e, k, now_us);
+	else
+		udp_close(&a->e, k);
+}
+
+int sock_to_kernel(vsock_t v, enum reason why, enum reason *reason)
+{
+	struct attached *a;
+	struct sock *k;
+
+	*reason = why;
+	rendezvous_close(v);
+	k = vs_enter(v, &a);
+	if (k) {
+		count(a->s, C_sock_to_kernel);
+		sock_let_go(a, k, stack_now(a));
+		stack_leave(a);
+	}
+	return VS_KERNEL;
+}
+
+/* SO_LINGER: until all is acknowledged and the FIN too, or the connection is gone. */
+static bool lingered(void *arg)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(*(vsock_t *)arg, &a);
+	bool done;
+
+	if (!k)
+		return true;
+	if (stack_pending(a))
+		stack_poll(a, stack_now(a));
+	k = vs_sock(a, *(vsock_t *)arg);
+	done = !k || (k->tcp.state != TCP_FIN_WAIT_1 && k->tcp.state != TCP_CLOSING && k->tcp.state != TCP_LAST_ACK);
+	stack_leave(a);
+	return done;
+}
+
+static void linger(vsock_t v, uint32_t seconds)
+{
+	struct wait w = {
+	    .ready = lingered, .arg = &v, .timeout_us = (int64_t)seconds * 1000000, .kernel_fd = -1, .sock = v};
+
+	w.takes_in = true;
+	(void)wait_for(&w);
+}
+
+void vs_close(vsock_t v, bool wait_linger)
+{
+	struct attached *a;
+	struct sock *k;
+	uint32_t seconds = 0;
+
+	listener_drop(v);
+	rendezvous_close(v);
+	k = vs_enter(v, &a);
+	if (!k)
+		return;
+	if (k->proto == SOCK_TCP && k->flags & SOCKF_LINGER && !(k->flags & SOCKF_NONBLOCK) &&
+	    !(k->holders & ~(1ull << a->slot)) && k->tcp.state != TCP_LISTEN)
+		seconds = k->linger_s;
+	sock_let_go(a, k, stack_now(a));
+	stack_leave(a);
+	if (seconds && wait_linger)
+		linger(v, seconds);
+}
+
+void vs_exit(const vsock_t *all, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		vs_close(all[i], false);
+}
+
+int vs_shutdown(vsock_t v, int fd, int how)
+{
+	struct attached *a;
+	struct sock *k;
+	int ret;
+
+	if (how < SHUT_RD || how > SHUT_RDWR)
+		return -EINVAL;
+	k = vs_enter(v, &a);
+	if (!k)
+		return -ENOTCONN;
+	if (k->proto == SOCK_UDP) {
+		ret = k->remote.port ? 0 : -ENOTCONN;
+		if (how != SHUT_WR)
+			k->flags |= SOCKF_SHUT_RD;
+		if (how != SHUT_RD)
+			k->flags |= SOCKF_SHUT_WR;
+		sock_notify(&a->e, k, EV_IN | EV_OUT | EV_RDHUP | (how == SHUT_RDWR ? EV_HUP : 0));
+	} else if (k->tcp.state == TCP_LISTEN) {
+		ret = 0;
+		if (how != SHUT_WR) {
+			k->flags |= SOCKF_SHUT_RD;
+			sock_notify(&a->e, k, EV_IN | EV_HUP | EV_RDHUP);
+		}
+	} else {
+		ret = tcp_shutdown(&a->e, k, how, stack_now(a));
+	}
+	stack_leave(a);
+	if (vs_has_kernel_half(v) && host_sys.shutdown(fd, how) < 0 && ret == 0)
+		ret = -errno;
+	wait_wake_all();
+	return ret;
+}
+
+/* --- names --- */
+
+int vs_getsockname(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	struct endpoint ep;
+	int family;
+
+	if (!k)
+		return host_sys.getsockname(fd, sa, len) < 0 ? -errno : 0;
+	ep = k->local;
+	family = k->family;
+	stack_leave(a);
+	if (!ep.port)
+		return host_sys.getsockname(fd, sa, len) < 0 ? -errno : 0;
+	if ((int)*len < 0)
+		return -EINVAL;
+	sock_name_out(&ep, family, sa, len);
+	return 0;
+}
+
+int vs_getpeername(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	struct endpoint ep;
+	int family;
+	bool connected;
+
+	(void)fd;
+	if (!k)
+		return -ENOTCONN;
+	ep = k->remote;
+	family = k->family;
+	connected = ep.port != 0;
+	if (k->proto == SOCK_TCP)
+		connected = connected && k->tcp.state != TCP_SYN_SENT && k->tcp.state != TCP_CLOSED &&
+			    k->tcp.state != TCP_LISTEN;
+	stack_leave(a);
+	if (!connected)
+		return -ENOTCONN;
+	if ((int)*len < 0)
+		return -EINVAL;
+	sock_name_out(&ep, family, sa, len);
+	return 0;
+}
+
+/* --- flags, figures, readiness --- */
+
+int vs_set_nonblock(vsock_t v, bool on)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+
+	if (!k)
+		return -EBADF;
+	k->flags = on ? k->flags | SOCKF_NONBLOCK : k->flags & ~SOCKF_NONBLOCK;
+	stack_leave(a);
+	return 0;
+}
+
+bool vs_nonblock(vsock_t v)
+{
+	struct attached *a = vs_attached(v);
+	const struct sock *k = a ? vs_sock(a, v) : NULL;
+
+	return k && k->flags & SOCKF_NONBLOCK;
+}
+
+static int kernel_inq(int fd)
+{
+	int n = 0;
+	long ret = raw_call(SYS_ioctl, fd, 0x541b /* FIONREAD */, (long)&n, 0, 0, 0);
+
+	return ret < 0 ? (int)ret : n;
+}
+
+int vs_inq(vsock_t v, int fd)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	int ret;
+
+	if (!k)
+		return -EBADF;
+	if (stack_pending(a))
+		stack_poll(a, stack_now(a));
+	if (k->proto == SOCK_UDP)
+		ret = (int)udp_first_size(&a->e, k);
+	else
+		ret = k->tcp.state == TCP_LISTEN ? -EINVAL : (int)tcp_inq(&a->e, k);
+	stack_leave(a);
+	return ret == 0 && vs_has_kernel_half(v) ? kernel_inq(fd) : ret;
+}
+
+int vs_outq(vsock_t v)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	int ret = 0;
+
+	if (!k)
+		return -EBADF;
+	if (k->proto == SOCK_TCP)
+		ret = k->tcp.state == TCP_LISTEN ? -EINVAL : (int)tcp_outq(&a->e, k);
+	stack_leave(a);
+	return ret;
+}
+
+int vs_atmark(vsock_t v)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	int ret;
+
+	if (!k)
+		return -EBADF;
+	ret = k->proto != SOCK_TCP || k->tcp.state == TCP_LISTEN ? -EINVAL : tcp_atmark(&a->e, k);
+	stack_leave(a);
+	return ret;
+}
+
+static uint32_t poll_one(vsock_t v)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	uint32_t ev;
+
+	if (!k)
+		return 0;
+	ev = k->proto == SOCK_UDP ? udp_poll(&a->e, k) : tcp_poll(&a->e, k);
+	if (k->proto == SOCK_TCP && k->tcp.state == TCP_LISTEN && k->flags & SOCKF_SHUT_RD)
+		ev |= EV_IN | EV_RDNORM | EV_HUP | EV_RDHUP;
+	stack_leave(a);
+	return ev;
+}
+
+uint32_t vs_poll(vsock_t v)
+{
+	vsock_t clone = listener_clone(v);
+
+	return poll_one(v) | (clone != VS_NONE ? poll_one(clone) : 0);
+}
+
+bool vs_has_kernel_half(vsock_t v)
+{
+	struct attached *a = vs_attached(v);
+	const struct sock *k = a ? vs_sock(a, v) : NULL;
+
+	return k && (k->proto == SOCK_UDP || k->tcp.state == TCP_LISTEN);
+}
+
+bool vs_alive(vsock_t v)
+{
+	struct attached *a = vs_attached(v);
+
+	return a && vs_sock(a, v);
+}
+
+/* --- for tools --- */
+
+void vs_publish_fd(int fd, enum fd_kind kind, vsock_t v, enum reason reason)
+{
+	struct attached *a = kind == FD_OTHER ? __atomic_load_n(&own_stack, __ATOMIC_ACQUIRE) : process_own_stack();
+	struct stack_fdinfo *info;
+
+	if (!a || fd < 0 || (uint32_t)fd >= a->s->cfg.max_fdinfo)
+		return;
+	info = (struct stack_fdinfo *)(void *)((char *)a->s + a->s->off_fdinfo) + fd;
+	info->reason = (uint8_t)reason;
+	info->sock = vs_index_of(v);
+	__atomic_store_n(&info->kind, (uint8_t)kind, __ATOMIC_RELEASE);
+}

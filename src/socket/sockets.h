@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files of the socket layer give each other, beside the door (process.h). */
+#ifndef VD_SOCKETS_H
+#define VD_SOCKETS_H
+
+#include <netinet/in.h>
+
+#include "host/host.h"
+#include "host/knobs.h"
+#include "socket/helper.h"
+#include "socket/process.h"
+#include "socket/wire.h"
+
+/* --- socket.c --- */
+/* This process gives up its hold; the last one closes. With the lock. */
+void sock_let_go(struct attached *a, struct sock *k, uint64_t now_us);
+/* The kernel takes the descriptor over: end our half without a word to anybody. Returns VS_KERNEL. */
+int sock_to_kernel(vsock_t v, enum reason why, enum reason *reason);
+/* Read fd's bound address into *ep. 0 or -errno; a port of 0: not bound. */
+int sock_kernel_name(int fd, struct endpoint *ep);
+bool addr_any(const uint8_t addr[16]);
+bool addr_v4(const uint8_t addr[16]);
+/* sockaddr out: at most *len bytes, *len becomes the true size (as getsockname(2)). */
+void sock_name_out(const struct endpoint *ep, int family, struct sockaddr *sa, socklen_t *len);
+/* Read the clock for a call into the engine, and fire what is due. With the lock. */
+static inline uint64_t stack_now(struct attached *a)
+{
+	uint64_t now = clock_us();
+
+	if (__builtin_expect(a->s->wheel.pending && now >> 10 > a->s->wheel.now_ms, 0))
+		engine_tick(&a->e, now);
+	return now;
+}
+
+/* --- listen.c: which rendezvous descriptor listens for a socket, and listeners taken over after fork --- */
+vsock_t listener_clone(vsock_t v); /* what this process accepts from in its own stack instead of v; VS_NONE: nothing */
+void listener_drop(vsock_t v);    /* v is closed here: its clone too */
+int rendezvous_open(vsock_t v, enum sock_proto proto, int family, const struct endpoint *local, bool v6only);
+void rendezvous_close(vsock_t v);
+void listener_after_fork(void);
+
+/* --- udp_socket.c --- */
+int udp_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len);
+int udp_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len);
+ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, const struct sockaddr *to,
+		     socklen_t tolen, const void *control, size_t controllen, bool wait);
+ssize_t udp_receive(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, struct sockaddr *from,
+		    socklen_t *fromlen, void *control, size_t *controllen, int *msg_flags, bool wait);
+void udp_forget(void);
+
+#endif

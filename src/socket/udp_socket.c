@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * UDP sockets. Each has two halves: the engine's, for peers that are reached over a wire, and the kernel's (the backing
+ * socket), for all others. Both have the same address, so a datagram finds the program whichever way it comes.
+ *
+ * Sending: the engine knows a route (udp_route_lookup), or the destination is of this machine and rendezvous finds
+ * somebody; else the kernel sends. That nobody was found is remembered for NOBODY_US.
+ * Receiving: the engine's queue first; the kernel's when that is empty, and every KERNEL_TURN datagrams. A blocking
+ * call that comes soon after another (knob POLL_KERNEL_US) leaves the kernel's half to wait_for, so a ping-pong makes no
+ * system call per message. A nonblocking call always looks: the program may have been told of a kernel's datagram.
+ */
+#define _GNU_SOURCE
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "socket/sockets.h"
+
+#define NOBODY_US 100000u
+#define NOBODY_SLOTS 256u
+#define KERNEL_TURN 64u
+
+/* --- who is not reached over a wire --- */
+
+static struct {
+	struct endpoint ep;
+	uint32_t until_ms;
+} nobody[NOBODY_SLOTS];
+static pthread_mutex_t nobody_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static uint32_t slot_of(const struct endpoint *ep)
+{
+	uint32_t h = ep->port;
+
+	for (int i = 0; i < 16; i++)
+		h = h * 31 + ep->addr[i];
+	return (h ^ h >> 16) % NOBODY_SLOTS;
+}
+
+static bool is_nobody(const struct endpoint *ep, uint64_t now_us)
+{
+	uint32_t i = slot_of(ep);
+	bool yes;
+
+	pthread_mutex_lock(&nobody_lock);
+	yes = nobody[i].ep.port == ep->port && !memcmp(nobody[i].ep.addr, ep->addr, 16) &&
+	      (int32_t)(nobody[i].until_ms - (uint32_t)(now_us / 1000)) > 0;
+	pthread_mutex_unlock(&nobody_lock);
+	return yes;
+}
+
+static void set_nobody(const struct endpoint *ep, uint64_t now_us)
+{
+	uint32_t i = slot_of(ep);
+
+	pthread_mutex_lock(&nobody_lock);
+	nobody[i].ep = *ep;
+	nobody[i].until_ms = (uint32_t)((now_us + NOBODY_US) / 1000);
+	pthread_mutex_unlock(&nobody_lock);
+}
+
+void udp_forget(void)
+{
+	pthread_mutex_init(&nobody_lock, NULL);
+}
+
+/* --- addresses --- */
+
+/* Make the engine's half answer to *local, and to nobody but *remote if that is given. */
+static int set_names(vsock_t v, const struct endpoint *local, const struct endpoint *remote)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+
+	if (!k)
+		return -EBADF;
+	if (k->flags & SOCKF_HASHED)
+		sock_unhash(a->s, k);
+	k->local = *local;
+	if (remote)
+		k->remote = *remote;
+	else
+		memset(&k->remote, 0, sizeof(k->remote));
+	if (k->local.port)
+		sock_hash(a->s, k);
+	stack_leave(a);
+	return 0;
+}
+
+int udp_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
+{
+	struct attached *a = vs_attached(v);
+	struct endpoint local;
+	struct sock *k;
+	bool v6only;
+	int family, ret;
+
+	if (host_sys.bind(fd, sa, len) < 0)
+		return -errno;
+	ret = sock_kernel_name(fd, &local);
+	if (ret == 0)
+		ret = set_names(v, &local, NULL);
+	k = ret == 0 ? vs_enter(v, &a) : NULL;
+	if (!k)
+		return ret;
+	family = k->family;
+	v6only = k->flags & SOCKF_V6ONLY;
+	stack_leave(a);
+	/* If somebody else answers for this address (SO_REUSEPORT), datagrams come through the kernel. */
+	(void)rendezvous_open(v, SOCK_UDP, family, &local, v6only);
+	return 0;
+}
+
+static int bind_any(vsock_t v, int fd, int family)
+{
+	struct sockaddr_storage ss = {.ss_family = family == 6 ? AF_INET6 : AF_INET};
+	struct endpoint local;
+	int ret;
+
+	if (host_sys.bind(fd, (struct sockaddr *)&ss,
+			  family == 6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in)) < 0)
+		return -errno;
+	ret = sock_kernel_name(fd, &local);
+	return ret < 0 ? ret : set_names(v, &local, NULL);
+}
+
+int udp_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
+{
+	struct endpoint local, remote;
+	struct sockaddr_storage ss;
+	socklen_t n = sizeof(ss);
+	int family, ret;
+
+	if (host_sys.connect(fd, sa, len) < 0)
+		return -errno;
+	ret = sock_kernel_name(fd, &local);
+	if (ret < 0)
+		return ret;
+	if (sa->sa_family == AF_UNSPEC)
+		return set_names(v, &local, NULL);
+	if (host_sys.getpeername(fd, (struct sockaddr *)&ss, &n) < 0)
+		return -errno;
+	ret = addr_from_sockaddr((struct sockaddr *)&ss, n, &remote, &family);
+	return ret < 0 ? ret : set_names(v, &local, &remote);
+}
+
+static bool v4_loopback(const uint8_t addr[16])
+{
+	return addr_v4(addr) && addr[12] == 127;
+}
+
+/* The destination as connect(2) and sendto(2) see it: "any" is this machine. */
+static void normalize(struct endpoint *ep)
+{
+	if (!addr_any(ep->addr))
+		return;
+	if (addr_v4(ep->addr)) {
+		memcpy(ep->addr + 12, "\x7f\0\0\1", 4);
+	} else {
+		memset(ep->addr, 0, 16);
+		ep->addr[15] = 1;
+	}
+}
+
+/* --- sending --- */
+
+struct sending {
+	vsock_t v;
+	const struct iovec *iov;
+	int iovcnt;
+	struct endpoint to;
+	uint32_t vnic;
+	ssize_t result;
+};
+
+/* The vNIC to the destination, or VNIC_NONE: the kernel sends. Without locks. */
+static uint32_t find_way(struct attached *a, int family, const struct endpoint *to)
+{
+	uint64_t now = clock_us();
+	enum reason reason;
+	bool fresh;
+	int vnic;
+
+	if (!addr_is_local(to->addr) || is_nobody(to, now) || helper_start() < 0)
+		return VNIC_NONE;
+	vnic = wire_to(a, SOCK_UDP, family, to, &fresh, &reason);
+	if (vnic < 0) {
+		set_nobody(to, now);
+		return VNIC_NONE;
+	}
+	stack_enter(a);
+	udp_route_learn(&a->e, to, (uint32_t)vnic);
+	stack_leave(a);
+	return (uint32_t)vnic;
+}
+
+static bool send_step(void *arg)
+{
+	struct sending *c = arg;
+	struct attached *a;
+	struct sock *k = vs_enter(c->v, &a);
+	struct endpoint from;
+	uint64_t now;
+
+	c->result = -EBADF;
+	if (!k)
+		return true;
+	now = stack_now(a);
+	if (stack_pending(a))
+		stack_poll(a, now);
+	from = k->local;
+	if (addr_any(from.addr)) {
+		memcpy(from.addr, c->to.addr, sizeof(from.addr));
+		if (v4_loopback(from.addr))
+			memcpy(from.addr + 12, "\x7f\0\0\1", 4);
+	}
+	c->result = udp_send(&a->e, k, c->vnic, &from, &c->to, c->iov, c->iovcnt, now);
+	stack_leave(a);
+	return c->result != -EAGAIN;
+}
+
+/* What is needed of the socket before sending. 0, or -errno. */
+struct sender {
+	struct endpoint remote;
+	int family;
+	bool nonblock, bound;
+	uint64_t timeout_us;
+	int error;
+	uint32_t vnic;
+};
+
+static int look_at_sender(vsock_t v, const struct endpoint *to, struct sender *out)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+
+	if (!k)
+		return -EBADF;
+	out->remote = to ? *to : k->remote;
+	normalize(&out->remote);
+	out->family = k->family;
+	out->nonblock = k->flags & SOCKF_NONBLOCK;
+	out->bound = k->local.port != 0;
+	out->timeout_us = k->sndtimeo_us;
+	out->error = k->flags & SOCKF_SHUT_WR ? EPIPE : k->so_error;
+	if (out->error != EPIPE)
+		k->so_error = 0;
+	out->vnic = out->remote.port ? udp_route_lookup(&a->e, &out->remote) : VNIC_NONE;
+	stack_leave(a);
+	return -out->error;
+}
+
+static ssize_t kernel_send(int fd, const struct iovec *iov, int iovcnt, int flags, const struct sockaddr *to,
+			   socklen_t tolen, const void *control, size_t controllen)
+{
+	struct msghdr m = {.msg_name = (void *)(uintptr_t)to,
+			   .msg_namelen = tolen,
+			   .msg_iov = (struct iovec *)(uintptr_t)iov,
+			   .msg_iovlen = (size_t)iovcnt,
+			   .msg_control = (void *)(uintptr_t)control,
+			   .msg_controllen = controllen};
+	ssize_t n = host_sys.sendmsg(fd, &m, flags);
+
+	return n < 0 ? -errno : n;
+}
+
+static ssize_t wait_send(struct sending *c, const struct sender *s)
+{
+	struct wait w = {.ready = send_step, .arg = c, .timeout_us = -1, .kernel_fd = -1, .restart = true};
+	int ret;
+
+	if (s->timeout_us) {
+		w.timeout_us = (int64_t)s->timeout_us;
+		w.restart = false;
+	}
+	w.sock = c->v;
+	ret = wait_for(&w);
+	return ret < 0 ? (ret == -ETIMEDOUT ? -EAGAIN : ret) : c->result;
+}
+
+ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, const struct sockaddr *to,
+		     socklen_t tolen, const void *control, size_t controllen, bool wait)
+{
+	struct sending c = {.v = v, .iov = iov, .iovcnt = iovcnt};
+	struct sender s;
+	int family, ret;
+
+	if ((to && addr_from_sockaddr(to, tolen, &c.to, &family) < 0) || controllen || flags & (MSG_OOB | MSG_MORE))
+		return kernel_send(fd, iov, iovcnt, flags, to, tolen, control, controllen);
+	ret = look_at_sender(v, to ? &c.to : NULL, &s);
+	if (ret < 0)
+		return ret;
+	c.to = s.remote;
+	c.vnic = s.vnic;
+	if (c.vnic == VNIC_NONE && c.to.port)
+		c.vnic = find_way(vs_attached(v), s.family, &c.to);
+	if (c.vnic == VNIC_NONE || (s.family == 4) != addr_v4(c.to.addr))
+		if (c.vnic == VNIC_NONE || s.family == 4)
+			return kernel_send(fd, iov, iovcnt, flags, to, tolen, NULL, 0);
+	ret = s.bound ? 0 : bind_any(v, fd, s.family);
+	if (ret < 0)
+		return ret;
+	if (send_step(&c) || !wait || flags & MSG_DONTWAIT || s.nonblock)
+		return c.result;
+	return wait_send(&c, &s);
+}
+
+/* --- receiving --- */
+
+struct receiving {
+	vsock_t v;
+	int fd;
+	const struct iovec *iov;
+	int iovcnt, flags;
+	struct sockaddr *from;
+	socklen_t *fromlen;
+	void *control;
+	size_t *controllen;
+	int msg_flags;
+	bool patient;     /* blocking: the kernel's half may wait a little */
+	bool nonblock;
+	uint64_t timeout_us;
+	ssize_t result;
+};
+
+/* When this thread last looked at the kernel's half of which socket. */
+static _Thread_local struct {
+	vsock_t v;
+	uint64_t us;
+	uint32_t turns;
+} kernel_looked;
+
+static size_t room(const struct iovec *iov, int n)
+{
+	size_t sum = 0;
+
+	for (int i = 0; i < n; i++)
+		sum += iov[i].iov_len;
+	return sum;
+}
+
+/* IP_PKTINFO, IPV6_PKTINFO: where the datagram was sent to. */
+static void put_pktinfo(struct receiving *c, int family, const struct udp_meta *meta)
+{
+	struct msghdr m = {.msg_control = c->control, .msg_controllen = *c->controllen};
+	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+	size_t need = family == 6 ? sizeof(struct in6_pktinfo) : sizeof(struct in_pktinfo);
+
+	if (!h || m.msg_controllen < CMSG_SPACE(need)) {
+		c->msg_flags |= MSG_CTRUNC;
+		*c->controllen = 0;
+		return;
+	}
+	memset(h, 0, CMSG_SPACE(need));
+	h->cmsg_len = CMSG_LEN(need);
+	if (family == 6) {
+		struct in6_pktinfo info = {.ipi6_ifindex = 1};
+
+		h->cmsg_level = IPPROTO_IPV6;
+		h->cmsg_type = IPV6_PKTINFO;
+		memcpy(&info.ipi6_addr, meta->to.addr, 16);
+		memcpy(CMSG_DATA(h), &info, sizeof(info));
+	} else {
+		struct in_pktinfo info = {.ipi_ifindex = 1};
+
+		h->cmsg_level = IPPROTO_IP;
+		h->cmsg_type = IP_PKTINFO;
+		memcpy(&info.ipi_addr, meta->to.addr + 12, 4);
+		info.ipi_spec_dst = info.ipi_addr;
+		memcpy(CMSG_DATA(h), &info, sizeof(info));
+	}
+	*c->controllen = CMSG_SPACE(need);
+}
+
+/* The engine's half. */
+static ssize_t receive_engine(struct receiving *c)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(c->v, &a);
+	struct udp_meta meta;
+	ssize_t n;
+	uint32_t flags;
+	int family;
+
+	if (!k)
+		return -EBADF;
+	if (stack_pending(a))
+		stack_poll(a, stack_now(a));
+	c->nonblock = k->flags & SOCKF_NONBLOCK;
+	c->timeout_us = k->rcvtimeo_us;
+	family = k->family;
+	flags = k->flags;
+	n = k->so_error ? -k->so_error : udp_recv(&a->e, k, c->iov, c->iovcnt, c->flags & MSG_PEEK, &meta);
+	if (k->so_error) {
+		k->so_error = 0;
+	} else if (n == -EAGAIN && flags & SOCKF_SHUT_RD) {
+		n = 0;
+		meta = (struct udp_meta){0};
+	}
+	stack_leave(a);
+	if (n < 0)
+		return n;
+	c->msg_flags = meta.size > room(c->iov, c->iovcnt) ? MSG_TRUNC : 0;
+	if (meta.from.port)
+		sock_name_out(&meta.from, family, c->from, c->fromlen);
+	if (c->control && c->controllen && flags & SOCKF_PKTINFO)
+		put_pktinfo(c, family, &meta);
+	else if (c->controllen)
+		*c->controllen = 0;
+	return c->flags & MSG_TRUNC ? (ssize_t)meta.size : n;
+}
+
+static ssize_t receive_kernel(struct receiving *c)
+{
+	struct msghdr m = {.msg_name = c->from,
+			   .msg_namelen = c->fromlen ? *c->fromlen : 0,
+			   .msg_iov = (struct iovec *)(uintptr_t)c->iov,
+			   .msg_iovlen = (size_t)c->iovcnt,
+			   .msg_control = c->control,
+			   .msg_controllen = c->control && c->controllen ? *c->controllen : 0};
+	ssize_t n = host_sys.recvmsg(c->fd, &m, c->flags | MSG_DONTWAIT);
+
+	if (n < 0)
+		return -errno;
+	if (c->fromlen)
+		*c->fromlen = m.msg_namelen;
+	if (c->controllen)
+		*c->controllen = m.msg_controllen;
+	c->msg_flags = m.msg_flags;
+	return n;
+}
+
+/* Is it the kernel's turn? */
+static bool kernel_due(const struct receiving *c)
+{
+	uint64_t now;
+
+	if (!c->patient)
+		return true;
+	now = clock_us();
+	if (kernel_looked.v == c->v && now - kernel_looked.us < knob[K_POLL_KERNEL_US])
+		return false;
+	kernel_looked.v = c->v;
+	kernel_looked.us = now;
+	return true;
+}
+
+static bool receive_step(void *arg)
+{
+	struct receiving *c = arg;
+
+	c->result = -EAGAIN;
+	if (++kernel_looked.turns % KERNEL_TURN == 0)
+		c->result = receive_kernel(c);
+	if (c->result == -EAGAIN)
+		c->result = receive_engine(c);
+	if (c->result == -EAGAIN && kernel_due(c))
+		c->result = receive_kernel(c);
+	return c->result != -EAGAIN;
+}
+
+ssize_t udp_receive(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, struct sockaddr *from,
+		    socklen_t *fromlen, void *control, size_t *controllen, int *msg_flags, bool wait)
+{
+	struct receiving c = {.v = v,
+			      .fd = fd,
+			      .iov = iov,
+			      .iovcnt = iovcnt,
+			      .flags = flags,
+			      .from = from,
+			      .fromlen = fromlen,
+			      .control = control,
+			      .controllen = controllen};
+	struct wait w = {.ready = receive_step, .arg = &c, .timeout_us = -1, .kernel_fd = -1, .restart = true};
+	int ret = 0;
+
+	c.patient = wait && !(flags & MSG_DONTWAIT) && !vs_nonblock(v);
+	if (flags & (MSG_ERRQUEUE | MSG_OOB)) {
+		c.result = receive_kernel(&c);
+	} else if (!receive_step(&c) && c.patient) {
+		if (c.timeout_us) {
+			w.timeout_us = (int64_t)c.timeout_us;
+			w.restart = false;
+		}
+		w.sock = v;
+		w.watch_fd = fd;
+		w.watch_events = POLLIN;
+		ret = wait_for(&w);
+	}
+	if (msg_flags)
+		*msg_flags = c.msg_flags;
+	if (ret < 0 && c.result < 0)
+		return ret == -ETIMEDOUT ? -EAGAIN : ret;
+	return c.result;
+}

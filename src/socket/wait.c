@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Waiting (wait.h). A waiting thread goes through up to three phases:
+ *
+ *   1. It spins on the event queues of its stacks: no lock, no clock, no system call for the first microseconds.
+ *   2. It spins on, but looks at the clock, at signals, at the kernel's descriptors, and gives its core away now and
+ *      then (sched_yield); at once if the other end runs on the same core (the control line says where).
+ *   3. It sleeps in ppoll on an epoll descriptor of its own, in which the doorbells of all stacks are registered
+ *      edge-triggered. Doorbells are never read, so one write wakes every sleeper, and none is lost.
+ *
+ * How long it spins adapts per thread: a spin that succeeds, or a sleep that turns out short, raises the limit to
+ * knob SPIN_US; each long sleep halves it. So a program that waits for rare events, or more busy programs than
+ * cores, soon spin hardly at all.
+ *
+ * No wake-up is lost. Going to sleep: count as a sleeper and arm the vNICs (under the lock), then look once more. Who
+ * posts a frame looks at `armed` after its release of the lock; who takes in news for others looks at the sleepers
+ * after that. Each pair has full barriers between its two steps.
+ *
+ * Signals: while asleep all signals have been blocked since before the last look, and ppoll swaps in the program's
+ * mask. While spinning the counts of handler runs tell (wait_signals).
+ */
+#define _GNU_SOURCE
+#include "socket/wait.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <time.h>
+
+#include "host/host.h"
+#include "host/knobs.h"
+#include "socket/process.h"
+#include "socket/raw.h"
+
+#define LOOK_EVERY 64u  /* spins between looks at the clock and the like */
+#define PURE_US 4u      /* no system call before */
+#define SAME_CORE_YIELDS 12u
+#define SPIN_FLOOR_US 1u
+#define BLIND_SLEEP_US 1000u /* without an epoll descriptor of our own (none to be had) */
+#define FDS_TRACKED 65536
+#define SIGSET_BYTES 8       /* of the kernel's sigset_t */
+
+/* What a thread remembers between waits. */
+struct waiter {
+	int epfd;          /* plus 1; 0: none yet */
+	uint32_t watched;  /* stacks registered in it */
+	uint32_t spin_us;  /* current limit, plus 1; 0: not set yet */
+	bool same_core;    /* the other end shared our core last time */
+};
+static _Thread_local struct waiter self;
+
+static _Atomic uint64_t thread_epfds[FDS_TRACKED / 64]; /* to close them in a forked child */
+static pthread_key_t at_thread_exit;
+static pthread_once_t key_once = PTHREAD_ONCE_INIT;
+static _Atomic uint32_t generation;
+
+struct waiting {
+	struct wait *w;
+	uint32_t signals[2];
+	uint32_t news;
+	uint64_t deadline_us; /* UINT64_MAX: none */
+	uint64_t kernel_us;   /* when the kernel's descriptors were looked at last */
+};
+
+static void relax(void)
+{
+#ifdef __x86_64__
+	__builtin_ia32_pause();
+#else
+	__asm__ volatile("" ::: "memory");
+#endif
+}
+
+bool wait_poll_stacks(void)
+{
+	uint32_t n = atomic_load_explicit(&attached_count, memory_order_acquire);
+	bool any = false;
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct attached *a = attached[i];
+
+		if (!stack_pending(a))
+			continue;
+		stack_enter(a);
+		any |= stack_poll(a, clock_us()) > 0;
+		stack_leave(a);
+	}
+	return any;
+}
+
+/* Something may have changed for us: a frame waits, or another thread or process has taken news in. */
+static bool stirred(const struct waiting *x)
+{
+	uint32_t n = atomic_load_explicit(&attached_count, memory_order_relaxed);
+
+	if (atomic_load_explicit(&process_news, memory_order_relaxed) != x->news)
+		return true;
+	for (uint32_t i = 0; i < n; i++) {
+		const struct attached *a = attached[i];
+		const struct stack_proc *p = &a->s->proc[a->slot];
+
+		if (stack_pending(a))
+			return true;
+		if (a->s->procs > 1 && __atomic_load_n(&p->dirty_tail, __ATOMIC_RELAXED) != p->dirty_head)
+			return true;
+	}
+	return false;
+}
+
+static bool look(struct waiting *x)
+{
+	struct wait *w = x->w;
+
+	x->news = atomic_load(&process_news);
+	if (!w->takes_in || atomic_load_explicit(&attached_count, memory_order_relaxed) > 1)
+		wait_poll_stacks();
+	return w->ready(w->arg);
+}
+
+static bool interrupted(const struct waiting *x)
+{
+	return wait_signals[0] != x->signals[0] || (!x->w->restart && wait_signals[1] != x->signals[1]);
+}
+
+/* --- the kernel's descriptors --- */
+
+/* True: the wait is over. */
+static bool kernel_look(struct waiting *x)
+{
+	struct wait *w = x->w;
+	struct pollfd p[2] = {{.fd = w->kernel_fd, .events = POLLIN},
+			      {.fd = w->watch_events ? w->watch_fd : -1, .events = (short)w->watch_events}};
+
+	if ((p[0].fd < 0 && p[1].fd < 0) || host_sys.poll(p, 2, 0) <= 0)
+		return false;
+	w->kernel_ready = p[0].revents != 0;
+	return w->kernel_ready || (p[1].revents && look(x));
+}
+
+static bool kernel_watched(const struct waiting *x)
+{
+	return x->w->kernel_fd >= 0 || x->w->watch_events;
+}
+
+/* --- where the other end runs --- */
+
+/* Say where we run, and whether one of the other ends was last seen on the same core. */
+static bool on_same_core(void)
+{
+	uint32_t cpu = (uint32_t)sched_getcpu() + 1, n = atomic_load_explicit(&attached_count, memory_order_relaxed);
+	bool same = false;
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct attached *a = attached[i];
+
+		for (uint32_t j = 0; j < a->active; j++) {
+			struct vnic_ctrl *c = a->view[j].ctrl;
+
+			if (__atomic_load_n(&c->cpu, __ATOMIC_RELAXED) != cpu)
+				__atomic_store_n(&c->cpu, cpu, __ATOMIC_RELAXED);
+			same |= __atomic_load_n(&a->view[j].peer->cpu, __ATOMIC_RELAXED) == cpu;
+		}
+	}
+	return same;
+}
+
+/* --- spinning --- */
+
+enum outcome { GO_ON, DONE, INTERRUPTED, TIMED_OUT };
+
+static uint32_t spin_limit(void)
+{
+	uint32_t max = (uint32_t)knob[K_SPIN_US];
+
+	if (!self.spin_us || self.spin_us - 1 > max)
+		self.spin_us = max + 1;
+	return self.spin_us - 1;
+}
+
+static void spin_adapt(bool worth_it)
+{
+	uint32_t max = (uint32_t)knob[K_SPIN_US], now = spin_limit();
+
+	now = worth_it ? max : now / 2;
+	if (now < SPIN_FLOOR_US)
+		now = SPIN_FLOOR_US < max ? SPIN_FLOOR_US : max;
+	self.spin_us = now + 1;
+}
+
+/* The look that phase 2 takes every now and then. */
+static enum outcome occasional(struct waiting *x, uint64_t elapsed_us, uint64_t *now_us)
+{
+	if (interrupted(x))
+		return INTERRUPTED;
+	if (x->deadline_us != UINT64_MAX || kernel_watched(x)) {
+		*now_us = clock_us();
+		if (*now_us >= x->deadline_us)
+			return TIMED_OUT;
+		if (kernel_watched(x) && elapsed_us >= PURE_US && *now_us - x->kernel_us >= knob[K_POLL_KERNEL_US]) {
+			x->kernel_us = *now_us;
+			if (kernel_look(x))
+				return DONE;
+		}
+	}
+	return GO_ON;
+}
+
+static enum outcome spin(struct waiting *x)
+{
+	uint64_t start = clock_cycles(), per_us = clock_cycles_per_us(), limit = spin_limit(), now_us = 0;
+	uint32_t yields = 0;
+
+	if (!limit)
+		return GO_ON;
+	for (uint32_t i = 1;; i++) {
+		uint64_t elapsed;
+		enum outcome o;
+
+		if (stirred(x) && look(x))
+			return DONE;
+		relax();
+		if (i % LOOK_EVERY && !self.same_core)
+			continue;
+		elapsed = (clock_cycles() - start) / per_us;
+		o = occasional(x, elapsed, &now_us);
+		if (o != GO_ON)
+			return o;
+		self.same_core = on_same_core();
+		if (elapsed >= limit || (self.same_core && yields >= SAME_CORE_YIELDS))
+			return GO_ON;
+		if (elapsed >= PURE_US || self.same_core) {
+			raw_call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+			yields++;
+		}
+	}
+}
+
+/* --- sleeping --- */
+
+static void close_thread_epfd(void *arg)
+{
+	int fd = (int)(intptr_t)arg - 1;
+
+	atomic_fetch_and(&thread_epfds[fd / 64], ~(1ull << fd % 64));
+	host_fd_close(fd);
+}
+
+static void make_key(void)
+{
+	pthread_key_create(&at_thread_exit, close_thread_epfd);
+}
+
+static int watch_doorbells(int epfd, uint32_t from)
+{
+	uint32_t n = atomic_load(&attached_count);
+
+	for (uint32_t i = from; i < n; i++) {
+		struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.u64 = WAIT_DOORBELL};
+
+		if (host_sys.epoll_ctl(epfd, EPOLL_CTL_ADD, attached[i]->doorbell[0], &ev) < 0 && errno != EEXIST)
+			return -errno;
+	}
+	return (int)n;
+}
+
+/* This thread's epoll descriptor with all doorbells in it, or -1. */
+static int thread_epfd(void)
+{
+	int fd, n;
+
+	pthread_once(&key_once, make_key);
+	if (!self.epfd) {
+		fd = host_sys.epoll_create1(EPOLL_CLOEXEC);
+		fd = fd < 0 ? fd : host_fd_high(fd);
+		if (fd < 0)
+			return -1;
+		self.epfd = fd + 1;
+		self.watched = 0;
+		atomic_fetch_or(&thread_epfds[fd / 64], 1ull << fd % 64);
+		pthread_setspecific(at_thread_exit, (void *)(intptr_t)self.epfd);
+	}
+	if (self.watched != atomic_load(&attached_count)) {
+		n = watch_doorbells(self.epfd - 1, self.watched);
+		if (n < 0)
+			return -1;
+		self.watched = (uint32_t)n;
+	}
+	return self.epfd - 1;
+}
+
+/* Count as a sleeper of every stack, and arm its vNICs. */
+static void sleeper_enter(const struct wait *w)
+{
+	for (uint32_t i = 0; i < self.watched; i++) {
+		struct attached *a = attached[i];
+		struct sock *k;
+
+		stack_enter(a);
+		a->s->proc[a->slot].sleepers++;
+		k = w->sock && vs_stack_of(w->sock) == i ? vs_sock(a, w->sock) : NULL;
+		if (k)
+			k->waiters++;
+		for (uint32_t j = 0; j < a->active; j++)
+			if (a->view[j].ctrl->armed != VNIC_ARMED_THREAD)
+				vnic_arm(&a->e.vnic[a->vnic[j]], VNIC_ARMED_THREAD);
+		stack_leave(a);
+	}
+	if (!w->sock)
+		atomic_fetch_add(&process_any_sleepers, 1);
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
+/* Disarm only where nobody else sleeps: a doorbell rung for nothing costs less than one that is missed. */
+static void sleeper_leave(const struct wait *w, uint32_t stacks)
+{
+	if (!w->sock)
+		atomic_fetch_sub(&process_any_sleepers, 1);
+	for (uint32_t i = 0; i < stacks; i++) {
+		struct attached *a = attached[i];
+		struct sock *k;
+		uint32_t left;
+
+		stack_enter(a);
+		left = a->s->proc[a->slot].sleepers ? --a->s->proc[a->slot].sleepers : 0;
+		k = w->sock && vs_stack_of(w->sock) == i ? vs_sock(a, w->sock) : NULL;
+		if (k && k->waiters)
+			k->waiters--;
+		for (uint32_t j = 0; !left && a->s->procs == 1 && j < a->active; j++)
+			if (__atomic_load_n(&a->view[j].ctrl->armed, __ATOMIC_RELAXED) == VNIC_ARMED_THREAD)
+				vnic_arm(&a->e.vnic[a->vnic[j]], VNIC_ARMED_NO);
+		stack_leave(a);
+	}
+}
+
+static long sleep_in_kernel(struct waiting *x, int epfd, const sigset_t *mask)
+{
+	struct wait *w = x->w;
+	struct pollfd p[3] = {
+	    {.fd = epfd, .events = POLLIN},
+	    {.fd = w->kernel_fd, .events = POLLIN},
+	    {.fd = w->watch_events ? w->watch_fd : -1, .events = (short)w->watch_events},
+	};
+	struct epoll_event drop[8];
+	uint64_t now = clock_us(), left = UINT64_MAX;
+	struct timespec ts;
+	long n;
+
+	if (x->deadline_us != UINT64_MAX)
+		left = x->deadline_us > now ? x->deadline_us - now : 0;
+	if (epfd < 0 && left > BLIND_SLEEP_US)
+		left = BLIND_SLEEP_US;
+	ts.tv_sec = (time_t)(left / 1000000);
+	ts.tv_nsec = (long)(left % 1000000) * 1000;
+	n = raw_call(SYS_ppoll, (long)p, 3, left == UINT64_MAX ? 0 : (long)&ts, (long)mask, SIGSET_BYTES, 0);
+	if (n > 0 && (p[0].revents & POLLIN))
+		host_sys.epoll_pwait(epfd, drop, 8, 0, NULL);
+	if (n > 0 && p[1].revents)
+		w->kernel_ready = true;
+	return n;
+}
+
+/* One sleep: until something happened, whatever it was. */
+static enum outcome sleep_once(struct waiting *x)
+{
+	struct wait *w = x->w;
+	sigset_t all, old;
+	enum outcome o = GO_ON;
+	uint64_t start;
+	uint32_t stacks;
+	int epfd = thread_epfd();
+	long n = 0;
+
+	stacks = self.watched;
+	sleeper_enter(w);
+	sigfillset(&all);
+	host_sys.sigmask(SIG_SETMASK, &all, &old);
+	if (look(x))
+		o = DONE;
+	else if (interrupted(x))
+		o = INTERRUPTED;
+	else {
+		start = clock_us();
+		n = sleep_in_kernel(x, epfd, w->sigmask ? w->sigmask : &old);
+		spin_adapt(clock_us() - start < 2 * knob[K_SPIN_US]);
+	}
+	host_sys.sigmask(SIG_SETMASK, &old, NULL);
+	sleeper_leave(w, stacks);
+	if (o != GO_ON)
+		return o;
+	if (w->kernel_ready || look(x))
+		return DONE;
+	/* A handler that does not count itself (no trampoline): then only who asked for a restart goes on. */
+	if (interrupted(x) || (n == -EINTR && !w->restart))
+		return INTERRUPTED;
+	return x->deadline_us != UINT64_MAX && clock_us() >= x->deadline_us ? TIMED_OUT : GO_ON;
+}
+
+static enum outcome wait_long(struct waiting *x)
+{
+	enum outcome o;
+
+	if (look(x)) /* from here on others tell us (process_waiting); what they took in before, we see now */
+		return DONE;
+	o = spin(x);
+	if (o == DONE)
+		spin_adapt(true);
+	while (o == GO_ON)
+		o = sleep_once(x);
+	return o;
+}
+
+int wait_for(struct wait *w)
+{
+	struct waiting x = {.w = w, .signals = {wait_signals[0], wait_signals[1]}, .deadline_us = UINT64_MAX};
+	enum outcome o;
+
+	w->kernel_ready = false;
+	if (look(&x) || (w->kernel_fd >= 0 && kernel_look(&x)))
+		return 0;
+	if (!w->timeout_us)
+		return -ETIMEDOUT;
+	if (w->timeout_us > 0)
+		x.deadline_us = clock_us() + (uint64_t)w->timeout_us;
+	/* The shortest waits are over before anybody needs to know of them. */
+	for (uint32_t i = 0; i < 2 * LOOK_EVERY && knob[K_SPIN_US] && !self.same_core; i++) {
+		if (stirred(&x) && look(&x))
+			return 0;
+		relax();
+	}
+	wait_self = 1;
+	atomic_fetch_add(&process_waiting, 1);
+	o = wait_long(&x);
+	atomic_fetch_sub(&process_waiting, 1);
+	wait_self = 0;
+	switch (o) {
+	case INTERRUPTED:
+		return -EINTR;
+	case TIMED_OUT:
+		return -ETIMEDOUT;
+	default:
+		return 0;
+	}
+}
+
+/* --- registration --- */
+
+int wait_watch(int epfd)
+{
+	int n = watch_doorbells(epfd, 0);
+
+	return n < 0 ? n : 0;
+}
+
+uint32_t wait_generation(void)
+{
+	return atomic_load(&generation);
+}
+
+void wait_stack_attached(void)
+{
+	atomic_fetch_add(&generation, 1);
+}
+
+void wait_after_fork(void)
+{
+	for (uint32_t i = 0; i < FDS_TRACKED / 64; i++) {
+		uint64_t bits = atomic_exchange(&thread_epfds[i], 0);
+
+		for (; bits; bits &= bits - 1)
+			host_fd_close((int)(i * 64 + (uint32_t)__builtin_ctzll(bits)));
+	}
+	memset(&self, 0, sizeof(self));
+	pthread_once(&key_once, make_key);
+	pthread_setspecific(at_thread_exit, NULL);
+	wait_self = 0;
+	atomic_store(&process_waiting, 0);
+	atomic_store(&process_any_sleepers, 0);
+	atomic_fetch_add(&generation, 1);
+}

@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * How wires come and go (wire.h).
+ *
+ * Cache: per attached stack, remote endpoint -> vNIC, four ways in sets by hash. An entry is a hint: it is checked
+ * against the vNIC's generation at use, and a refused connection removes it.
+ *
+ * Spinning threads look at rings without the stack's lock (process.h), so a wire's memory is never unmapped: it is
+ * replaced by zero pages of the same length and kept for the next wire. A vNIC that died leaves the list of active
+ * ones at once; its slot, descriptors and memory follow after REAP_US, when no thread can still be about to ring
+ * its doorbell, and when no unread data lies in its buffers.
+ */
+#define _GNU_SOURCE
+#include "socket/wire.h"
+
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "host/knobs.h"
+#include "socket/helper.h"
+
+#define CACHE_SETS 64u
+#define CACHE_WAYS 4u
+#define REAP_US 1000000u
+#define SPARE_MAX VNIC_MAX
+
+struct cached {
+	struct endpoint remote;
+	uint8_t proto; /* enum sock_proto; 0: unused */
+	uint16_t vnic;
+	uint32_t gen;
+};
+
+static struct cached cache[VS_STACKS_MAX][CACHE_SETS][CACHE_WAYS];
+static uint8_t cache_next;
+static pthread_mutex_t rendezvous = PTHREAD_MUTEX_INITIALIZER; /* one at a time, so that two threads share a wire */
+static pthread_mutex_t cache_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void *spare[SPARE_MAX];
+static uint32_t spares;
+static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
+
+struct dying {
+	struct attached *a; /* NULL: unused */
+	uint32_t vnic;
+	uint64_t since_us;
+};
+static struct dying dying[VNIC_MAX];
+static pthread_mutex_t dying_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* --- cache --- */
+
+static struct cached *cache_set(struct attached *a, const struct endpoint *r)
+{
+	uint32_t h = r->port;
+
+	for (int i = 0; i < 16; i++)
+		h = h * 31 + r->addr[i];
+	h ^= h >> 16;
+	return cache[a->index][h % CACHE_SETS];
+}
+
+static bool same_endpoint(const struct endpoint *x, const struct endpoint *y)
+{
+	return x->port == y->port && !memcmp(x->addr, y->addr, sizeof(x->addr));
+}
+
+static struct cached *cache_find(struct attached *a, enum sock_proto proto, const struct endpoint *remote)
+{
+	struct cached *set = cache_set(a, remote);
+
+	for (uint32_t i = 0; i < CACHE_WAYS; i++)
+		if (set[i].proto == proto && same_endpoint(&set[i].remote, remote))
+			return &set[i];
+	return NULL;
+}
+
+/* A vNIC that was vouched for and still lives; -1 none. */
+static int cache_get(struct attached *a, enum sock_proto proto, const struct endpoint *remote)
+{
+	struct cached *c;
+	int vnic = -1;
+
+	pthread_mutex_lock(&cache_lock);
+	c = cache_find(a, proto, remote);
+	if (c) {
+		const struct vnic *v = &a->e.vnic[c->vnic];
+
+		if (v->ops && v->gen == c->gen && v->st->gen == c->gen && !v->st->dead)
+			vnic = c->vnic;
+		else
+			c->proto = 0;
+	}
+	pthread_mutex_unlock(&cache_lock);
+	return vnic;
+}
+
+static void cache_put(struct attached *a, enum sock_proto proto, const struct endpoint *remote, uint32_t vnic)
+{
+	struct cached *c, *set;
+
+	pthread_mutex_lock(&cache_lock);
+	c = cache_find(a, proto, remote);
+	set = cache_set(a, remote);
+	for (uint32_t i = 0; !c && i < CACHE_WAYS; i++)
+		if (!set[i].proto)
+			c = &set[i];
+	if (!c)
+		c = &set[cache_next++ % CACHE_WAYS];
+	c->remote = *remote;
+	c->vnic = (uint16_t)vnic;
+	c->gen = a->e.vnic[vnic].gen;
+	c->proto = (uint8_t)proto;
+	pthread_mutex_unlock(&cache_lock);
+}
+
+void wire_forget(struct attached *a, enum sock_proto proto, const struct endpoint *remote)
+{
+	struct cached *c;
+
+	pthread_mutex_lock(&cache_lock);
+	c = cache_find(a, proto, remote);
+	if (c)
+		c->proto = 0;
+	pthread_mutex_unlock(&cache_lock);
+}
+
+/* --- memory --- */
+
+static void *map_wire(int memfd)
+{
+	size_t len = wire_size();
+	void *at = NULL, *mem;
+
+	pthread_mutex_lock(&spare_lock);
+	if (spares)
+		at = spare[--spares];
+	pthread_mutex_unlock(&spare_lock);
+	mem = mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | (at ? MAP_FIXED : 0), memfd, 0);
+	return mem == MAP_FAILED ? NULL : mem;
+}
+
+static void retire_memory(void *mem)
+{
+	if (mmap(mem, wire_size(), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) ==
+	    MAP_FAILED)
+		return;
+	pthread_mutex_lock(&spare_lock);
+	if (spares < SPARE_MAX)
+		spare[spares++] = mem;
+	pthread_mutex_unlock(&spare_lock);
+}
+
+static void close_wire_fds(const struct rdv_wire *w)
+{
+	host_fd_close(w->memfd);
+	host_fd_close(w->doorbell[0]);
+	host_fd_close(w->doorbell[1]);
+	host_fd_close(w->life_fd);
+}
+
+/* --- attach --- */
+
+static void activate(struct attached *a, uint32_t i)
+{
+	struct vnic *v = &a->e.vnic[i];
+
+	a->vnic[a->active] = (uint16_t)i;
+	a->view[a->active] = (struct spin_view){.evq = v->evq, .st = v->st, .ctrl = v->ctrl, .peer = v->peer_ctrl};
+	__atomic_store_n(&a->active, a->active + 1, __ATOMIC_RELEASE);
+}
+
+static void deactivate(struct attached *a, uint32_t vnic)
+{
+	for (uint32_t i = 0; i < a->active; i++) {
+		if (a->vnic[i] != vnic)
+			continue;
+		a->vnic[i] = a->vnic[a->active - 1];
+		a->view[i] = a->view[a->active - 1];
+		a->active--;
+		return;
+	}
+}
+
+/* With the lock. */
+static int attach_locked(struct attached *a, const struct rdv_wire *w, void *mem)
+{
+	int i = engine_vnic_alloc(&a->e);
+	struct vnic *v;
+
+	if (i < 0)
+		return i;
+	v = &a->e.vnic[i];
+	wire_attach(v, stack_vnic(a->s, (uint32_t)i), mem, w->end);
+	v->doorbell_fd[0] = w->doorbell[0];
+	v->doorbell_fd[1] = w->doorbell[1];
+	v->life_fd = w->life_fd;
+	v->st->peer_pid = w->pid;
+	v->st->peer_uid = w->uid;
+	activate(a, (uint32_t)i);
+	count(a->s, C_wire_made);
+	return i;
+}
+
+int wire_add(struct attached *a, struct rdv_wire *w)
+{
+	void *mem = map_wire(w->memfd);
+	int i;
+
+	if (!mem || wire_check(mem, wire_size()) < 0) {
+		if (mem)
+			retire_memory(mem);
+		close_wire_fds(w);
+		return mem ? -EPROTO : -ENOMEM;
+	}
+	host_fd_close(w->memfd);
+	w->memfd = -1;
+	stack_enter(a);
+	i = attach_locked(a, w, mem);
+	stack_leave(a);
+	if (i < 0) {
+		retire_memory(mem);
+		close_wire_fds(w);
+		wire_reap();
+		return i;
+	}
+	helper_watch_life(a, (uint32_t)i);
+	return i;
+}
+
+/* --- the way to an address --- */
+
+static enum reason reason_of(int err, bool squatted)
+{
+	switch (-err) {
+	case EPERM:
+	case EACCES:
+		return squatted ? REASON_SQUATTED : REASON_OTHER_USER;
+	case EPROTO:
+		return REASON_VERSION;
+	case ETIMEDOUT:
+		return REASON_HANDSHAKE;
+	case ENOBUFS:
+		return REASON_NO_VNICS;
+	case EMFILE:
+	case ENFILE:
+	case ENOMEM:
+		return REASON_NO_STACK;
+	default:
+		return REASON_NO_LISTENER;
+	}
+}
+
+static int make_wire(struct attached *a, enum sock_proto proto, int family, const struct endpoint *remote,
+		     enum reason *reason)
+{
+	struct rdv_wire w;
+	bool squatted = false;
+	int ret;
+
+	ret = rdv_connect(proto, family, remote, a->doorbell, (int)knob[K_HANDSHAKE_MS],
+			  knob[K_PEERS] == PEERS_ANY, &w, &squatted);
+	if (ret == 0)
+		ret = wire_add(a, &w);
+	if (ret < 0)
+		*reason = reason_of(ret, squatted);
+	else
+		cache_put(a, proto, remote, (uint32_t)ret);
+	return ret;
+}
+
+int wire_to(struct attached *a, enum sock_proto proto, int family, const struct endpoint *remote, bool *fresh,
+	    enum reason *reason)
+{
+	int vnic = cache_get(a, proto, remote);
+
+	*fresh = false;
+	if (vnic >= 0)
+		return vnic;
+	pthread_mutex_lock(&rendezvous);
+	vnic = cache_get(a, proto, remote);
+	if (vnic < 0) {
+		*fresh = true;
+		vnic = make_wire(a, proto, family, remote, reason);
+	}
+	pthread_mutex_unlock(&rendezvous);
+	return vnic;
+}
+
+/* --- the end --- */
+
+/* The entry of a vNIC, or an unused one; NULL none. */
+static struct dying *dying_entry(struct attached *a, uint32_t vnic)
+{
+	struct dying *unused = NULL;
+
+	for (uint32_t i = 0; i < VNIC_MAX; i++) {
+		if (dying[i].a == a && dying[i].vnic == vnic)
+			return &dying[i];
+		if (!dying[i].a && !unused)
+			unused = &dying[i];
+	}
+	return unused;
+}
+
+static void put_dying(struct attached *a, uint32_t vnic, uint64_t now)
+{
+	struct dying *d;
+
+	pthread_mutex_lock(&dying_lock);
+	d = dying_entry(a, vnic);
+	if (d)
+		*d = (struct dying){.a = a, .vnic = vnic, .since_us = now};
+	pthread_mutex_unlock(&dying_lock);
+}
+
+void wire_gone(struct attached *a, uint32_t vnic, uint32_t gen)
+{
+	uint64_t now = clock_us();
+	struct vnic *v = &a->e.vnic[vnic];
+	bool ours;
+
+	stack_enter(a);
+	ours = v->ops && v->gen == gen;
+	if (ours) {
+		if (v->st->gen == gen && !v->st->dead)
+			engine_vnic_dead(&a->e, vnic, now);
+		deactivate(a, vnic);
+		count(a->s, C_wire_gone);
+	}
+	stack_leave(a);
+	if (ours)
+		put_dying(a, vnic, now);
+}
+
+/* True when it is gone for good. */
+static bool reap(struct attached *a, uint32_t vnic)
+{
+	struct vnic *v = &a->e.vnic[vnic], old;
+	int ret = 0;
+
+	stack_enter(a);
+	old = *v;
+	if (v->ops && v->st->gen == v->gen && v->st->provider != VNIC_PROV_NONE)
+		ret = engine_vnic_free(&a->e, vnic);
+	if (ret == 0)
+		memset(v, 0, sizeof(*v));
+	stack_leave(a);
+	if (ret < 0)
+		return false;
+	if (old.ops) {
+		struct rdv_wire w = {.memfd = -1, .doorbell = {old.doorbell_fd[0], old.doorbell_fd[1]}};
+
+		w.life_fd = old.life_fd;
+		close_wire_fds(&w);
+		retire_memory(old.map);
+	}
+	return true;
+}
+
+uint64_t wire_reap(void)
+{
+	uint64_t now = clock_us(), next = 0;
+
+	pthread_mutex_lock(&dying_lock);
+	for (uint32_t i = 0; i < VNIC_MAX; i++) {
+		struct dying *d = &dying[i];
+
+		if (!d->a)
+			continue;
+		if (now - d->since_us < REAP_US)
+			next = REAP_US;
+		else if (reap(d->a, d->vnic))
+			d->a = NULL;
+	}
+	pthread_mutex_unlock(&dying_lock);
+	return next;
+}
+
+void wire_after_fork(void)
+{
+	pthread_mutex_init(&rendezvous, NULL);
+	pthread_mutex_init(&cache_lock, NULL);
+	pthread_mutex_init(&spare_lock, NULL);
+	pthread_mutex_init(&dying_lock, NULL);
+}
