@@ -74,16 +74,26 @@ static struct endpoint endpoint(int family, const char *v4, const char *v6, uint
 	return ep;
 }
 
+struct endpoint engine_endpoint(int family, uint16_t port)
+{
+	return endpoint(family, ENGINE_ADDR4, ENGINE_ADDR6, port);
+}
+
+struct endpoint kernel_endpoint(int family, uint16_t port)
+{
+	return endpoint(family, KERNEL_ADDR4, KERNEL_ADDR6, port);
+}
+
 struct sock *conn_sock(const struct conn *c)
 {
 	return sock_at(c->w->e->s, c->sock);
 }
 
-static int kernel_socket(int family, uint16_t port)
+int kernel_socket(int family, int type, uint16_t port)
 {
 	struct sockaddr_storage ss;
 	socklen_t len = kernel_address(family, KERNEL_ADDR4, KERNEL_ADDR6, port, &ss);
-	int one = 1, fd = socket(family == 4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int one = 1, fd = socket(family == 4 ? AF_INET : AF_INET6, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
 	    bind(fd, (struct sockaddr *)&ss, len) < 0) {
@@ -95,23 +105,29 @@ static int kernel_socket(int family, uint16_t port)
 
 int kernel_listen(int family, uint16_t port)
 {
-	int fd = kernel_socket(family, port);
+	int fd = kernel_socket(family, SOCK_STREAM, port);
 
 	if (listen(fd, 16) < 0)
 		abort();
 	return fd;
 }
 
-int kernel_connect(int family, uint16_t local_port, uint16_t port)
+void kernel_connect_socket(int fd, int family, uint16_t port)
 {
 	struct sockaddr_storage ss;
 	socklen_t len = kernel_address(family, ENGINE_ADDR4, ENGINE_ADDR6, port, &ss);
-	int fd = kernel_socket(family, local_port);
 
 	if (connect(fd, (struct sockaddr *)&ss, len) < 0 && errno != EINPROGRESS) {
 		perror("connect");
 		abort();
 	}
+}
+
+int kernel_connect(int family, uint16_t local_port, uint16_t port)
+{
+	int fd = kernel_socket(family, SOCK_STREAM, local_port);
+
+	kernel_connect_socket(fd, family, port);
 	return fd;
 }
 
@@ -129,7 +145,7 @@ struct sock *engine_listen(struct tap_world *w, int family, uint16_t port)
 {
 	struct sock *k = engine_socket(w, family);
 
-	k->local = endpoint(family, ENGINE_ADDR4, ENGINE_ADDR6, port);
+	k->local = engine_endpoint(family, port);
 	sock_hash(w->e->s, k);
 	if (tcp_listen(w->e, k, 16) != 0)
 		abort();
@@ -139,8 +155,8 @@ struct sock *engine_listen(struct tap_world *w, int family, uint16_t port)
 struct sock *engine_connect(struct tap_world *w, int family, uint16_t local_port, uint16_t port)
 {
 	struct sock *k = engine_socket(w, family);
-	struct endpoint local = endpoint(family, ENGINE_ADDR4, ENGINE_ADDR6, local_port);
-	struct endpoint remote = endpoint(family, KERNEL_ADDR4, KERNEL_ADDR6, port);
+	struct endpoint local = engine_endpoint(family, local_port);
+	struct endpoint remote = kernel_endpoint(family, port);
 
 	if (tcp_connect(w->e, k, w->vnic, &local, &remote, tap_now_us()) != 0)
 		abort();
@@ -210,8 +226,10 @@ struct conn *conn_by_engine(struct tap_world *w, int family, uint16_t port)
 {
 	struct pending p = {.c = conn_new(w, family)};
 
+	static uint16_t local_port = 15000; /* a new one each time: the last may be in TIME-WAIT */
+
 	p.listener = kernel_listen(family, port);
-	p.c->sock = sock_index(w->e->s, engine_connect(w, family, (uint16_t)(port + 10000), port));
+	p.c->sock = sock_index(w->e->s, engine_connect(w, family, ++local_port, port));
 	bool done = tap_until(w, established, &p, 5000);
 
 	close(p.listener);

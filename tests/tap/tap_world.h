@@ -67,6 +67,12 @@ struct conn {
 };
 
 struct sock *conn_sock(const struct conn *c);
+/* Addresses of the two sides. */
+struct endpoint engine_endpoint(int family, uint16_t port);
+struct endpoint kernel_endpoint(int family, uint16_t port);
+/* A nonblocking socket of this type bound to the kernel's address; to connect to a port of the engine. */
+int kernel_socket(int family, int type, uint16_t port);
+void kernel_connect_socket(int fd, int family, uint16_t port);
 /* Listening ends. */
 int kernel_listen(int family, uint16_t port);
 struct sock *engine_listen(struct tap_world *w, int family, uint16_t port);
