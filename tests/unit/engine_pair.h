@@ -1,231 +1,255 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * Two stacks joined by a wire in one process, in virtual time: what the tests of whole connections stand on. End 0 is
- * the client 10.0.0.1, end 1 the server 10.0.0.2.
- */
+/* Two stacks in this process with a wire between them, and frames made by hand: for the engine's tests below TCP. */
 #ifndef VD_TEST_ENGINE_PAIR_H
 #define VD_TEST_ENGINE_PAIR_H
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
 #include <cmocka.h>
 
-#include "engine/tcp_internal.h"
-
-#define MS 1000ull
-#define SECOND 1000000ull
+#include "engine/bytes.h"
+#include "engine/engine.h"
+#include "engine/inet.h"
 
 struct pair {
-	struct engine e[2];
-	void *mem[2], *wire;
-	uint32_t vnic[2];
+	struct engine *e[2]; /* stack 0 is 10.0.0.1, stack 1 is 10.0.0.2 */
+	size_t stack_len;
+	uint8_t *wire;
 	uint64_t now;
 };
 
-static struct stack_config pair_config(void)
+static inline struct stack_config pair_config(void)
 {
-	struct stack_config c = {
-	    .max_socks = 512,
-	    .max_pkts = 8192,
-	    .max_private = 2048,
-	    .hash_buckets = 1024,
-	    .max_fdinfo = 16,
-	    .defaults = {.rcvbuf = 131072,
-			 .rcvbuf_max = 6291456,
-			 .sndbuf = 65536,
-			 .sndbuf_max = 4194304,
-			 .cc = TCP_CC_CUBIC,
-			 .rto_min_ms = 200,
-			 .rto_max_ms = 120000,
-			 .delack_ms = 40,
-			 .time_wait_ms = 60000,
-			 .syn_retries = 6,
-			 .synack_retries = 5,
-			 .retries2 = 15,
-			 .keep_idle_s = 7200,
-			 .keep_intvl_s = 75,
-			 .keep_cnt = 9,
-			 .fin_timeout_s = 60,
-			 .somaxconn = 4096},
-	};
-	memset(c.secret, 7, sizeof(c.secret));
-	return c;
+	struct stack_config cfg = {
+	    .max_socks = 1024, .max_pkts = 8192, .max_private = 512, .hash_buckets = 1024, .max_fdinfo = 8};
+
+	memset(cfg.secret, 0x5a, sizeof(cfg.secret));
+	cfg.defaults.rcvbuf = 212992;
+	cfg.defaults.sndbuf = 212992;
+	return cfg;
 }
 
-static struct endpoint pair_addr(int end, uint16_t port)
+static inline void *map_anonymous(size_t len)
 {
-	struct endpoint p = {.port = port};
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-	p.addr[10] = p.addr[11] = 0xff;
-	p.addr[12] = 10;
-	p.addr[15] = (uint8_t)(end + 1);
+	assert_true(p != MAP_FAILED);
 	return p;
 }
 
-static struct pair *pair_new(const struct stack_config *cfg)
+static inline struct pair *pair_make(const struct stack_config *cfg)
 {
-	struct pair *p = calloc(1, sizeof(*p));
+	struct pair *t = calloc(1, sizeof(*t));
 
-	p->wire = aligned_alloc(4096, (wire_size() + 4095) / 4096 * 4096);
-	memset(p->wire, 0, wire_size());
-	wire_format(p->wire);
-	p->now = SECOND;
+	t->now = 1000000;
+	t->stack_len = stack_size(cfg);
+	t->wire = map_anonymous(wire_size());
+	wire_format(t->wire);
 	for (int i = 0; i < 2; i++) {
-		struct stack_config c = *cfg;
-		size_t size = (stack_size(&c) + 4095) / 4096 * 4096;
-		int v;
+		void *mem = map_anonymous(t->stack_len);
+		int n;
 
-		c.secret[0] = (uint8_t)i;
-		p->mem[i] = aligned_alloc(4096, size);
-		memset(p->mem[i], 0, size);
-		assert_int_equal(stack_format(p->mem[i], size, &c), 0);
-		engine_attach(&p->e[i], p->mem[i]);
-		v = engine_vnic_alloc(&p->e[i]);
-		assert_true(v >= 0);
-		p->vnic[i] = (uint32_t)v;
-		wire_attach(&p->e[i].vnic[v], stack_vnic(p->e[i].s, (uint32_t)v), p->wire, i);
-		engine_poll(&p->e[i], p->now, 1);
-		engine_tick(&p->e[i], p->now);
+		assert_int_equal(stack_format(mem, t->stack_len, cfg), 0);
+		t->e[i] = calloc(1, sizeof(*t->e[i]));
+		engine_attach(t->e[i], mem);
+		n = engine_vnic_alloc(t->e[i]);
+		assert_int_equal(n, 0);
+		wire_attach(&t->e[i]->vnic[0], stack_vnic(mem, 0), t->wire, i);
+		t->e[i]->s->now_us = t->now;
 	}
-	return p;
+	return t;
 }
 
-static void pair_free(struct pair *p)
+static inline void pair_free(struct pair *t)
 {
-	free(p->mem[0]);
-	free(p->mem[1]);
-	free(p->wire);
-	free(p);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(stack_check(t->e[i]->s, t->stack_len), 0);
+		munmap(t->e[i]->s, t->stack_len);
+		free(t->e[i]);
+	}
+	munmap(t->wire, wire_size());
+	free(t);
 }
 
-static void pair_check(struct pair *p)
+static inline int pair_setup(void **state)
 {
-	for (int i = 0; i < 2; i++)
-		for (uint32_t s = 1; s < p->e[i].s->sock_pool.mark; s++) {
-			struct sock *k = sock_at(p->e[i].s, s);
+	struct stack_config cfg = pair_config();
 
-			if (k->proto == SOCK_TCP)
-				tcp_check(&p->e[i], k);
+	*state = pair_make(&cfg);
+	return 0;
+}
+
+static inline int pair_teardown(void **state)
+{
+	pair_free(*state);
+	return 0;
+}
+
+static inline int pair_poll(struct pair *t, int i)
+{
+	return engine_poll(t->e[i], t->now, 1000);
+}
+
+/* No buffer is out: nothing is queued, and each end has all of its tx buffers back. */
+static inline void assert_quiet(struct pair *t)
+{
+	for (int round = 0; round < 2; round++)
+		for (int i = 0; i < 2; i++) {
+			t->e[i]->vnic[0].ops->flush(&t->e[i]->vnic[0]);
+			pair_poll(t, 1 - i);
 		}
-}
-
-/* Exchange frames until both ends are quiet, without letting time pass. */
-static void pair_run(struct pair *p)
-{
-	int quiet = 0;
-
-	for (int turn = 0; quiet < 2; turn++) {
-		int n = engine_poll(&p->e[turn & 1], p->now, 64);
-
-		assert_true(turn < 1000000);
-		quiet = n ? 0 : quiet + 1;
-	}
-	pair_check(p);
-}
-
-/* Let time pass, firing timers when they are due and exchanging frames. */
-static void pair_wait(struct pair *p, uint64_t us)
-{
-	uint64_t end = p->now + us;
-
-	while (p->now < end) {
-		uint64_t a = engine_deadline(&p->e[0]), b = engine_deadline(&p->e[1]);
-		uint64_t next = a < b ? a : b;
-
-		p->now = next > end ? end : next > p->now ? next : p->now + 1;
-		engine_tick(&p->e[0], p->now);
-		engine_tick(&p->e[1], p->now);
-		pair_run(p);
-	}
-}
-
-static struct sock *pair_socket(struct pair *p, int end)
-{
-	struct sock *k = sock_alloc(&p->e[end], SOCK_TCP, 4);
-
-	assert_non_null(k);
-	k->holders = 1;
-	return k;
-}
-
-static struct sock *pair_listen(struct pair *p, int end, uint16_t port, int backlog)
-{
-	struct sock *k = pair_socket(p, end);
-
-	k->local = pair_addr(end, port);
-	assert_int_equal(tcp_listen(&p->e[end], k, backlog), 0);
-	return k;
-}
-
-static struct sock *pair_connect(struct pair *p, int end, uint16_t from, uint16_t to)
-{
-	struct sock *k = pair_socket(p, end);
-	struct endpoint local = pair_addr(end, from), remote = pair_addr(!end, to);
-
-	assert_int_equal(tcp_connect(&p->e[end], k, p->vnic[end], &local, &remote, p->now), 0);
-	return k;
-}
-
-static struct sock *pair_accept(struct pair *p, int end, struct sock *listener)
-{
-	int i = tcp_accept(&p->e[end], listener);
-	struct sock *k;
-
-	if (i < 0)
-		return NULL;
-	k = sock_at(p->e[end].s, (uint32_t)i);
-	assert_non_null(k);
-	k->holders = 1;
-	return k;
-}
-
-/* A listener on end 1 and one connection to it: client in *c, server in *s. */
-static struct sock *pair_open(struct pair *p, struct sock **c, struct sock **s)
-{
-	struct sock *l = pair_listen(p, 1, 80, 8);
-
-	*c = pair_connect(p, 0, 4000, 80);
-	pair_run(p);
-	*s = pair_accept(p, 1, l);
-	assert_non_null(*s);
-	assert_int_equal((*c)->tcp.state, TCP_ESTABLISHED);
-	assert_int_equal((*s)->tcp.state, TCP_ESTABLISHED);
-	return l;
-}
-
-static ssize_t pair_send(struct pair *p, int end, struct sock *k, const void *data, size_t n, int flags)
-{
-	struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = n};
-
-	return tcp_send(&p->e[end], k, &iov, 1, 0, flags, p->now);
-}
-
-static ssize_t pair_recv(struct pair *p, int end, struct sock *k, void *data, size_t n, int flags)
-{
-	struct iovec iov = {.iov_base = data, .iov_len = n};
-
-	return tcp_recv(&p->e[end], k, &iov, 1, 0, flags, p->now);
-}
-
-/* Nothing is left behind: no pkt, no private buffer, every tx buffer home. */
-static void assert_clean(struct pair *p)
-{
-	pair_run(p);
 	for (int i = 0; i < 2; i++) {
-		struct stack *s = p->e[i].s;
-
-		vnic_arm(&p->e[i].vnic[p->vnic[i]], VNIC_ARMED_HELPER);
-		assert_int_equal(s->pkt_pool.in_use, 0);
-		assert_int_equal(s->private_pool.in_use, 0);
-		assert_int_equal(stack_audit(&p->e[i]), 0);
+		assert_int_equal(stack_audit(t->e[i]), 0);
+		assert_int_equal(t->e[i]->s->pkt_pool.in_use, 0);
+		assert_int_equal(t->e[i]->s->private_pool.in_use, 0);
+		assert_int_equal(stack_vnic(t->e[i]->s, 0)->free_top, WIRE_BUFS);
+		assert_int_equal(stack_vnic(t->e[i]->s, 0)->rx_held, 0);
 	}
-	pair_run(p);
-	for (int i = 0; i < 2; i++)
-		assert_int_equal(stack_vnic(p->e[i].s, p->vnic[i])->free_top, WIRE_BUFS);
+}
+
+static inline struct endpoint v4(uint8_t last, uint16_t port)
+{
+	struct endpoint ep = {.addr = {[10] = 0xff, [11] = 0xff, [12] = 10, [15] = last}, .port = port};
+
+	return ep;
+}
+
+static inline struct endpoint v6(uint8_t last, uint16_t port)
+{
+	struct endpoint ep = {.addr = {0xfd, [15] = last}, .port = port};
+
+	return ep;
+}
+
+/* A UDP socket; remote NULL: not connected. It is held by process 0. */
+static inline struct sock *udp_socket(struct engine *e, struct endpoint local, const struct endpoint *remote)
+{
+	struct sock *k = sock_alloc(e, SOCK_UDP, is_v4(local.addr) ? 4 : 6);
+
+	assert_non_null(k);
+	k->local = local;
+	if (remote) {
+		k->remote = *remote;
+		k->vnic = 0;
+		k->vnic_gen = stack_vnic(e->s, 0)->gen;
+	}
+	k->holders = 1;
+	sock_hash(e->s, k);
+	return k;
+}
+
+static inline void fix_ip_checksum(uint8_t *f)
+{
+	uint8_t *ip = f + ETH_HEADER;
+	uint16_t sum;
+
+	memset(ip + 10, 0, 2);
+	sum = csum_fold(csum_add(ip, (ip[0] & 15u) * 4, 0));
+	memcpy(ip + 10, &sum, 2);
+}
+
+/* Fill in a UDP header and its checksum in front of len bytes of payload. */
+static inline void put_udp(uint8_t *udp, int family, struct endpoint src, struct endpoint dst, uint32_t len)
+{
+	uint16_t sum;
+
+	put_be16(udp, src.port);
+	put_be16(udp + 2, dst.port);
+	put_be16(udp + 4, UDP_HEADER + len);
+	memset(udp + 6, 0, 2);
+	sum = csum_fold(
+	    csum_add(udp, UDP_HEADER + len, csum_pseudo(family, src.addr, dst.addr, PROTO_UDP, UDP_HEADER + len)));
+	sum = sum ? sum : 0xffff;
+	memcpy(udp + 6, &sum, 2);
+}
+
+/* A frame with one UDP datagram from 10.0.0.1:1000 to 10.0.0.2:2000, checksums right; returns its length. */
+static inline uint32_t make_udp4(uint8_t *f, const void *data, uint32_t len)
+{
+	struct endpoint src = v4(1, 1000), dst = v4(2, 2000);
+	uint8_t *ip = f + ETH_HEADER, *udp = ip + IPV4_HEADER;
+
+	memset(f, 0, ETH_HEADER + IPV4_HEADER + UDP_HEADER);
+	f[0] = f[6] = 2;
+	put_be16(f + 12, ETH_IPV4);
+	ip[0] = 0x45;
+	put_be16(ip + 2, IPV4_HEADER + UDP_HEADER + len);
+	ip[8] = 64;
+	ip[9] = PROTO_UDP;
+	memcpy(ip + 12, src.addr + 12, 4);
+	memcpy(ip + 16, dst.addr + 12, 4);
+	if (len)
+		memcpy(udp + UDP_HEADER, data, len);
+	put_udp(udp, 4, src, dst, len);
+	fix_ip_checksum(f);
+	return ETH_HEADER + IPV4_HEADER + UDP_HEADER + len;
+}
+
+/* The same over IPv6, len bytes of zeros, with n bytes of extension headers, the first of type `next`. */
+static inline uint32_t make_udp6(uint8_t *f, uint8_t next, const void *ext, uint32_t n, uint32_t len)
+{
+	struct endpoint src = v6(1, 1000), dst = v6(2, 2000);
+	uint8_t *ip = f + ETH_HEADER, *udp = ip + IPV6_HEADER + n;
+
+	memset(f, 0, ETH_HEADER + IPV6_HEADER);
+	f[0] = f[6] = 2;
+	put_be16(f + 12, ETH_IPV6);
+	ip[0] = 0x60;
+	put_be16(ip + 4, n + UDP_HEADER + len);
+	ip[6] = next;
+	ip[7] = 64;
+	memcpy(ip + 8, src.addr, 16);
+	memcpy(ip + 24, dst.addr, 16);
+	if (n)
+		memcpy(ip + IPV6_HEADER, ext, n);
+	memset(udp, 0, UDP_HEADER + len);
+	put_udp(udp, 6, src, dst, len);
+	return ETH_HEADER + IPV6_HEADER + n + UDP_HEADER + len;
+}
+
+static inline ssize_t recv_bytes(struct engine *e, struct sock *k, void *to, size_t len, struct udp_meta *meta)
+{
+	struct iovec iov = {to, len};
+
+	return udp_recv(e, k, &iov, 1, false, meta);
+}
+
+static inline ssize_t send_bytes(struct pair *t, int from, struct sock *k, struct endpoint to, const void *data,
+				 size_t len)
+{
+	struct iovec iov = {(void *)(uintptr_t)data, len};
+
+	return udp_send(t->e[from], k, 0, &k->local, &to, &iov, 1, t->now);
+}
+
+#define COUNTED(e, name) ((e)->s->counters[C_##name])
+
+/* A seed for random tests, printed so that a failure can be run again: VIADUCT_TEST_SEED. */
+static inline uint64_t test_seed(void)
+{
+	const char *env = getenv("VIADUCT_TEST_SEED");
+	uint64_t seed = ((uint64_t)getpid() << 32 ^ (uint64_t)time(NULL)) * 0x9e3779b97f4a7c15ull | 1;
+
+	if (env)
+		seed = strtoull(env, NULL, 0);
+	print_message("VIADUCT_TEST_SEED=%llu\n", (unsigned long long)seed);
+	return seed;
+}
+
+static inline uint32_t random_below(uint64_t *seed, uint32_t limit)
+{
+	*seed ^= *seed << 13;
+	*seed ^= *seed >> 7;
+	*seed ^= *seed << 17;
+	return (uint32_t)((*seed >> 16) % limit);
 }
 
 #endif
