@@ -212,10 +212,10 @@ static void control_congestion(struct engine *e, struct sock *k, const struct ac
 {
 	struct tcb *t = &k->tcp;
 
-	if (t->ca_state == TCP_CA_RECOVERY || t->ca_state == TCP_CA_CWR || !r->advanced || !r->acked)
+	if (t->ca_state == TCP_CA_RECOVERY || t->ca_state == TCP_CA_CWR || !r->advanced || r->reducing)
 		return;
-	if (cwnd_limited(t))
-		tcp_cc_ops(k)->acked(e, k, r->acked);
+	if (r->fresh + r->sacked && cwnd_limited(t))
+		tcp_cc_ops(k)->acked(e, k, r->fresh + r->sacked);
 }
 
 /* With nothing in flight the timer probes the window: no more once the first pkt fits, else at its own slowing pace. */
@@ -236,9 +236,11 @@ void tcp_ack(struct engine *e, struct sock *k, const struct segment *g)
 	struct ack_result r = {.prior_una = t->snd_una, .has_ecr = g->o.has_ts, .ecr = g->o.ts_ecr};
 	bool moved, outstanding = t->snd_una != t->snd_nxt;
 
+	r.reducing = t->ca_state == TCP_CA_RECOVERY || t->ca_state == TCP_CA_CWR;
 	if (seq_gt(g->ack, t->snd_max) || seq_lt(g->ack, t->snd_una))
 		return;
 	t->probes = 0;
+	t->soft_error = 0;
 	t->flags &= ~TCPF_KEEP_WAIT;
 	moved = update_window(t, g);
 	if (g->o.sacks && t->flags & TCPF_SACK)

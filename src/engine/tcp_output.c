@@ -166,7 +166,7 @@ static void fin_sent(struct tcb *t)
 }
 
 /* First transmission of a run. */
-static void send_run(struct engine *e, struct sock *k, const struct run *r, bool full)
+static void send_run(struct engine *e, struct sock *k, const struct run *r, bool full, bool network)
 {
 	struct tcb *t = &k->tcp;
 	struct pkt *p = r->first;
@@ -192,6 +192,8 @@ static void send_run(struct engine *e, struct sock *k, const struct run *r, bool
 	tcp_data_sent(e, k);
 	if (idle || !t->timer[TIMER_RTO].deadline_us)
 		tcp_arm_rto(e, k);
+	else if (network && t->rto_kind != TCP_RTO_REORDER)
+		tcp_arm_tlp(e, k);
 }
 
 /* Nagle's algorithm with Minshall's change (as Linux): a partial segment waits while an earlier partial one is in
@@ -279,7 +281,7 @@ static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
 		full = is_full(e, k, &r, limit);
 		if (!full && !nagle_allows(t, how))
 			break;
-		send_run(e, k, &r, full);
+		send_run(e, k, &r, full, !lossless);
 	}
 	if (!lossless)
 		note_usage(k, limited);

@@ -263,7 +263,8 @@ static void prr(struct sock *k, const struct ack_result *r, bool new_loss)
 			send += t->mss;
 		send = min_u32(send, t->ssthresh - flight);
 	}
-	if (!t->prr_out) /* the fast retransmission goes out in any case */
+	/* The fast retransmission goes out in any case, and without SACK that of a partial ACK (RFC 6582 3.2, step 3). */
+	if (!t->prr_out || (new_loss && !(t->flags & TCPF_SACK)))
 		send = max_u32(send, t->mss);
 	t->cwnd = flight + send;
 }

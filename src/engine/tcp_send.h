@@ -43,6 +43,7 @@ struct ack_result {
 	uint64_t first_us, last_us; /* sent_us of the oldest and newest original transmission delivered; 0 none */
 	bool advanced, dupack, dsack;
 	bool has_ecr;
+	bool reducing;      /* cwnd was being brought down when it came: it doesn't grow by this one */
 	bool orig_acked;    /* data that was never sent again was delivered (F-RTO) */
 	bool retrans_acked; /* data that was sent again was acknowledged (Karn) */
 };
@@ -70,6 +71,7 @@ void tcp_mark_lost(struct tcb *t, struct pkt *p);
 void tcp_tlp_ack(struct engine *e, struct sock *k, const struct ack_result *r);
 
 /* tcp_timer.c */
+bool tcp_arm_tlp(struct engine *e, struct sock *k); /* a tail loss probe, if one may be made; not on a lossless vNIC */
 uint64_t tcp_rto_now(const struct engine *e, const struct tcb *t); /* with backoff, us */
 
 /* cwnd does not apply where there is no network: a lossless vNIC is a ring between two processes of this machine. What

@@ -26,33 +26,46 @@ uint64_t tcp_rto_now(const struct engine *e, const struct tcb *t)
 }
 
 /* When to probe the tail (RFC 8985 7.2); 0: not now. */
-static uint64_t probe_timeout(const struct engine *e, const struct sock *k)
+static uint64_t probe_timeout(const struct sock *k)
 {
 	const struct tcb *t = &k->tcp;
 	uint64_t pto = 2ull * t->srtt_us + 2000;
 
 	if (t->ca_state != TCP_CA_OPEN || !(t->flags & TCPF_SACK) || !t->srtt_us || t->tlp_out || t->sacked ||
-	    t->backoff || tcp_no_network(e, k))
+	    t->backoff)
 		return 0;
 	if (t->snd_nxt - t->snd_una <= t->mss) /* one segment: its ACK may be delayed */
 		pto += TLP_DELACK_US;
 	return pto;
 }
 
+bool tcp_arm_tlp(struct engine *e, struct sock *k)
+{
+	struct tcb *t = &k->tcp;
+	const struct pkt *head = pkt_at(e->s, t->txq.head);
+	uint64_t now = e->s->now_us, pto = probe_timeout(k);
+
+	/* Each segment sent puts the probe off, but not beyond the time of the oldest's timeout. */
+	if (!pto || !head || now + pto >= head->sent_us + tcp_rto_now(e, t))
+		return false;
+	t->rto_kind = TCP_RTO_TLP;
+	timer_set(e, k, TIMER_RTO, now + pto);
+	return true;
+}
+
 void tcp_arm_rto(struct engine *e, struct sock *k)
 {
 	struct tcb *t = &k->tcp;
-	uint64_t after, pto;
 
 	if (t->snd_una == t->snd_nxt) {
 		t->rto_kind = TCP_RTO_RETRANS;
 		timer_clear(k, TIMER_RTO);
 		return;
 	}
-	after = tcp_rto_now(e, t);
-	pto = probe_timeout(e, k);
-	t->rto_kind = pto && pto < after ? TCP_RTO_TLP : TCP_RTO_RETRANS;
-	timer_set(e, k, TIMER_RTO, e->s->now_us + (t->rto_kind == TCP_RTO_TLP ? pto : after));
+	if (!tcp_no_network(e, k) && tcp_arm_tlp(e, k))
+		return;
+	t->rto_kind = TCP_RTO_RETRANS;
+	timer_set(e, k, TIMER_RTO, e->s->now_us + tcp_rto_now(e, t));
 }
 
 void tcp_arm_probe(struct engine *e, struct sock *k)
@@ -70,7 +83,7 @@ void tcp_arm_probe(struct engine *e, struct sock *k)
 static void give_up(struct engine *e, struct sock *k)
 {
 	count(e->s, C_tcp_timed_out);
-	tcp_done(e, k, k->so_error ? k->so_error : ETIMEDOUT);
+	tcp_done(e, k, k->tcp.soft_error ? k->tcp.soft_error : ETIMEDOUT);
 }
 
 /* How long `retries` retransmissions take that start at rto_min and double up to the maximum (Linux's
