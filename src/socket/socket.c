@@ -227,6 +227,35 @@ int vs_shutdown(vsock_t v, int fd, int how)
 
 /* --- names --- */
 
+int vs_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, enum reason *reason)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	struct endpoint local;
+	bool udp;
+	int ret;
+
+	*reason = REASON_NONE;
+	if (!k)
+		return -EBADF;
+	udp = k->proto == SOCK_UDP;
+	ret = k->proto == SOCK_TCP && k->tcp.state != TCP_CLOSED ? -EINVAL : 0;
+	stack_leave(a);
+	if (ret < 0)
+		return ret;
+	if (udp)
+		return udp_bind(v, fd, sa, len);
+	if (host_sys.bind(fd, sa, len) < 0)
+		return -errno;
+	ret = sock_kernel_name(fd, &local);
+	k = ret == 0 ? vs_enter(v, &a) : NULL;
+	if (!k)
+		return ret;
+	k->local = local;
+	stack_leave(a);
+	return 0;
+}
+
 int vs_getsockname(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len)
 {
 	struct attached *a;
