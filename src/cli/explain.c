@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * viaduct explain: every socket descriptor of a process, and who serves it.
+ *
+ * The backing socket's inode says which accelerated socket a descriptor is, in any of the stacks that the process has
+ * open, whatever the number (dup, fork). For the others the stack's table of descriptors has the reason; it is
+ * written by the stack's creator and holds for its children too, as far as they inherited the number. What no stack
+ * knows was there before, or is of a family that viaduct leaves alone: /proc/PID/net tells which.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/view.h"
+#include "host/host.h"
+#include "socket/reason.h"
+
+/* An accelerated socket by its inode. */
+struct known {
+	uint64_t inode;
+	uint32_t index;
+	const struct view *view;
+};
+
+struct table {
+	struct known *list;
+	size_t count, room;
+	const struct view *view; /* the one being read */
+};
+
+static void remember(void *arg, uint32_t index, const struct sock *k)
+{
+	struct table *t = arg;
+	if (!k->inode)
+		return;
+	if (t->count == t->room) {
+		size_t room = t->room ? 2 * t->room : 256;
+		struct known *more = reallocarray(t->list, room, sizeof(*more));
+		if (!more)
+			return;
+		t->list = more;
+		t->room = room;
+	}
+	t->list[t->count++] = (struct known){k->inode, index, t->view};
+}
+
+static int by_inode(const void *a, const void *b)
+{
+	const struct known *x = a, *y = b;
+	return (x->inode > y->inode) - (x->inode < y->inode);
+}
+
+static const struct known *find_inode(const struct table *t, uint64_t inode)
+{
+	struct known key = {.inode = inode};
+	return t->count ? bsearch(&key, t->list, t->count, sizeof(key), by_inode) : NULL;
+}
+
+/* --- what /proc/PID/net knows of a socket --- */
+
+enum net_kind { NET_UNKNOWN, NET_INET, NET_UNIX, NET_OURS };
+
+/* Is the inode the field-th word of a line of /proc/PID/net/FILE? name: the last word of that line. */
+static bool net_line(pid_t pid, const char *file, int field, uint64_t inode, char *name, size_t name_len)
+{
+	char path[64], *line = NULL;
+	size_t size = 0;
+	bool found = false;
+	snprintf(path, sizeof(path), "/proc/%d/net/%s", (int)pid, file);
+	FILE *f = fopen(path, "re");
+	if (!f)
+		return false;
+	while (!found && getline(&line, &size, f) > 0) {
+		char *save = NULL, *word = strtok_r(line, " \t\n", &save);
+		for (int i = 0; word && i < field; i++)
+			word = strtok_r(NULL, " \t\n", &save);
+		found = word && strtoull(word, NULL, 10) == inode;
+		const char *last = found ? strtok_r(NULL, "\n", &save) : NULL;
+		if (found && name)
+			snprintf(name, name_len, "%s", last ? last : "");
+	}
+	free(line);
+	fclose(f);
+	return found;
+}
+
+static enum net_kind net_kind_of(pid_t pid, uint64_t inode)
+{
+	static const char *const inet[] = {"tcp", "tcp6", "udp", "udp6"};
+	char name[128] = "";
+	if (net_line(pid, "unix", 6, inode, name, sizeof(name)))
+		return !strncmp(name, "@" RDV_PREFIX, 1 + strlen(RDV_PREFIX)) ? NET_OURS : NET_UNIX;
+	for (unsigned i = 0; i < sizeof(inet) / sizeof(inet[0]); i++)
+		if (net_line(pid, inet[i], 9, inode, NULL, 0))
+			return NET_INET;
+	return NET_UNKNOWN;
+}
+
+/* --- one descriptor --- */
+
+static void print_accelerated(int fd, const struct view *w, uint32_t index)
+{
+	struct sock k;
+	struct vnic_state v;
+	char local[64], remote[64], name[32];
+	if (!view_sock(w, index, &k)) {
+		printf("fd %d: accelerated, and just being closed.\n", fd);
+		return;
+	}
+	endpoint_text(&k.local, local, sizeof(local));
+	endpoint_text(&k.remote, remote, sizeof(remote));
+	printf("fd %d: %s %s", fd, k.proto == SOCK_TCP ? "tcp" : "udp", local);
+	if (k.proto == SOCK_TCP && k.tcp.state == TCP_LISTEN) {
+		puts(": accelerated. It listens; clients that run under viaduct come over shared memory, others "
+		     "through the "
+		     "kernel.");
+		return;
+	}
+	if (k.remote.port)
+		printf(" to %s", remote);
+	if (k.vnic < VNIC_MAX && view_vnic(w, k.vnic, &v)) {
+		proc_name((pid_t)v.peer_pid, name);
+		printf(": accelerated, over vNIC %u (%s) with %s (%u)", k.vnic,
+		       v.provider == VNIC_PROV_LOCAL ? "local" : "sim", name, v.peer_pid);
+	} else {
+		fputs(": accelerated, not connected to a vNIC", stdout);
+	}
+	printf(k.proto == SOCK_TCP ? ", %s.\n" : ".\n", state_text(&k));
+}
+
+/* The reason that a stack has for this descriptor, REASON_COUNT if none has one. Of the process's own stack first. */
+static enum reason known_reason(const struct views *v, pid_t pid, int fd)
+{
+	for (int own = 1; own >= 0; own--) {
+		for (unsigned i = 0; i < v->count; i++) {
+			struct stack_fdinfo info = view_fdinfo(&v->list[i], fd);
+			if ((v->list[i].s->creator_pid == (uint32_t)pid) != own)
+				continue;
+			if (info.kind == FD_KERNEL_SOCKET && info.reason < REASON_COUNT && info.reason != REASON_NONE)
+				return info.reason;
+		}
+	}
+	return REASON_COUNT;
+}
+
+/* Where the table of descriptors says that it is accelerated although no socket has the inode. */
+static const struct view *listed_as_accelerated(const struct views *v, pid_t pid, int fd, uint32_t *index)
+{
+	for (unsigned i = 0; i < v->count; i++) {
+		struct stack_fdinfo info = view_fdinfo(&v->list[i], fd);
+		if (v->list[i].s->creator_pid == (uint32_t)pid && info.kind == FD_ACCELERATED) {
+			*index = info.sock;
+			return &v->list[i];
+		}
+	}
+	return NULL;
+}
+
+/* False: it is one of viaduct's own. */
+static bool explain_fd(const struct views *v, const struct table *t, pid_t pid, int fd, uint64_t inode)
+{
+	const struct known *k = find_inode(t, inode);
+	enum reason reason = known_reason(v, pid, fd);
+	uint32_t index;
+	if (k) {
+		print_accelerated(fd, k->view, k->index);
+		return true;
+	}
+	if (reason != REASON_COUNT) {
+		printf("fd %d: the kernel's. %s\n", fd, reason_sentence[reason]);
+		return true;
+	}
+	enum net_kind kind = net_kind_of(pid, inode);
+	if (kind == NET_OURS)
+		return false;
+	const struct view *w = kind == NET_UNIX ? NULL : listed_as_accelerated(v, pid, fd, &index);
+	if (w)
+		print_accelerated(fd, w, index);
+	else
+		printf("fd %d: the kernel's. %s\n", fd,
+		       reason_sentence[kind == NET_INET ? REASON_INHERITED : REASON_FAMILY]);
+	return true;
+}
+
+/* --- all descriptors, by number --- */
+
+struct fd_inode {
+	int fd;
+	uint64_t inode;
+};
+
+static int by_fd(const void *a, const void *b)
+{
+	return ((const struct fd_inode *)a)->fd - ((const struct fd_inode *)b)->fd;
+}
+
+static struct fd_inode *socket_fds(pid_t pid, size_t *count)
+{
+	char path[40];
+	struct fd_inode *list = NULL;
+	size_t room = 0;
+	*count = 0;
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	DIR *d = opendir(path);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		char link[64];
+		unsigned long long inode;
+		ssize_t n = readlinkat(dirfd(d), e->d_name, link, sizeof(link) - 1);
+		link[n > 0 ? n : 0] = 0;
+		if (sscanf(link, "socket:[%llu]", &inode) != 1)
+			continue;
+		if (*count == room) {
+			room = room ? 2 * room : 256;
+			struct fd_inode *more = reallocarray(list, room, sizeof(*more));
+			if (!more)
+				break;
+			list = more;
+		}
+		list[(*count)++] = (struct fd_inode){atoi(e->d_name), inode};
+	}
+	if (d)
+		closedir(d);
+	if (list)
+		qsort(list, *count, sizeof(*list), by_fd);
+	return list;
+}
+
+static void explain_all(const struct views *v, pid_t pid)
+{
+	struct table t = {0};
+	size_t count, shown = 0;
+	for (unsigned i = 0; i < v->count; i++) {
+		t.view = &v->list[i];
+		view_each_sock(t.view, remember, &t);
+	}
+	if (t.count)
+		qsort(t.list, t.count, sizeof(*t.list), by_inode);
+	struct fd_inode *fds = socket_fds(pid, &count);
+	for (size_t i = 0; i < count; i++)
+		shown += explain_fd(v, &t, pid, fds[i].fd, fds[i].inode);
+	if (!shown)
+		puts("It has no sockets.");
+	free(fds);
+	free(t.list);
+}
+
+int cmd_explain(int argc, char **argv)
+{
+	static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	struct views v = {0};
+	char name[32];
+	int c;
+	while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0)
+		return c == 'h' ? cmd_help(2, (char *[]){"help", "explain"}) : cli_usage("explain");
+	int pid = optind + 1 == argc ? cli_pid(argv[optind]) : -1;
+	if (pid < 0) {
+		cli_error(EXIT_USAGE, "explain takes one process id");
+		return cli_usage("explain");
+	}
+	if (!proc_exists(pid))
+		return cli_error(EXIT_FAILED, "there is no process %d", pid);
+	proc_name(pid, name);
+	int rc = views_of_process(&v, pid), loaded = proc_accelerated(pid);
+	if (rc < 0 || (!v.count && loaded < 0))
+		rc = cli_error(EXIT_FAILED, "you may not look into process %d (%s); try as its user or as root", pid,
+			       name);
+	else if (v.foreign && !v.count)
+		rc = cli_error(EXIT_FAILED,
+			       "process %d (%s) runs under another version of viaduct; use that version's "
+			       "viaduct explain",
+			       pid, name);
+	else if (!v.count && !loaded)
+		rc = cli_error(EXIT_FAILED,
+			       "process %d (%s) does not run under viaduct, so the kernel serves all its sockets; "
+			       "start it with: viaduct run %s ...",
+			       pid, name, name);
+	else
+		explain_all(&v, pid);
+	views_free(&v);
+	return rc;
+}

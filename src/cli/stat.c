@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* viaduct stat: stacks, processes, sockets, vNICs and counters, as text or JSON. See view.h for how it looks. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/json.h"
+#include "cli/view.h"
+
+static const char *provider_name(unsigned provider)
+{
+	return provider == VNIC_PROV_LOCAL ? "local" : provider == VNIC_PROV_SIM ? "sim" : "?";
+}
+
+static uint32_t unacknowledged(const struct sock *k)
+{
+	if (k->proto != SOCK_TCP || k->tcp.state == TCP_LISTEN)
+		return 0;
+	return k->tcp.snd_end - k->tcp.snd_una;
+}
+
+/* A listener's queues are connections, as ss(8) has them. */
+static uint32_t recv_queue(const struct sock *k)
+{
+	return k->proto == SOCK_TCP && k->tcp.state == TCP_LISTEN ? k->tcp.accept_count : k->rxq.bytes;
+}
+
+static uint32_t send_queue(const struct sock *k)
+{
+	return k->proto == SOCK_TCP && k->tcp.state == TCP_LISTEN ? k->tcp.backlog : unacknowledged(k);
+}
+
+/* --- text --- */
+
+static void print_sock(void *arg, uint32_t index, const struct sock *k)
+{
+	char local[64], remote[64], vnic[16] = "-";
+	int *lines = arg;
+	if (!(*lines)++)
+		printf("  %6s  %-5s %-12s %9s %9s  %-24s %-24s %s\n", "socket", "proto", "state", "recv-q", "send-q",
+		       "local", "remote", "vnic");
+	endpoint_text(&k->local, local, sizeof(local));
+	endpoint_text(&k->remote, remote, sizeof(remote));
+	if (k->vnic < VNIC_MAX)
+		snprintf(vnic, sizeof(vnic), "%u", k->vnic);
+	printf("  %6u  %-5s %-12s %9u %9u  %-24s %-24s %s\n", index, k->proto == SOCK_TCP ? "tcp" : "udp",
+	       state_text(k), recv_queue(k), send_queue(k), local, remote, vnic);
+}
+
+static void print_vnics(const struct view *w)
+{
+	for (uint32_t i = 0; i < VNIC_MAX; i++) {
+		struct vnic_state v;
+		char name[32];
+		if (!view_vnic(w, i, &v))
+			continue;
+		proc_name((pid_t)v.peer_pid, name);
+		printf("  vnic %u: %s to %s (%u)%s, sent %" PRIu64 " frames %" PRIu64 " bytes, received %" PRIu64
+		       " frames %" PRIu64 " bytes, doorbells %" PRIu64 "\n",
+		       i, provider_name(v.provider), name, v.peer_pid, v.dead ? ", dead" : "", v.stats.tx_frames,
+		       v.stats.tx_bytes, v.stats.rx_frames, v.stats.rx_bytes, v.stats.doorbells);
+		if (v.stats.tx_no_buffer || v.stats.bad_desc || v.stats.bad_return || v.stats.bad_reuse)
+			printf("    without a free buffer %" PRIu64 ", bad descriptors %" PRIu64
+			       ", bad returns %" PRIu64 ", buffers sent twice %" PRIu64 "\n",
+			       v.stats.tx_no_buffer, v.stats.bad_desc, v.stats.bad_return, v.stats.bad_reuse);
+	}
+}
+
+static void print_counters(const struct stack *s, bool explain)
+{
+	for (int i = 0; i < COUNTER_COUNT; i++) {
+		if (!explain && !s->counters[i])
+			continue;
+		printf("  %-28s %12" PRIu64 "%s%s\n", counter_info[i].name, s->counters[i], explain ? "  " : "",
+		       explain ? counter_info[i].sentence : "");
+	}
+}
+
+static void print_view(const struct view *w, bool explain)
+{
+	const struct stack *s = w->s;
+	char program[sizeof(s->program) + 1];
+	int lines = 0;
+	safe_text(s->program, sizeof(s->program), program, sizeof(program));
+	printf("%s (stack of process %u)\n  processes:", program, s->creator_pid);
+	for (unsigned i = 0; i < PROC_MAX; i++)
+		if (s->proc[i].pid)
+			printf(" %u", s->proc[i].pid);
+	printf("\n  sockets in use %u of %u, packets %u of %u, private buffers %u of %u\n", s->sock_pool.in_use,
+	       s->cfg.max_socks - 1, s->pkt_pool.in_use, s->cfg.max_pkts - 1, s->private_pool.in_use,
+	       s->cfg.max_private - 1);
+	if (s->lock.repairs)
+		printf("  lock taken over from a dead thread %u times\n", s->lock.repairs);
+	view_each_sock(w, print_sock, &lines);
+	print_vnics(w);
+	print_counters(s, explain);
+}
+
+/* --- JSON --- */
+
+static void json_sock(void *arg, uint32_t index, const struct sock *k)
+{
+	char local[64], remote[64];
+	(void)arg;
+	endpoint_text(&k->local, local, sizeof(local));
+	endpoint_text(&k->remote, remote, sizeof(remote));
+	json_open(NULL, '{');
+	json_number("index", index);
+	json_string("protocol", k->proto == SOCK_TCP ? "tcp" : "udp");
+	if (k->proto == SOCK_TCP)
+		json_string("state", state_text(k));
+	json_string("local", local);
+	json_string("remote", remote);
+	json_number("recv_queue", recv_queue(k));
+	json_number("send_queue", send_queue(k));
+	json_number("rx_bytes", k->rx_bytes);
+	json_number("tx_bytes", k->tx_bytes);
+	if (k->vnic < VNIC_MAX)
+		json_number("vnic", k->vnic);
+	if (k->proto == SOCK_TCP && k->tcp.state != TCP_LISTEN) {
+		json_number("srtt_us", k->tcp.srtt_us);
+		json_number("rto_us", k->tcp.rto_us);
+		json_number("cwnd", k->tcp.cwnd);
+		json_number("mss", k->tcp.mss);
+		json_number("retransmissions", k->tcp.retrans_total);
+	}
+	json_number("inode", k->inode);
+	json_close('}');
+}
+
+static void json_vnics(const struct view *w)
+{
+	json_open("vnics", '[');
+	for (uint32_t i = 0; i < VNIC_MAX; i++) {
+		struct vnic_state v;
+		if (!view_vnic(w, i, &v))
+			continue;
+		json_open(NULL, '{');
+		json_number("index", i);
+		json_string("provider", provider_name(v.provider));
+		json_number("peer_pid", v.peer_pid);
+		json_bool("dead", v.dead);
+		json_number("tx_frames", v.stats.tx_frames);
+		json_number("tx_bytes", v.stats.tx_bytes);
+		json_number("rx_frames", v.stats.rx_frames);
+		json_number("rx_bytes", v.stats.rx_bytes);
+		json_number("tx_no_buffer", v.stats.tx_no_buffer);
+		json_number("bad_desc", v.stats.bad_desc);
+		json_number("bad_return", v.stats.bad_return);
+		json_number("bad_reuse", v.stats.bad_reuse);
+		json_number("doorbells", v.stats.doorbells);
+		json_close('}');
+	}
+	json_close(']');
+}
+
+static void json_counters(const struct stack *s, bool explain)
+{
+	json_open("counters", '{');
+	for (int i = 0; i < COUNTER_COUNT; i++)
+		if (explain || s->counters[i])
+			json_number(counter_info[i].name, s->counters[i]);
+	json_close('}');
+	if (!explain)
+		return;
+	json_open("counter_sentences", '{');
+	for (int i = 0; i < COUNTER_COUNT; i++)
+		json_string(counter_info[i].name, counter_info[i].sentence);
+	json_close('}');
+}
+
+static void json_view(const struct view *w, bool explain)
+{
+	const struct stack *s = w->s;
+	char program[sizeof(s->program) + 1];
+	safe_text(s->program, sizeof(s->program), program, sizeof(program));
+	json_open(NULL, '{');
+	json_number("pid", s->creator_pid);
+	json_string("program", program);
+	json_open("processes", '[');
+	for (unsigned i = 0; i < PROC_MAX; i++)
+		if (s->proc[i].pid)
+			json_number(NULL, s->proc[i].pid);
+	json_close(']');
+	json_number("sockets_in_use", s->sock_pool.in_use);
+	json_number("sockets_max", s->cfg.max_socks - 1);
+	json_number("packets_in_use", s->pkt_pool.in_use);
+	json_number("private_buffers_in_use", s->private_pool.in_use);
+	json_number("lock_repairs", s->lock.repairs);
+	json_open("sockets", '[');
+	view_each_sock(w, json_sock, NULL);
+	json_close(']');
+	json_vnics(w);
+	json_counters(s, explain);
+	json_close('}');
+}
+
+/* --- the command --- */
+
+static int nothing_found(int pid, int rc, const struct views *v)
+{
+	if (v->foreign)
+		return cli_error(EXIT_FAILED,
+				 "the stack found is not one of this version of viaduct; use the version that "
+				 "the program runs with");
+	if (!pid && v->denied)
+		return cli_error(EXIT_FAILED,
+				 "no program that you may look at has a stack; %u processes belong to others "
+				 "(try as root)",
+				 v->denied);
+	if (!pid)
+		return cli_error(EXIT_FAILED,
+				 "no program runs with accelerated sockets; start one with: viaduct run PROGRAM");
+	if (rc == -ENOENT || rc == -ESRCH)
+		return cli_error(EXIT_FAILED, "there is no process %d", pid);
+	if (rc < 0)
+		return cli_error(EXIT_FAILED, "you may not look into process %d (%s); try as its user or as root", pid,
+				 strerror(-rc));
+	if (proc_accelerated(pid) == 1)
+		return cli_error(EXIT_FAILED, "process %d runs under viaduct but has made no TCP or UDP socket yet",
+				 pid);
+	return cli_error(EXIT_FAILED, "process %d does not run under viaduct; start it with: viaduct run PROGRAM", pid);
+}
+
+int cmd_stat(int argc, char **argv)
+{
+	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+						{"explain", no_argument, NULL, 'e'},
+						{"help", no_argument, NULL, 'h'},
+						{NULL, 0, NULL, 0}};
+	bool json = false, explain = false;
+	struct views v = {0};
+	int c, pid = 0, rc = 0;
+	while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
+		if (c == 'h')
+			return cmd_help(2, (char *[]){"help", "stat"});
+		if (c == '?')
+			return cli_usage("stat");
+		json |= c == 'j';
+		explain |= c == 'e';
+	}
+	if (optind < argc)
+		pid = cli_pid(argv[optind++]);
+	if (optind < argc || pid < 0) {
+		cli_error(EXIT_USAGE, "\"%s\" is not a process id", argv[optind < argc ? optind : argc - 1]);
+		return cli_usage("stat");
+	}
+	if (pid)
+		rc = views_of_process(&v, pid);
+	else
+		views_of_all(&v);
+	if (!v.count && (pid || !json)) {
+		rc = nothing_found(pid, rc, &v);
+		views_free(&v);
+		return rc;
+	}
+	if (json) {
+		json_open(NULL, '{');
+		json_open("stacks", '[');
+	}
+	for (unsigned i = 0; i < v.count; i++) {
+		if (json)
+			json_view(&v.list[i], explain);
+		else
+			print_view(&v.list[i], explain);
+	}
+	if (json) {
+		json_close(']');
+		json_close('}');
+	}
+	views_free(&v);
+	return EXIT_OK;
+}
