@@ -87,6 +87,8 @@ static int accept_any(int fd, struct sockaddr *sa, socklen_t *len, int flags)
 		}
 		return r;
 	}
+	if (flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))
+		return (int)posix_result(-EINVAL);
 	r = vs_accept(v, fd, sa, len, flags, true, &child, &reason);
 	if (r == VS_KERNEL) {
 		fd_to_kernel(fd, v, reason);

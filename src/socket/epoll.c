@@ -103,8 +103,9 @@ static void recall_plain_waiters(struct epset *set)
 	}
 	if (set->kick < 0 || host_sys.write(set->kick, &one, sizeof one) < 0)
 		return;
-	if (host_sys.epoll_ctl(set->epfd, EPOLL_CTL_ADD, set->kick, &ev) == 0)
-		set->kicked = true;
+	set->kicked = true; /* before the kick can be seen */
+	if (host_sys.epoll_ctl(set->epfd, EPOLL_CTL_ADD, set->kick, &ev) < 0)
+		set->kicked = false;
 }
 
 static int exclusive_error(int op, uint32_t events, const struct item *i)

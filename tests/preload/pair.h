@@ -102,7 +102,7 @@ __attribute__((unused)) static int listen_on(int port)
 
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
 	if (bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 16) < 0) {
-		say("listen: %s", strerrorname_np(errno));
+		perror("listen");
 		exit(5);
 	}
 	return fd;
@@ -114,7 +114,7 @@ __attribute__((unused)) static int connect_to(int port)
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
 	if (connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
-		say("connect: %s", strerrorname_np(errno));
+		perror("connect");
 		exit(6);
 	}
 	return fd;

@@ -69,8 +69,9 @@ static void server(int fd)
 	say("most of the time is left %d", t.tv_sec == 4);
 	FD_ZERO(&in);
 	FD_SET(fd, &in);
-	FD_SET(900, &in);
-	show("select, bad descriptor", select(901, &in, NULL, NULL, &t));
+	close(p[0]);
+	FD_SET(p[0], &in);
+	show("select, bad descriptor", select(p[0] + 1, &in, NULL, NULL, &t));
 	tell();
 	await();
 	rest(20);

@@ -61,7 +61,7 @@ static void client(int fd)
 
 	await();
 	show("writev", writev(fd, iov, 3));
-	rest(20);
+	rest(100); /* longer than an acknowledgement may be held back */
 	ioctl(fd, SIOCOUTQ, &n);
 	say("SIOCOUTQ %d", n);
 	tell();
