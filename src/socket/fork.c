@@ -62,7 +62,7 @@ void vs_fork_child(void)
 
 	stacks = 0;
 	lock_tid = 0;
-	wait_lock_depth = 0;
+	wait_lock_depth -= n; /* those locks are the parent's to release */
 	own_stack = NULL;
 	process_after_fork();
 	wait_after_fork();
@@ -75,6 +75,6 @@ void vs_fork_child(void)
 		if (child_slot[i] < PROC_MAX)
 			process_slot_name(attached[i]->s, child_slot[i], (uint32_t)getpid());
 	}
-	if (wait_signal_pending)
+	if (!wait_lock_depth && wait_signal_pending)
 		lock_run_signals();
 }
