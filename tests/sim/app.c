@@ -314,6 +314,10 @@ static bool read_once(struct app *a, struct sock *k)
 
 		if (p > 0)
 			check_received(a, (size_t)p);
+		if (p < 0 && p != -EAGAIN) { /* it reports an error as any call does, once */
+			end_fails(a, (int)-p, "peek");
+			return false;
+		}
 	}
 
 	uint32_t level = tcp_poll(e, k);
