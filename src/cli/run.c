@@ -183,7 +183,8 @@ static int set_profile(const char *name)
 	char assignment[64], err[512];
 	snprintf(assignment, sizeof(assignment), "PROFILE=%s", name);
 	if (knob_check(assignment, err, sizeof(err)) < 0)
-		return cli_error(EXIT_USAGE, "there is no profile %s; there are %s", name, knob_info[K_PROFILE].unit);
+		return cli_error(EXIT_USAGE, "there is no profile %s; choose one of %s", name,
+				 knob_info[K_PROFILE].unit);
 	return set_knob(assignment);
 }
 

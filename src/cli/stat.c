@@ -117,8 +117,8 @@ static void json_sock(void *arg, uint32_t index, const struct sock *k)
 	json_string("remote", remote);
 	json_number("recv_queue", recv_queue(k));
 	json_number("send_queue", send_queue(k));
-	json_number("rx_bytes", k->rx_bytes);
-	json_number("tx_bytes", k->tx_bytes);
+	json_number("rx_bytes", k->proto == SOCK_TCP ? k->tcp.bytes_received : k->rx_bytes);
+	json_number("tx_bytes", k->proto == SOCK_TCP ? k->tcp.bytes_sent : k->tx_bytes);
 	if (k->vnic < VNIC_MAX)
 		json_number("vnic", k->vnic);
 	if (k->proto == SOCK_TCP && k->tcp.state != TCP_LISTEN) {

@@ -241,7 +241,8 @@ static int load_environment(char *const *envp, bool only_profile, char *err, siz
 		int rc = parse_assignment(*envp + strlen(PREFIX), &k, &value, sentence, sizeof(sentence));
 		if (rc < 0 && !result) { /* the first error is told; the good ones count all the same */
 			result = rc;
-			snprintf(err, err_len, "environment variable " PREFIX "...: %s", sentence);
+			snprintf(err, err_len, "environment variable %.*s: %s", (int)(strchrnul(*envp, '=') - *envp),
+				 *envp, sentence);
 		}
 		if (rc < 0)
 			continue;
