@@ -114,7 +114,7 @@ void tcp_delack_due(struct engine *e, struct sock *k);     /* the delayed ACK's 
 uint32_t tcp_window(struct engine *e, struct sock *k); /* receive window to advertise now, bytes, never shrinking */
 /* In-order data was queued: receiver's round trip, segment size estimate, and what ACK is owed for it. */
 void tcp_rcv_data_arrived(struct engine *e, struct sock *k, uint32_t bytes, bool psh);
-bool tcp_window_open(const struct engine *e, const struct sock *k); /* an ACK now would offer no less than the last */
+bool tcp_window_open(const struct engine *e, const struct sock *k); /* the reader keeps up: no need to wait for its ACK */
 void tcp_quickack(struct sock *k, uint32_t most); /* the next few ACKs are sent at once */
 
 /* tcp_segment.c: text, urgent pointer and FIN of an acceptable segment */

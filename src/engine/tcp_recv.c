@@ -47,7 +47,7 @@ static uint32_t window_select(const struct engine *e, const struct sock *k)
 
 bool tcp_window_open(const struct engine *e, const struct sock *k)
 {
-	return window_select(e, k) >= k->tcp.rcv_wnd;
+	return 2 * (uint64_t)k->rxq.bytes <= k->rcvbuf || window_select(e, k) >= k->tcp.rcv_wnd;
 }
 
 /*

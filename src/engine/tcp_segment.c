@@ -83,8 +83,8 @@ void tcp_rx_in_order(struct engine *e, struct sock *k, struct segment *g)
 }
 
 /*
- * The ACK that is owed: at once for more than a full segment (if the window has not shrunk: else the reader's next
- * call will send it), in quick-ACK mode, and where the sender must know (ACK_NOW); otherwise within delack_ms.
+ * The ACK that is owed: at once for more than a full segment (if the reader keeps up: else its next call will send it,
+ * with a better window), in quick-ACK mode, and where the sender must know (ACK_NOW); otherwise within delack_ms.
  */
 void tcp_rx_ack_policy(struct engine *e, struct sock *k)
 {
