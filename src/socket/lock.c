@@ -42,15 +42,6 @@ void lock_wake(struct stack_lock *l)
 	raw_call(SYS_futex, (long)&l->owner, FUTEX_WAKE, 1, 0, 0, 0);
 }
 
-static void relax(void)
-{
-#ifdef __x86_64__
-	__builtin_ia32_pause();
-#else
-	__asm__ volatile("" ::: "memory");
-#endif
-}
-
 /* True if no thread that could hold the lock since `since` (clock ticks after boot) has this tid. */
 static bool owner_dead(const struct stack *s, uint32_t tid, uint64_t since)
 {
@@ -87,7 +78,7 @@ bool lock_take_slow(struct stack *s)
 		    atomic_compare_exchange_strong_explicit(&l->owner, &none, lock_tid, memory_order_acquire,
 							    memory_order_relaxed))
 			return false;
-		relax();
+		wait_relax();
 	}
 	for (;;) {
 		/* Others may sleep too: whoever got here leaves the mark, so that its release wakes the next. */

@@ -63,15 +63,6 @@ struct waiting {
 	uint64_t kernel_us;   /* when the kernel's descriptors were looked at last */
 };
 
-static void relax(void)
-{
-#ifdef __x86_64__
-	__builtin_ia32_pause();
-#else
-	__asm__ volatile("" ::: "memory");
-#endif
-}
-
 bool wait_poll_stacks(void)
 {
 	uint32_t n = atomic_load_explicit(&attached_count, memory_order_acquire);
@@ -219,7 +210,7 @@ static enum outcome spin(struct waiting *x)
 
 		if (stirred(x) && look(x))
 			return DONE;
-		relax();
+		wait_relax();
 		if (i % LOOK_EVERY && !self.same_core)
 			continue;
 		elapsed = (clock_cycles() - start) / per_us;
@@ -426,7 +417,7 @@ int wait_for(struct wait *w)
 	for (uint32_t i = 0; i < 2 * LOOK_EVERY && knob[K_SPIN_US] && !self.same_core; i++) {
 		if (stirred(&x) && look(&x))
 			return 0;
-		relax();
+		wait_relax();
 	}
 	wait_self = 1;
 	atomic_fetch_add(&process_waiting, 1);

@@ -29,6 +29,16 @@ struct wait {
 	int watch_fd;
 };
 
+/* Between two looks of a spinning thread. */
+static inline void wait_relax(void)
+{
+#ifdef __x86_64__
+	__builtin_ia32_pause();
+#else
+	__asm__ volatile("" ::: "memory");
+#endif
+}
+
 /* 0: ready() said true, or kernel_ready; -ETIMEDOUT; -EINTR. */
 int wait_for(struct wait *w);
 
