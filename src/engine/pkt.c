@@ -82,13 +82,13 @@ static inline struct vnic *pkt_vnic(struct engine *e, const struct pkt *p)
 	return v && v->ops && v->gen == p->vnic_gen ? v : NULL;
 }
 
-struct pkt *pkt_alloc_tx(struct engine *e, uint32_t vnic)
+static struct pkt *alloc_tx(struct engine *e, uint32_t vnic, uint32_t keep)
 {
 	struct vnic *v = vnic < VNIC_MAX && e->vnic[vnic].ops ? &e->vnic[vnic] : NULL;
 	struct pkt *p;
 	int buf;
 
-	if (!v || v->st->free_top <= TXWAIT_RESERVE) {
+	if (!v || v->st->free_top <= keep) {
 		if (v)
 			v->st->stats.tx_no_buffer++;
 		return NULL;
@@ -106,6 +106,16 @@ struct pkt *pkt_alloc_tx(struct engine *e, uint32_t vnic)
 	p->vnic = (uint16_t)vnic;
 	p->vnic_gen = v->gen;
 	return p;
+}
+
+struct pkt *pkt_alloc_tx(struct engine *e, uint32_t vnic)
+{
+	return alloc_tx(e, vnic, TXWAIT_RESERVE);
+}
+
+struct pkt *pkt_alloc_tx_reserve(struct engine *e, uint32_t vnic)
+{
+	return alloc_tx(e, vnic, TXWAIT_RESERVE / 2);
 }
 
 struct pkt *pkt_alloc_private(struct engine *e)

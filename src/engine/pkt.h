@@ -73,6 +73,8 @@ struct pkt_queue {
 /* NULL when the pool, or the vNIC's tx buffers but for TXWAIT_RESERVE, are exhausted: what must go out all the same
  * (ACK, RST, SYN) takes its buffer with vnic_tx_alloc. Payload offset is PKT_HEADROOM, len 0. */
 struct pkt *pkt_alloc_tx(struct engine *e, uint32_t vnic);
+/* For a pkt that lets queued data go on its way: takes from the reserve too, leaving half of it. */
+struct pkt *pkt_alloc_tx_reserve(struct engine *e, uint32_t vnic);
 struct pkt *pkt_alloc_private(struct engine *e); /* payload offset 0, len 0 */
 /* Free pkt and buffer (and the frag chain). Safe where the vNIC is dead or not mapped by this process. */
 void pkt_free(struct engine *e, struct pkt *p);

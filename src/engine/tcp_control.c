@@ -110,10 +110,10 @@ void tcp_send_probe(struct engine *e, struct sock *k, bool data)
 	if (data && p && seq_lt(t->snd_nxt, t->snd_una + t->snd_wnd)) {
 		uint32_t room = t->snd_una + t->snd_wnd - t->snd_nxt;
 
-		if (p->len > room && !tcp_split(e, k, p, room))
+		if (p->len <= room || tcp_split(e, k, p, room)) {
+			tcp_push(e, k, TCP_PUSH_FORCE);
 			return;
-		tcp_push(e, k, TCP_PUSH_FORCE);
-		return;
+		}
 	}
 	count(e->s, C_tcp_probes);
 	tcp_send_control(e, k, t->snd_una - 1, TH_ACK);

@@ -50,7 +50,8 @@ bool tcp_split(struct engine *e, struct sock *k, struct pkt *p, uint32_t len)
 	struct pkt *rest;
 	uint8_t *from = pkt_data(e, p), *to;
 
-	if (len >= p->len || !from || !(rest = pkt_alloc_tx(e, k->vnic)))
+	/* From the reserve: when all buffers are in queues whose heads must be cut, only cutting frees any. */
+	if (len >= p->len || !from || !(rest = pkt_alloc_tx_reserve(e, k->vnic)))
 		return false;
 	to = pkt_data(e, rest);
 	memcpy(to, from + len, p->len - len);
