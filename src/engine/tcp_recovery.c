@@ -84,6 +84,9 @@ static uint64_t rack_mark(struct engine *e, struct sock *k)
 			continue;
 		if (!sent_after(t->rack_sent_us, t->rack_end_seq, p->sent_us, p->seq + p->len))
 			continue;
+		/* All that one call sends bears the same time, and there sequence numbers don't tell when it went out again. */
+		if (p->flags & PKT_RETRANS && p->sent_us == t->rack_sent_us)
+			continue;
 		if (p->sent_us + allowed <= now)
 			tcp_mark_lost(t, p);
 		else if (p->sent_us + allowed - now > wait)
