@@ -25,8 +25,8 @@ static void prepare(void)
 {
 	fd_lock();
 	held = fd_all_sockets(&held_n);
-	vs_fork_prepare(held, held_n);
 	ep_fork_prepare();
+	vs_fork_prepare(held, held_n);
 }
 
 static void release(void)

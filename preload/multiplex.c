@@ -298,7 +298,7 @@ static int wait_ready(struct call *c, int64_t timeout_us, const sigset_t *mask)
 		} else if (c->n == 1) {
 			w.sock = fd_vsock(c->fds[0].fd);
 		}
-		r = wait_for(&w);
+		r = wait_for_masked(&w);
 		n = look(c, w.kernel_ready);
 		if (n)
 			return n;

@@ -231,7 +231,7 @@ static int wait_blocking(struct epset *set, struct epoll_event *events, int max,
 
 		w.kernel_fd = waiter.kernel_fd;
 		atomic_fetch_add(&set->sleepers, 1);
-		r = wait_for(&w);
+		r = wait_for_masked(&w);
 		atomic_fetch_sub(&set->sleepers, 1);
 		if (w.kernel_ready)
 			set->kernel_busy = true;

@@ -41,6 +41,8 @@ static inline void wait_relax(void)
 
 /* 0: ready() said true, or kernel_ready; -ETIMEDOUT; -EINTR. */
 int wait_for(struct wait *w);
+/* The same with w->sigmask in force from the start, also while it spins. */
+int wait_for_masked(struct wait *w);
 
 /* Register the doorbells of all attached stacks, edge-triggered, in an epoll descriptor, with event data WAIT_DOORBELL
  * (to be filtered out of what the program sees). Only for those who sleep on it themselves: wait_for has a descriptor
