@@ -155,7 +155,7 @@ static int receive_once(int fd, struct hello *h, struct ancillary *a)
 int hello_receive(int fd, struct hello *h, int *fds, int count, int64_t deadline_ms, pid_t *peer_pid)
 {
 	struct ancillary a;
-	int rc;
+	int rc, resets = 0;
 	do {
 		rc = handshake_poll(fd, POLLIN, deadline_ms);
 		if (rc < 0)
@@ -163,7 +163,8 @@ int hello_receive(int fd, struct hello *h, int *fds, int count, int64_t deadline
 		a.count = 0;
 		a.pid = 0;
 		rc = receive_once(fd, h, &a);
-	} while (rc == -EAGAIN);
+		/* A peer that refuses without having read ours is a reset first, its answer comes after. */
+	} while (rc == -EAGAIN || (rc == -ECONNRESET && resets++ == 0));
 	bool refusal = !rc && a.count == 0 && h->status < 0;
 	if (!rc && !refusal && a.count != count)
 		rc = -EPROTO;

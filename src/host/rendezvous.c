@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,6 +87,27 @@ static int unix_socket(void)
 	return fd < 0 ? -errno : fd;
 }
 
+/* One descriptor kept for refusing when the table is full: a connection that can't even be accepted would keep the
+ * listening descriptor readable for ever, and its maker waiting. */
+static _Atomic int spare = -1;
+
+static void refill_spare(void)
+{
+	if (atomic_load(&spare) >= 0)
+		return;
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	int high = host_fd_high(fd);
+	if (high < 0) {
+		host_sys.close(fd);
+		return;
+	}
+	int none = -1;
+	if (!atomic_compare_exchange_strong(&spare, &none, high))
+		host_fd_close(high);
+}
+
 int rdv_listen(enum sock_proto proto, int family, const struct endpoint *local, bool v6only)
 {
 	char text[INET6_ADDRSTRLEN];
@@ -108,6 +130,8 @@ int rdv_listen(enum sock_proto proto, int family, const struct endpoint *local, 
 	int high = host_fd_high(fd);
 	if (high < 0)
 		host_sys.close(fd);
+	else
+		refill_spare();
 	return high;
 }
 
@@ -293,7 +317,8 @@ static int introduce(int fd, struct ucred *cred, const int our_doorbell[2], cons
 		int give[HELLO_FDS] = {fds[0], our_doorbell[0], our_doorbell[1]};
 		rc = hello_send(fd, &h, give, HELLO_FDS);
 	}
-	if (!rc)
+	/* If it has hung up already, it may have said why. */
+	if (!rc || rc == -EPIPE || rc == -ECONNRESET)
 		rc = hello_receive(fd, &h, fds + 1, 2, deadline_ms, &sender);
 	if (!rc)
 		rc = hello_check(&h);
@@ -384,6 +409,23 @@ static void refuse(int fd, const uint8_t nonce[16], int status)
 	hello_send(fd, &h, NULL, 0);
 }
 
+/* The table is full: accept with the spare descriptor, only to refuse. */
+static int refuse_for_want_of_descriptors(int listen_fd)
+{
+	static const uint8_t no_nonce[16];
+	int s = atomic_exchange(&spare, -1);
+	if (s < 0)
+		return -EMFILE;
+	host_fd_close(s);
+	int fd = host_sys.accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd >= 0) {
+		refuse(fd, no_nonce, -EPROTO);
+		host_sys.close(fd);
+	}
+	refill_spare();
+	return fd < 0 ? -EMFILE : -EPROTO;
+}
+
 static int accept_hello(int fd, const int our_doorbell[2], int64_t deadline_ms, struct hello *h, int fds[3])
 {
 	int rc = hello_receive(fd, h, fds, HELLO_FDS, deadline_ms, NULL);
@@ -407,6 +449,8 @@ int rdv_accept(int listen_fd, const int our_doorbell[2], int timeout_ms, bool an
 	struct ucred cred;
 	struct hello h;
 	int fd = host_sys.accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0 && errno == EMFILE)
+		return refuse_for_want_of_descriptors(listen_fd);
 	if (fd < 0)
 		return errno == EINTR || errno == ECONNABORTED ? -EAGAIN : -errno;
 	fds[3] = fd;
