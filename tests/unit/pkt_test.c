@@ -132,7 +132,7 @@ static void queues_keep_order_count_and_bytes(void **state)
 /* Post a frame of these parts from stack 0, full of a pattern, and pick it up in stack 1 as engine_poll would. */
 static void receive(struct pair *t, struct frame *f, const uint32_t *lens, uint32_t n)
 {
-	struct vnic_desc d[FRAME_PARTS], ev[VNIC_BURST];
+	struct vnic_desc d[FRAME_PARTS] = {0}, ev[VNIC_BURST];
 	uint32_t at = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
