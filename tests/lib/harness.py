@@ -18,7 +18,7 @@ import traceback
 
 import machine
 
-BUILD = os.environ.get("VIADUCT_BUILD", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "build"))
+BUILD = os.environ.get("TEST_BUILD", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "build"))
 VIADUCT = os.path.join(BUILD, "viaduct")
 HOST = "127.0.0.1"
 STRAY_SEGMENTS = 50  # the kernel's, in a run that Viaduct carried: none but a few connection attempts
@@ -215,7 +215,7 @@ def run_case(function):
 def main():
     machine.enter()
     if not os.path.exists(VIADUCT):
-        sys.exit(f"no {VIADUCT}: set VIADUCT_BUILD to the build directory")
+        sys.exit(f"no {VIADUCT}: set TEST_BUILD to the build directory")
     wanted = sys.argv[1:]
     failed = 0
     for function in CASES:

@@ -16,7 +16,7 @@ CONTAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "contain")
 
 def enter():
     """Run this very command again in namespaces of its own; returns only there."""
-    if "VIADUCT_CONTAINED" not in os.environ:
+    if "TEST_CONTAINED" not in os.environ:
         os.execv(CONTAIN, [CONTAIN, sys.executable] + sys.argv)
 
 
