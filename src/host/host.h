@@ -23,7 +23,7 @@
 
 /* --- clock (clock.c): TSC where it is invariant, calibrated against CLOCK_MONOTONIC, else clock_gettime --- */
 void clock_init(void);
-uint64_t clock_us(void); /* same epoch as CLOCK_MONOTONIC, so processes of a tree agree */
+uint64_t clock_us(void);     /* same epoch as CLOCK_MONOTONIC, so processes of a tree agree */
 uint64_t clock_cycles(void); /* cheapest counter, for short spans */
 uint64_t clock_cycles_per_us(void);
 /* Follow CLOCK_MONOTONIC's rate and take out what we are off, never going backwards. The helper calls it when it
@@ -31,10 +31,10 @@ uint64_t clock_cycles_per_us(void);
 void clock_recalibrate(void);
 
 /* --- descriptors of our own (fds.c): close-on-exec, moved above the program's usual numbers --- */
-int host_fd_high(int fd);        /* dup to a high number, close the low one; -errno leaves fd as it was */
-bool host_fd_is_ours(int fd);    /* the program must not close it */
+int host_fd_high(int fd);     /* dup to a high number, close the low one; -errno leaves fd as it was */
+bool host_fd_is_ours(int fd); /* the program must not close it */
 void host_fd_close(int fd);
-int host_fd_next(int from);      /* our first descriptor at or above from, -1 none: for close_range, closefrom */
+int host_fd_next(int from); /* our first descriptor at or above from, -1 none: for close_range, closefrom */
 
 /* Names of our memfds in /proc/PID/fd: "/memfd:<name> (deleted)". */
 #define STACK_MEMFD_NAME "viaduct:stack"
@@ -53,7 +53,7 @@ struct rdv_wire {
 	int doorbell[2]; /* the peer's: [0] thread, [1] helper */
 	int life_fd;     /* hangs up when the peer is gone */
 	uint32_t pid, uid;
-	int end;         /* which end of the wire is ours */
+	int end; /* which end of the wire is ours */
 	uint8_t nonce[16];
 };
 /* Connect to whoever listens at remote (exact address, then *4 / *6), check with sock_diag that its user owns
@@ -74,7 +74,7 @@ int diag_port_owner(enum sock_proto proto, int family, const struct endpoint *lo
 int diag_port_inodes(enum sock_proto proto, uint16_t port, uint64_t *inodes, int max);
 
 /* --- addresses (addr.c) --- */
-bool addr_is_local(const uint8_t addr[16]);   /* loopback or an address of an interface here; cached 1 s */
+bool addr_is_local(const uint8_t addr[16]); /* loopback or an address of an interface here; cached 1 s */
 /* *family: 4 or 6. -EINVAL too short, -EAFNOSUPPORT neither IPv4 nor IPv6. A scope id is not kept. */
 int addr_from_sockaddr(const struct sockaddr *sa, socklen_t len, struct endpoint *ep, int *family);
 socklen_t addr_to_sockaddr(const struct endpoint *ep, int family, struct sockaddr_storage *ss);
