@@ -296,7 +296,7 @@ static ssize_t copy_out(struct engine *e, struct sock *k, struct sink *to, size_
 				return copied ? (ssize_t)copied : -ECONNRESET;
 			if (n > want - copied)
 				n = (uint32_t)(want - copied);
-			sink_put(to, data + off, n);
+			sink_put(to, data ? data + off : NULL, n);
 			copied += n;
 		}
 		seq += n;
