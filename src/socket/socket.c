@@ -176,6 +176,15 @@ void vs_close(vsock_t v, bool wait_linger)
 	k = vs_enter(v, &a);
 	if (!k)
 		return;
+	/* What has arrived counts as received: unread data makes the close a reset (RFC 9293, 3.10.4). */
+	if (k->proto == SOCK_TCP && stack_pending(a)) {
+		stack_poll(a, stack_now(a));
+		k = vs_sock(a, v);
+		if (!k) {
+			stack_leave(a);
+			return;
+		}
+	}
 	if (k->proto == SOCK_TCP && k->flags & SOCKF_LINGER && !(k->flags & SOCKF_NONBLOCK) &&
 	    !(k->holders & ~(1ull << a->slot)) && k->tcp.state != TCP_LISTEN)
 		seconds = k->linger_s;

@@ -33,6 +33,7 @@ static void server(void)
 	tell();
 	fd = accept(l, NULL, NULL); /* linger 0 */
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
+	await(); /* else connect() itself may see the reset */
 	close(fd);
 	tell();
 	fd = accept(l, NULL, NULL); /* plain close: the peer writes twice */
@@ -67,6 +68,7 @@ static void client(void)
 	close(fd);
 
 	fd = connect_to(PORT);
+	tell();
 	await();
 	rest(30);
 	say("SO_ERROR after linger 0: %s", strerrorname_np(so_error(fd)));
