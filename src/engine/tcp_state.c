@@ -155,7 +155,8 @@ void tcp_enter_time_wait(struct engine *e, struct sock *k)
 {
 	struct tcb *t = &k->tcp;
 
-	if (tcp_lossless(e, k->vnic)) {
+	/* Without a tx buffer the last ACK is owed still: then the socket must stay to send it. */
+	if (tcp_lossless(e, k->vnic) && !(t->flags & TCPF_ACK_NOW)) {
 		count(e->s, C_tcp_time_wait_skipped);
 		tcp_done(e, k, 0);
 		return;
@@ -165,7 +166,7 @@ void tcp_enter_time_wait(struct engine *e, struct sock *k)
 	free_unsent(e, k);
 	tcp_set_state(e, k, TCP_TIME_WAIT);
 	k->flags |= SOCKF_SHUT_WR;
-	t->flags &= ~(TCPF_ACK_DELAYED | TCPF_ACK_NOW);
+	t->flags &= ~TCPF_ACK_DELAYED;
 	timer_set(e, k, TIMER_LIFE, e->s->now_us + (uint64_t)e->s->cfg.defaults.time_wait_ms * 1000);
 	if (k->flags & SOCKF_ORPHAN)
 		tw_list(e, k);
