@@ -20,6 +20,7 @@ class Workload:
     name = unit = better = floor = title = ""
     needs = ()  # programs
     udp = False
+    forks = False  # a child of the server serves the client
 
     def missing(self):
         return [program for program in self.needs if not shutil.which(program)]
@@ -58,7 +59,7 @@ class Sockperf(Workload):
 
 
 class Netperf(Workload):
-    better, needs = "more", ("netperf", "netserver")
+    better, needs, forks = "more", ("netperf", "netserver"), True
 
     def __init__(self, test, unit, floor, flags, title):
         self.test, self.unit, self.floor, self.flags = test, unit, floor, flags
