@@ -9,11 +9,16 @@
  * kernel's connect on the backing socket, which is unharmed by having been bound. A nonblocking connect waits up
  * to REFUSAL_US for that refusal, because it can't fall back later.
  */
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "socket/raw.h"
 #include "socket/sockets.h"
 
 #define REFUSAL_US 20
+#define PORT_TRIES 64
 
 static const uint8_t loopback6[16] = {[15] = 1};
 
@@ -38,33 +43,86 @@ static void source_for(const struct endpoint *remote, struct endpoint *local)
 }
 
 /* Where the connection comes from: bound by the program, or to be bound here. Port 0: not bound yet. */
-static int choose_local(int fd, const struct endpoint *remote, struct endpoint *local)
+static int choose_local(vsock_t v, const struct endpoint *remote, struct endpoint *local)
 {
-	struct endpoint bound;
-	int ret = sock_kernel_name(fd, &bound);
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
 
-	if (ret < 0)
-		return ret;
+	if (!k)
+		return -EBADF;
 	source_for(remote, local);
-	local->port = bound.port;
-	if (!addr_any(bound.addr))
-		memcpy(local->addr, bound.addr, sizeof(local->addr));
+	local->port = k->local.port;
+	if (local->port && !addr_any(k->local.addr))
+		memcpy(local->addr, k->local.addr, sizeof(local->addr));
+	stack_leave(a);
 	return 0;
 }
 
-/* Make the backing socket own a port at *local. */
-static int bind_backing(int fd, int family, struct endpoint *local)
+/* --- ports --- */
+
+static uint32_t port_low = 32768, port_span = 28232; /* the kernel's default range */
+static _Atomic uint32_t port_next;
+static pthread_once_t ports_once = PTHREAD_ONCE_INIT;
+
+static void read_port_range(void)
+{
+	char text[64] = {0};
+	unsigned low, high;
+	long fd = raw_call(SYS_openat, AT_FDCWD, (long)"/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY | O_CLOEXEC, 0,
+			   0, 0);
+
+	if (fd >= 0) {
+		(void)raw_call(SYS_read, fd, (long)text, sizeof(text) - 1, 0, 0, 0);
+		raw_call(SYS_close, fd, 0, 0, 0, 0, 0);
+		if (sscanf(text, "%u %u", &low, &high) == 2 && low && low < high && high < 65536) {
+			port_low = low;
+			port_span = high - low + 1;
+		}
+	}
+	atomic_store(&port_next, (uint32_t)clock_cycles() * 2654435761u);
+}
+
+/* True if the engine has no connection from local to remote but perhaps one in TIME-WAIT, which a new one may follow. */
+static bool tuple_free(vsock_t v, const struct endpoint *local, const struct endpoint *remote)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	bool yes;
+
+	if (!k)
+		return true;
+	k = sock_lookup(a->s, SOCK_TCP, local, remote);
+	yes = !k || k->tcp.state == TCP_TIME_WAIT;
+	stack_leave(a);
+	return yes;
+}
+
+/* Make the backing socket own a port at *local. Ports are taken in turn: the kernel, which would take any that it
+ * knows to be free, does not know which of them the engine's closed connections still need. */
+static int bind_backing(vsock_t v, int fd, int family, struct endpoint *local, const struct endpoint *remote)
 {
 	struct sockaddr_storage ss;
 	struct endpoint bound;
-	socklen_t len = addr_to_sockaddr(local, family, &ss);
 	int ret;
 
-	if (host_sys.bind(fd, (struct sockaddr *)&ss, len) < 0)
-		return errno == EADDRINUSE ? -EADDRNOTAVAIL : -errno;
+	pthread_once(&ports_once, read_port_range);
+	for (int tries = 0; tries <= PORT_TRIES; tries++) {
+		uint32_t n = atomic_fetch_add(&port_next, 1);
+
+		local->port = tries < PORT_TRIES ? (uint16_t)(port_low + n % port_span) : 0;
+		if (local->port && !tuple_free(v, local, remote))
+			continue;
+		if (host_sys.bind(fd, (struct sockaddr *)&ss, addr_to_sockaddr(local, family, &ss)) == 0)
+			break;
+		if (errno != EADDRINUSE && errno != EACCES)
+			return -errno;
+		if (tries == PORT_TRIES)
+			return -EADDRNOTAVAIL;
+	}
+	if (local->port)
+		return 0;
 	ret = sock_kernel_name(fd, &bound);
-	if (ret == 0)
-		local->port = bound.port;
+	local->port = bound.port;
 	return ret;
 }
 
@@ -194,14 +252,14 @@ static int open_over_wire(vsock_t v, int fd, int family, const struct endpoint *
 	bool fresh = false;
 
 	for (int tries = 0; tries < 2; tries++) {
-		int vnic, ret = choose_local(fd, remote, &local);
+		int vnic, ret = choose_local(v, remote, &local);
 
 		if (ret < 0)
 			return ret;
 		vnic = wire_to(a, SOCK_TCP, family, remote, &fresh, reason);
 		if (vnic < 0)
 			return sock_to_kernel(v, *reason, reason);
-		ret = local.port ? 0 : bind_backing(fd, family, &local);
+		ret = local.port ? 0 : bind_backing(v, fd, family, &local, remote);
 		if (ret < 0)
 			return ret;
 		ret = attempt(v, (uint32_t)vnic, &local, remote, nonblock, fresh);
