@@ -235,23 +235,30 @@ uint64_t engine_deadline(const struct engine *e)
 	return timer_next(e);
 }
 
+/*
+ * Called without the lock, so other threads may post and look at the same time. Nothing is lost: whoever posted
+ * compares `posted` with `rung` after its lock's release. If it finds them equal, another thread has looked at the arm
+ * word after it had seen this post counted; and whoever sees the count sees (on x86 stores become visible in order) the
+ * descriptor's store done, so either an arm word set before, or a peer that finds the descriptor when it looks again.
+ */
 int engine_doorbells(struct engine *e, struct doorbell *out, int max)
 {
 	int n = 0;
 
 	for (uint32_t w = 0; w < VNIC_WORDS; w++) {
 		for (uint64_t bits = e->s->vnic_used[w]; bits; bits &= bits - 1) {
-			uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits), kind;
+			uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits), posted, kind;
 			struct vnic *v = &e->vnic[i];
 
-			if (!v->ops || !__atomic_load_n(&v->st->posted, __ATOMIC_RELAXED))
+			if (!v->ops)
+				continue;
+			posted = __atomic_load_n(&v->st->posted, __ATOMIC_ACQUIRE);
+			if (posted == __atomic_load_n(&v->rung, __ATOMIC_RELAXED))
 				continue;
 			if (n == max)
 				return n;
-			/* An exchange, because it is a barrier too: another thread may just have posted and will now
-			 * see 0, so the look at the arm word must come after what it posted is there. */
-			__atomic_exchange_n(&v->st->posted, 0, __ATOMIC_SEQ_CST);
 			kind = vnic_take_armed(v);
+			__atomic_store_n(&v->rung, posted, __ATOMIC_RELAXED);
 			if (kind)
 				out[n++] = (struct doorbell){.vnic = (uint16_t)i, .kind = (uint16_t)kind};
 		}

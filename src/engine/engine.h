@@ -10,7 +10,7 @@
  * A packet's way out: tcp_send (tcp_send.c) -> tcp_output (tcp_output.c) -> ip_output (ip.c) -> vnic ops->post
  *
  * After any call that may have posted frames, the caller releases the lock and rings what
- * vnic_take_armed() asks for on each vNIC whose state has posted != 0 (engine_doorbells collects them).
+ * vnic_take_armed() asks for on each vNIC over which something was posted (engine_doorbells collects them).
  */
 #ifndef VD_ENGINE_H
 #define VD_ENGINE_H
@@ -71,7 +71,7 @@ void engine_input(struct engine *e, uint32_t vnic, const void *frame, uint32_t l
 void engine_tick(struct engine *e, uint64_t now_us);
 /* When engine_tick wants to be called next, in us; UINT64_MAX: never. May be early, never late. */
 uint64_t engine_deadline(const struct engine *e);
-/* For each vNIC with posted frames: clear `posted`, take the peer's arm word, and store
+/* For each vNIC over which something was posted since this process last asked: take the peer's arm word, and store
  * (vnic index, VNIC_ARMED_*) where a doorbell is due. Callable without the lock right after its release.
  * Returns the number of pairs stored. */
 struct doorbell {
