@@ -525,7 +525,7 @@ static bool faultless(const struct world *w)
 	const struct sim_stats *st = sim_statistics(w->link);
 
 	for (int i = 0; i < 2; i++)
-		if (w->host[i].e->s->counters[C_tcp_listen_overflow] ||
+		if (w->host[i].e->s->counters[C_tcp_listen_overflow] || w->host[i].e->s->counters[C_tcp_syn_dropped] ||
 		    (w->cfg.dir[i].rate && w->cfg.dir[i].rate < SLOW_RATE))
 			return false;
 	return w->clean && !st->queue_drops && !st->no_rx_buffer;

@@ -21,7 +21,7 @@
 #include "engine/engine.h"
 #include "vnic/sim.h"
 
-#define TOTAL (4u << 20) /* bytes of the stream that must arrive */
+#define TOTAL (32u << 20) /* bytes of the stream that must arrive */
 #define PORT 7
 #define ROUNDS_MAX 4000000u
 #define TICK_US 20u
