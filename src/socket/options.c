@@ -1,400 +1,71 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * getsockopt and setsockopt. Every option is set on the backing socket first: it checks what is to be checked, its errno is
- * the answer, and a socket that the kernel takes over later has the option. Then the engine's half gets it, if the
- * engine knows it. Options that it does not know are the kernel's alone, and counted.
+ * getsockopt and setsockopt. Every option is set on the backing socket first: it checks what is to be checked, its
+ * errno is the answer, and a socket that the kernel takes over later has the option. Then the engine's half gets it
+ * (sockopt.c), if the engine knows it. Options that it does not know are the kernel's alone, and counted.
  *
  * Reading: what the engine has is read from it (an accepted connection's backing socket never saw the listener's
  * options); the rest comes from the backing socket.
  */
-#include <string.h>
-#include <sys/time.h>
-
-/* Linux's header names one congestion state as our engine does. */
-#define TCP_CA_CWR LINUX_TCP_CA_CWR
-#include <linux/tcp.h>
-#undef TCP_CA_CWR
-
+#include "socket/sockopt.h"
 #include "socket/sockets.h"
 
-#define NOT_OURS 1
-
-/* --- integers --- */
-
-static uint32_t ms_to_s_up(int v)
+/* The kernel has clamped and doubled a buffer's size: the engine gets what the kernel made of it. */
+static bool buffer_size(int fd, int level, int name, int *v)
 {
-	return v < 0 ? 0 : (uint32_t)v;
-}
+	socklen_t len = sizeof(*v);
 
-static void set_flag(struct sock *k, uint32_t flag, bool on)
-{
-	k->flags = on ? k->flags | flag : k->flags & ~flag;
-}
-
-static int set_socket_int(struct attached *a, struct sock *k, int fd, int name, int v)
-{
-	int real = 0;
-	socklen_t len = sizeof(real);
-
-	switch (name) {
-	case SO_REUSEADDR:
-		set_flag(k, SOCKF_REUSEADDR, v);
-		return 0;
-	case SO_REUSEPORT:
-		set_flag(k, SOCKF_REUSEPORT, v);
-		return 0;
-	case SO_BROADCAST:
-		set_flag(k, SOCKF_BROADCAST, v);
-		return 0;
-	case SO_OOBINLINE:
-		set_flag(k, SOCKF_OOBINLINE, v);
-		return 0;
-	case SO_KEEPALIVE:
-		if (k->proto == SOCK_TCP)
-			tcp_set_keepalive(&a->e, k, v, stack_now(a));
-		set_flag(k, SOCKF_KEEPALIVE, v);
-		return 0;
-	case SO_RCVLOWAT:
-		k->rcvlowat = v > 0 ? (uint32_t)v : 1;
-		return 0;
-	case SO_RCVBUF:
-	case SO_SNDBUF:
-	case SO_RCVBUFFORCE:
-	case SO_SNDBUFFORCE:
-		/* The kernel has clamped it and doubled it; half of that is for data. */
-		if (name == SO_RCVBUF || name == SO_RCVBUFFORCE) {
-			if (host_sys.getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &real, &len) == 0)
-				k->rcvbuf = (uint32_t)real / 2;
-			set_flag(k, SOCKF_RCVBUF_SET, true);
-		} else {
-			if (host_sys.getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &real, &len) == 0)
-				k->sndbuf = (uint32_t)real / 2;
-			set_flag(k, SOCKF_SNDBUF_SET, true);
-		}
-		return 0;
-	}
-	return NOT_OURS;
-}
-
-static int set_tcp_int(struct attached *a, struct sock *k, int name, int v)
-{
-	struct tcb *t = &k->tcp;
-
-	switch (name) {
-	case TCP_NODELAY:
-		tcp_set_nodelay(&a->e, k, v, stack_now(a));
-		return 0;
-	case TCP_CORK:
-		tcp_set_cork(&a->e, k, v, stack_now(a));
-		return 0;
-	case TCP_QUICKACK:
-		t->flags = v ? t->flags | TCPF_QUICKACK : t->flags & ~TCPF_QUICKACK;
-		if (v)
-			t->flags &= ~TCPF_PINGPONG;
-		return 0;
-	case TCP_KEEPIDLE:
-		t->keep_idle_s = (uint32_t)v;
-		break;
-	case TCP_KEEPINTVL:
-		t->keep_intvl_s = (uint32_t)v;
-		return 0;
-	case TCP_KEEPCNT:
-		t->keep_cnt = (uint32_t)v;
-		return 0;
-	case TCP_SYNCNT:
-		t->syncnt = (uint32_t)v;
-		return 0;
-	case TCP_LINGER2:
-		t->linger2_s = ms_to_s_up(v);
-		return 0;
-	case TCP_DEFER_ACCEPT:
-		t->defer_accept_s = ms_to_s_up(v);
-		return 0;
-	case TCP_USER_TIMEOUT:
-		t->user_timeout_ms = (uint32_t)v;
-		return 0;
-	case TCP_MAXSEG:
-		t->maxseg = (uint32_t)v;
-		return 0;
-	case TCP_NOTSENT_LOWAT:
-		t->notsent_lowat = (uint32_t)v;
-		return 0;
-	default:
-		return NOT_OURS;
-	}
-	if (k->flags & SOCKF_KEEPALIVE) /* TCP_KEEPIDLE counts from now */
-		tcp_set_keepalive(&a->e, k, true, stack_now(a));
-	return 0;
-}
-
-static int set_ip_int(struct sock *k, int level, int name, int v)
-{
-	if (level == IPPROTO_IP ? name == IP_TOS : name == IPV6_TCLASS) {
-		k->tos = v < 0 ? 0 : (uint8_t)v;
-		return 0;
-	}
-	if (level == IPPROTO_IP ? name == IP_TTL : name == IPV6_UNICAST_HOPS) {
-		k->ttl = v < 0 ? 0 : (uint8_t)v;
-		return 0;
-	}
-	if (level == IPPROTO_IP ? name == IP_PKTINFO : name == IPV6_RECVPKTINFO) {
-		set_flag(k, SOCKF_PKTINFO, v);
-		return 0;
-	}
-	if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) {
-		set_flag(k, SOCKF_V6ONLY, v);
-		return 0;
-	}
-	return NOT_OURS;
-}
-
-/* --- what is not an integer --- */
-
-static int set_linger(struct sock *k, const void *val, socklen_t len)
-{
-	struct linger l;
-
-	if (len < sizeof(l))
-		return -EINVAL;
-	memcpy(&l, val, sizeof(l));
-	set_flag(k, SOCKF_LINGER, l.l_onoff);
-	k->linger_s = l.l_linger < 0 ? INT32_MAX : (uint32_t)l.l_linger;
-	return 0;
-}
-
-static int set_timeout(uint64_t *to, const void *val, socklen_t len)
-{
-	struct timeval tv;
-
-	if (len < sizeof(tv))
-		return -EINVAL;
-	memcpy(&tv, val, sizeof(tv));
-	*to = tv.tv_sec < 0 || tv.tv_sec >= INT32_MAX ? 0 : (uint64_t)tv.tv_sec * 1000000 + (uint64_t)tv.tv_usec;
-	return 0;
-}
-
-static int set_congestion(struct attached *a, struct sock *k, const void *val, socklen_t len)
-{
-	char name[16] = {0};
-
-	memcpy(name, val, len < sizeof(name) - 1 ? len : sizeof(name) - 1);
-	return tcp_set_cc(&a->e, k, strcmp(name, "reno") ? name : "newreno");
-}
-
-static int set_engine(struct attached *a, struct sock *k, int fd, int level, int name, const void *val, socklen_t len)
-{
-	int v = 0;
-
-	if (level == SOL_SOCKET && name == SO_LINGER)
-		return set_linger(k, val, len);
-	if (level == SOL_SOCKET && (name == SO_RCVTIMEO_OLD || name == SO_RCVTIMEO_NEW))
-		return set_timeout(&k->rcvtimeo_us, val, len);
-	if (level == SOL_SOCKET && (name == SO_SNDTIMEO_OLD || name == SO_SNDTIMEO_NEW))
-		return set_timeout(&k->sndtimeo_us, val, len);
-	if (level == IPPROTO_TCP && name == TCP_CONGESTION && k->proto == SOCK_TCP)
-		return set_congestion(a, k, val, len) == 0 ? 0 : NOT_OURS;
-	if (len >= sizeof(v))
-		memcpy(&v, val, sizeof(v));
-	else if (len >= 1 && (level == IPPROTO_IP || level == IPPROTO_IPV6))
-		v = *(const uint8_t *)val;
-	else
-		return NOT_OURS;
-	if (level == SOL_SOCKET)
-		return set_socket_int(a, k, fd, name, v);
-	if (level == IPPROTO_TCP && k->proto == SOCK_TCP)
-		return set_tcp_int(a, k, name, v);
-	if (level == IPPROTO_IP || level == IPPROTO_IPV6)
-		return set_ip_int(k, level, name, v);
-	return NOT_OURS;
+	if (level != SOL_SOCKET)
+		return false;
+	if (name == SO_RCVBUF || name == SO_RCVBUFFORCE)
+		return host_sys.getsockopt(fd, SOL_SOCKET, SO_RCVBUF, v, &len) == 0;
+	if (name == SO_SNDBUF || name == SO_SNDBUFFORCE)
+		return host_sys.getsockopt(fd, SOL_SOCKET, SO_SNDBUF, v, &len) == 0;
+	return false;
 }
 
 int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, socklen_t len)
 {
 	struct attached *a;
 	struct sock *k;
+	bool resized;
+	int size = 0;
 	int ret = host_sys.setsockopt(fd, level, name, val, len) < 0 ? -errno : 0;
 
 	/* An unconnected backing socket refuses a few that our connection allows; there are none that we implement. */
 	if (ret < 0)
 		return ret;
+	resized = buffer_size(fd, level, name, &size);
 	k = vs_enter(v, &a);
 	if (!k)
 		return 0;
-	ret = set_engine(a, k, fd, level, name, val, len);
-	if (ret == NOT_OURS)
+	if (resized) {
+		val = &size;
+		len = sizeof(size);
+	}
+	ret = sockopt_set(&a->e, k, level, name, val, len, stack_now(a));
+	if (ret == SOCKOPT_NOT_OURS)
 		count(a->s, C_sock_option_kernel);
 	stack_leave(a);
-	return ret == NOT_OURS ? 0 : ret;
-}
-
-/* --- reading --- */
-
-static int get_socket_int(struct sock *k, int name, int *v)
-{
-	switch (name) {
-	case SO_ERROR:
-		*v = k->so_error;
-		k->so_error = 0;
-		if (k->proto == SOCK_TCP)
-			k->tcp.flags &= ~TCPF_CONNECTING;
-		return 0;
-	case SO_ACCEPTCONN:
-		*v = k->proto == SOCK_TCP && k->tcp.state == TCP_LISTEN;
-		return 0;
-	case SO_KEEPALIVE:
-		*v = !!(k->flags & SOCKF_KEEPALIVE);
-		return 0;
-	case SO_OOBINLINE:
-		*v = !!(k->flags & SOCKF_OOBINLINE);
-		return 0;
-	case SO_RCVLOWAT:
-		*v = (int)k->rcvlowat;
-		return 0;
-	case SO_RCVBUF:
-		*v = (int)(k->flags & SOCKF_RCVBUF_SET ? 2 * k->rcvbuf : k->rcvbuf);
-		return 0;
-	case SO_SNDBUF:
-		*v = (int)(k->flags & SOCKF_SNDBUF_SET ? 2 * k->sndbuf : k->sndbuf);
-		return 0;
-	}
-	return NOT_OURS;
-}
-
-static int get_tcp_int(struct attached *a, struct sock *k, int name, int *v)
-{
-	struct tcb *t = &k->tcp;
-	struct tcp_stats st;
-
-	switch (name) {
-	case TCP_NODELAY:
-		*v = !!(t->flags & TCPF_NODELAY);
-		return 0;
-	case TCP_CORK:
-		*v = !!(t->flags & TCPF_CORK);
-		return 0;
-	case TCP_QUICKACK:
-		*v = !(t->flags & TCPF_PINGPONG);
-		return 0;
-	case TCP_KEEPIDLE:
-		*v = (int)t->keep_idle_s;
-		return 0;
-	case TCP_KEEPINTVL:
-		*v = (int)t->keep_intvl_s;
-		return 0;
-	case TCP_KEEPCNT:
-		*v = (int)t->keep_cnt;
-		return 0;
-	case TCP_USER_TIMEOUT:
-		*v = (int)t->user_timeout_ms;
-		return 0;
-	case TCP_MAXSEG:
-		if (t->state == TCP_CLOSED || t->state == TCP_LISTEN)
-			return NOT_OURS;
-		tcp_get_stats(&a->e, k, &st);
-		*v = (int)st.mss;
-		return 0;
-	}
-	return NOT_OURS;
-}
-
-static void fill_tcp_info(struct attached *a, struct sock *k, struct tcp_info *i)
-{
-	struct tcp_stats st;
-
-	tcp_get_stats(&a->e, k, &st);
-	*i = (struct tcp_info){
-	    .tcpi_state = (uint8_t)st.state,
-	    .tcpi_ca_state = (uint8_t)st.ca_state,
-	    .tcpi_backoff = (uint8_t)st.backoff,
-	    .tcpi_options = (uint8_t)((st.timestamps ? TCPI_OPT_TIMESTAMPS : 0) | (st.sack ? TCPI_OPT_SACK : 0) |
-				      (st.snd_wscale || st.rcv_wscale ? TCPI_OPT_WSCALE : 0)),
-	    .tcpi_snd_wscale = st.snd_wscale & 15,
-	    .tcpi_rcv_wscale = st.rcv_wscale & 15,
-	    .tcpi_rto = st.rto_us,
-	    .tcpi_ato = 40000,
-	    .tcpi_snd_mss = st.mss,
-	    .tcpi_rcv_mss = st.rcv_mss,
-	    .tcpi_unacked = st.mss ? (st.unacked + st.mss - 1) / st.mss : 0,
-	    .tcpi_sacked = st.mss ? st.sacked / st.mss : 0,
-	    .tcpi_lost = st.mss ? st.lost / st.mss : 0,
-	    .tcpi_pmtu = st.pmtu,
-	    .tcpi_rtt = st.srtt_us,
-	    .tcpi_rttvar = st.rttvar_us,
-	    .tcpi_snd_ssthresh = st.mss && st.ssthresh != UINT32_MAX ? st.ssthresh / st.mss : INT32_MAX,
-	    .tcpi_snd_cwnd = st.mss ? st.cwnd / st.mss : 0,
-	    .tcpi_advmss = k->tcp.adv_mss,
-	    .tcpi_rcv_space = st.rcv_space,
-	    .tcpi_total_retrans = st.retrans_total,
-	    .tcpi_bytes_acked = st.bytes_acked,
-	    .tcpi_bytes_received = st.bytes_received,
-	    .tcpi_segs_out = (uint32_t)st.segs_out,
-	    .tcpi_segs_in = (uint32_t)st.segs_in,
-	    .tcpi_min_rtt = st.min_rtt_us,
-	    .tcpi_bytes_sent = st.bytes_sent,
-	    .tcpi_bytes_retrans = st.bytes_retrans,
-	    .tcpi_snd_wnd = st.snd_wnd,
-	};
-}
-
-static int give(void *val, socklen_t *len, const void *from, size_t n)
-{
-	if (*len > n)
-		*len = (socklen_t)n;
-	memcpy(val, from, *len);
-	return 0;
-}
-
-static int get_engine(struct attached *a, struct sock *k, int level, int name, void *val, socklen_t *len)
-{
-	int v = 0, ret = NOT_OURS;
-
-	if (level == SOL_SOCKET && name == SO_LINGER) {
-		struct linger l = {!!(k->flags & SOCKF_LINGER), (int)k->linger_s};
-
-		return give(val, len, &l, sizeof(l));
-	}
-	if (level == SOL_SOCKET && (name == SO_RCVTIMEO_OLD || name == SO_SNDTIMEO_OLD)) {
-		uint64_t us = name == SO_RCVTIMEO_OLD ? k->rcvtimeo_us : k->sndtimeo_us;
-		struct timeval tv = {(time_t)(us / 1000000), (suseconds_t)(us % 1000000)};
-
-		return give(val, len, &tv, sizeof(tv));
-	}
-	if (level == IPPROTO_TCP && k->proto == SOCK_TCP && name == TCP_CONGESTION) {
-		char cc[16] = {0};
-		const char *have = tcp_cc_name(k);
-
-		strncpy(cc, strcmp(have, "newreno") ? have : "reno", sizeof(cc) - 1);
-		return give(val, len, cc, sizeof(cc));
-	}
-	if (level == IPPROTO_TCP && k->proto == SOCK_TCP && name == TCP_INFO) {
-		struct tcp_info info;
-
-		fill_tcp_info(a, k, &info);
-		return give(val, len, &info, sizeof(info));
-	}
-	if (level == SOL_SOCKET)
-		ret = get_socket_int(k, name, &v);
-	else if (level == IPPROTO_TCP && k->proto == SOCK_TCP)
-		ret = get_tcp_int(a, k, name, &v);
-	return ret == 0 ? give(val, len, &v, sizeof(v)) : ret;
+	return ret == SOCKOPT_NOT_OURS ? 0 : ret;
 }
 
 int vs_getsockopt(vsock_t v, int fd, int level, int name, void *val, socklen_t *len)
 {
 	struct attached *a;
 	struct sock *k = vs_enter(v, &a);
-	int ret = NOT_OURS;
+	int ret = SOCKOPT_NOT_OURS;
 
 	if (k) {
 		bool kernel_too = k->proto == SOCK_UDP || k->tcp.state == TCP_LISTEN;
 
 		if (level == SOL_SOCKET && name == SO_ERROR && kernel_too && !k->so_error)
-			ret = NOT_OURS;
+			ret = SOCKOPT_NOT_OURS;
 		else if (val && len && (int)*len >= 0)
-			ret = get_engine(a, k, level, name, val, len);
+			ret = sockopt_get(&a->e, k, level, name, val, len);
 		stack_leave(a);
 	}
-	if (ret == NOT_OURS)
+	if (ret == SOCKOPT_NOT_OURS)
 		ret = host_sys.getsockopt(fd, level, name, val, len) < 0 ? -errno : 0;
 	return ret;
 }

@@ -237,6 +237,8 @@ static int call_close(void *u, int fd)
 		k->holders = 0;
 		k->flags |= SOCKF_ORPHAN;
 		m->fd[i].use = FD_FREE;
+		if (m->fd[i].kernel_fd >= 0)
+			close(m->fd[i].kernel_fd);
 		tcp_close(&m->e, k, m->now_us);
 		machine_moved(m);
 	} else {

@@ -294,7 +294,7 @@ int machine_fd_new(struct machine *m, enum fd_use use, struct machine_fd **out)
 	for (int i = 0; i < MACHINE_FDS; i++) {
 		if (m->fd[i].use != FD_FREE)
 			continue;
-		m->fd[i] = (struct machine_fd){.use = use};
+		m->fd[i] = (struct machine_fd){.use = use, .kernel_fd = -1};
 		*out = &m->fd[i];
 		return i + MACHINE_FD_BASE;
 	}

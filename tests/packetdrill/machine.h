@@ -25,6 +25,7 @@ enum fd_use { FD_FREE, FD_SOCK, FD_EPOLL_SET, FD_PIPE_READ, FD_PIPE_WRITE };
 struct machine_fd {
 	enum fd_use use;
 	uint32_t sock; /* index of the engine's socket */
+	int kernel_fd; /* checks the values of options; -1 none yet */
 	bool nonblock, connecting;
 	struct epoll_member *members; /* of an epoll set */
 };

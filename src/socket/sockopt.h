@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The engine's half of socket options: engine, socket, level, name and value in; no lock, no descriptor, no system
+ * call. The callers (options.c; the packetdrill library) have let a kernel socket check the value first.
+ */
+#ifndef VD_SOCKOPT_H
+#define VD_SOCKOPT_H
+
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "engine/engine.h"
+
+#define SOCKOPT_NOT_OURS 1 /* the engine does not know this option */
+
+/* A value that the kernel took. Of SO_RCVBUF, SO_SNDBUF and their FORCE kin: what the kernel made of it (it clamps and
+ * doubles); half of that is for data. 0, -errno, SOCKOPT_NOT_OURS. */
+int sockopt_set(struct engine *e, struct sock *k, int level, int name, const void *val, socklen_t len, uint64_t now_us);
+/* As getsockopt(2), *len not negative. Taking SO_ERROR clears it. */
+int sockopt_get(struct engine *e, struct sock *k, int level, int name, void *val, socklen_t *len);
+
+#endif
