@@ -299,16 +299,27 @@ static bool vnic_used(const struct stack *s, uint32_t i)
 	return i < VNIC_MAX && (s->vnic_used[i / 64] >> i % 64 & 1);
 }
 
+/* Give an rx buffer back; where this process can't reach the ring, only stop counting it (the vNIC is dead). */
+static void let_go(struct vnic *v, struct vnic_state *st, uint32_t buf)
+{
+	if (v->ops) {
+		v->ops->release(v, buf);
+	} else if (st->rx_state[buf]) {
+		st->rx_state[buf] = 0;
+		st->rx_held--;
+	}
+}
+
 /* Let the parts of a frame that never came to its end go. */
 static void drop_unfinished(struct engine *e, uint32_t i)
 {
 	struct iface *ifc = stack_iface(e->s, i);
-	struct vnic *v = &e->vnic[i];
 
-	if (!ifc->parts || !v->ops)
+	if (!ifc->parts)
 		return;
 	count(e->s, C_frame_unfinished);
-	release_parts(v, ifc->part, ifc->parts);
+	for (uint32_t p = 0; p < ifc->parts && p < FRAME_PARTS; p++)
+		let_go(&e->vnic[i], stack_vnic(e->s, i), ifc->part[p].buf % VNIC_BUFS_MAX);
 	ifc->parts = ifc->total = 0;
 }
 
@@ -362,13 +373,10 @@ int engine_vnic_free(struct engine *e, uint32_t vnic)
 
 	if (!vnic_used(s, vnic))
 		return -EINVAL;
-	if (v->ops) {
-		drop_unfinished(e, vnic);
-		if (stack_iface(s, vnic)->deferred)
-			pkt_release_deferred(e, vnic);
-		if (st->rx_held || tx_in_use(st) || st->txwait_head)
-			return -EBUSY;
-	}
+	drop_unfinished(e, vnic);
+	pkt_release_deferred(e, vnic);
+	if (st->rx_held || tx_in_use(st) || st->txwait_head)
+		return -EBUSY;
 	st->provider = VNIC_PROV_NONE;
 	st->dead = 1;
 	st->gen++; /* other processes' mappings of it are stale from here on */

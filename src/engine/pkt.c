@@ -181,14 +181,20 @@ static void free_unmapped(struct engine *e, const struct pkt *p)
 void pkt_release_deferred(struct engine *e, uint32_t vnic)
 {
 	struct iface *ifc = stack_iface(e->s, vnic);
+	struct vnic_state *st = stack_vnic(e->s, vnic);
 	struct vnic *v = &e->vnic[vnic];
 
-	for (uint32_t buf = 0; ifc->deferred && buf < v->st->rx_count; buf++) {
-		if (!(v->st->rx_state[buf] & RX_LET_GO))
+	for (uint32_t buf = 0; ifc->deferred && buf < st->rx_count; buf++) {
+		if (!(st->rx_state[buf] & RX_LET_GO))
 			continue;
-		v->st->rx_state[buf] &= (uint8_t)~RX_LET_GO;
-		v->ops->release(v, buf);
 		ifc->deferred--;
+		if (v->ops) {
+			st->rx_state[buf] &= (uint8_t)~RX_LET_GO;
+			v->ops->release(v, buf);
+		} else { /* about to be freed: nobody waits for it */
+			st->rx_state[buf] = 0;
+			st->rx_held--;
+		}
 	}
 	ifc->deferred = 0;
 }

@@ -90,7 +90,7 @@ void pkt_queue_free(struct engine *e, struct pkt_queue *q);
 /* For frame_take: a pkt without a buffer, and one that takes over a held rx buffer. NULL: pool exhausted. */
 struct pkt *pkt_alloc_empty(struct stack *s);
 struct pkt *pkt_alloc_rx(struct stack *s, uint32_t vnic, uint32_t buf, uint32_t off, uint32_t len);
-/* Give rx buffers back that a process freed which has not mapped their vNIC. */
+/* Give rx buffers back that a process freed which has not mapped their vNIC. Called with the vNIC mapped, or dead. */
 void pkt_release_deferred(struct engine *e, uint32_t vnic);
 
 #endif

@@ -395,6 +395,25 @@ static void a_slot_is_free_again_only_when_nothing_refers_to_its_buffers(void **
 	pkt_free(e, p);
 }
 
+static void a_process_without_the_mapping_can_free_a_dead_vnic(void **state)
+{
+	struct pair *t = *state;
+	struct sock *k = udp_socket(t->e[1], v4(2, 2000), NULL);
+	struct engine *child = calloc(1, sizeof(*child));
+
+	engine_attach(child, t->e[1]->s);
+	post_parts(t, 1, false);
+	post_parts(t, 4, true);
+	pair_poll(t, 1);
+	engine_vnic_dead(child, 0, t->now);
+	assert_int_equal(engine_vnic_free(child, 0), -EBUSY); /* a datagram is unread */
+	udp_close(child, k);
+	assert_int_equal(engine_vnic_free(child, 0), 0);
+	assert_int_equal(stack_audit(child), 0);
+	assert_int_equal(stack_vnic(child->s, 0)->rx_held, 0);
+	free(child);
+}
+
 static void a_stale_mapping_of_another_process_is_not_polled(void **state)
 {
 	struct pair *t = *state;
@@ -434,6 +453,7 @@ int main(void)
 	    ON_PAIR(a_budget_is_kept_but_for_the_last_burst_and_the_rest_follows),
 	    ON_PAIR(a_doorbell_is_due_once_for_an_armed_peer),
 	    ON_PAIR(a_slot_is_free_again_only_when_nothing_refers_to_its_buffers),
+	    ON_PAIR(a_process_without_the_mapping_can_free_a_dead_vnic),
 	    ON_PAIR(a_stale_mapping_of_another_process_is_not_polled),
 	};
 
