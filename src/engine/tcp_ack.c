@@ -3,9 +3,9 @@
  * What an ACK does to what we sent: frees pkts, marks SACKed ones, samples the round trip, moves the window
  * (RFC 9293 3.10.7.4, RFC 2018, RFC 2883, RFC 6298, RFC 7323 4), and then asks recovery and congestion control.
  *
- * Only bytes count, never the number of ACKs, so ACKs that are split up gain nothing (RFC 3465); tcp_input has dropped what
- * acknowledges more than snd_max. SACK blocks outside of [snd_una, snd_max] are ignored; one pass over txq serves all
- * blocks of a segment, and txq holds at most as many pkts as the vNIC has buffers, so the work per ACK is bounded.
+ * Only bytes count, never the number of ACKs, so ACKs that are split up gain nothing (RFC 3465); tcp_input has dropped
+ * what acknowledges more than snd_max. SACK blocks outside of [snd_una, snd_max] are ignored; one pass over txq serves
+ * all blocks of a segment, and txq holds at most as many pkts as the vNIC has buffers, so the work per ACK is bounded.
  * A block that covers a pkt in part does not count for it.
  */
 #include "engine/tcp_send.h"

@@ -44,8 +44,7 @@ bool tcp_send_control(struct engine *e, struct sock *k, uint32_t seq, uint8_t fl
 	else if (t->flags & TCPF_TS || t->ooo_count || t->dsack_start != t->dsack_end)
 		opts = tcp_build_options(e, k, l4 + TCP_HEADER);
 	tcp_put_header(e, k, l4, seq, flags, opts);
-	part = (struct vnic_desc){
-	    .buf = (uint32_t)buf, .off = PKT_HEADROOM, .len = (uint16_t)(TCP_HEADER + opts)};
+	part = (struct vnic_desc){.buf = (uint32_t)buf, .off = PKT_HEADROOM, .len = (uint16_t)(TCP_HEADER + opts)};
 	tcp_post(e, k, &part, 1);
 	vnic_tx_free(v, (uint32_t)buf);
 	if (flags & TH_ACK)
@@ -99,8 +98,8 @@ void tcp_send_syn(struct engine *e, struct sock *k)
 
 /*
  * A probe (RFC 9293 3.8.6.1, 3.8.4). For keepalive, and for a window that is shut, it is a segment without data whose
- * sequence number is one that was acknowledged long ago, as Linux does it: it must be answered with an ACK, which tells the
- * window, and it occupies nothing. A window that is open too little gets what fits.
+ * sequence number is one that was acknowledged long ago, as Linux does it: it must be answered with an ACK, which tells
+ * the window, and it occupies nothing. A window that is open too little gets what fits.
  */
 void tcp_send_probe(struct engine *e, struct sock *k, bool data)
 {
@@ -133,8 +132,13 @@ void tcp_send_rst(struct engine *e, struct sock *k)
 static void reply(struct engine *e, const struct frame *f, struct tcp_header h, const uint8_t *opts, uint32_t opts_len)
 {
 	struct vnic *v = f->vnic < VNIC_MAX ? &e->vnic[f->vnic] : NULL;
-	struct ip_out o = {
-	    .vnic = f->vnic, .family = f->family, .proto = 6, .ttl = 64, .src = f->dst.addr, .dst = f->src.addr, .df = true};
+	struct ip_out o = {.vnic = f->vnic,
+			   .family = f->family,
+			   .proto = 6,
+			   .ttl = 64,
+			   .src = f->dst.addr,
+			   .dst = f->src.addr,
+			   .df = true};
 	struct vnic_desc part;
 	uint8_t *l4;
 	int buf;
@@ -148,8 +152,7 @@ static void reply(struct engine *e, const struct frame *f, struct tcp_header h, 
 	memcpy(l4, &h, sizeof(h));
 	if (opts_len)
 		memcpy(l4 + TCP_HEADER, opts, opts_len);
-	part = (struct vnic_desc){
-	    .buf = (uint32_t)buf, .off = PKT_HEADROOM, .len = (uint16_t)(TCP_HEADER + opts_len)};
+	part = (struct vnic_desc){.buf = (uint32_t)buf, .off = PKT_HEADROOM, .len = (uint16_t)(TCP_HEADER + opts_len)};
 	ip_output(e, &o, &part, 1, TCP_CSUM_OFF);
 	vnic_tx_free(v, (uint32_t)buf);
 }

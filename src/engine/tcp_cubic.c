@@ -11,20 +11,20 @@
  */
 #include "engine/tcp_cc.h"
 
-#define RTT_SAMPLES 8u      /* N_RTT_SAMPLE */
+#define RTT_SAMPLES 8u /* N_RTT_SAMPLE */
 #define MIN_RTT_THRESH 4000u
 #define MAX_RTT_THRESH 16000u
 #define CSS_GROWTH 4u
 #define CSS_ROUNDS 5u
-#define SS_LIMIT 8u         /* L: segments that one ACK may add in slow start */
+#define SS_LIMIT 8u /* L: segments that one ACK may add in slow start */
 
 struct cubic {
-	uint64_t epoch_us;  /* start of congestion avoidance; 0: not begun */
-	uint64_t est_acc;   /* bytes towards the next MSS of w_est */
+	uint64_t epoch_us; /* start of congestion avoidance; 0: not begun */
+	uint64_t est_acc;  /* bytes towards the next MSS of w_est */
 	uint32_t w_max, k_ms, w_est;
 	uint32_t undo_w_max;
 	/* HyStart++ */
-	uint32_t round_end; /* windowEnd */
+	uint32_t round_end;                     /* windowEnd */
 	uint32_t round_min, last_min, css_base; /* RTT, us; 0 unknown */
 	uint8_t samples, css, css_rounds, round_known;
 };

@@ -2,9 +2,9 @@
 /*
  * TCP output: which segment goes next, and building it (RFC 9293 3.8.6, 3.10; RFC 1122 4.2.3.4; RFC 5681).
  *
- * A segment is a run of consecutive pkts of txq: on a wire (VNIC_FEAT_SCATTER) as many as fit into a segment, posted as the
- * parts of one frame; elsewhere one pkt. The header is written into the headroom of the run's first buffer. A buffer that
- * the device or the peer still has (vnic_tx_busy) is never written or posted again: its retransmission
+ * A segment is a run of consecutive pkts of txq: on a wire (VNIC_FEAT_SCATTER) as many as fit into a segment, posted as
+ * the parts of one frame; elsewhere one pkt. The header is written into the headroom of the run's first buffer. A
+ * buffer that the device or the peer still has (vnic_tx_busy) is never written or posted again: its retransmission
  * waits, and the retransmission timer comes back to it. So a peer that is slow to look causes no copies of what it has.
  *
  * Order in tcp_push: what is lost, then new data as window, congestion window and Nagle allow, then FIN, then an ACK
@@ -20,8 +20,9 @@
 #define MAX_PARTS 17
 
 #define STATE(s) (1u << (s))
-#define SENDING (STATE(TCP_ESTABLISHED) | STATE(TCP_CLOSE_WAIT) | STATE(TCP_FIN_WAIT_1) | STATE(TCP_CLOSING) | \
-		 STATE(TCP_LAST_ACK))
+#define SENDING                                                                                                        \
+	(STATE(TCP_ESTABLISHED) | STATE(TCP_CLOSE_WAIT) | STATE(TCP_FIN_WAIT_1) | STATE(TCP_CLOSING) |                 \
+	 STATE(TCP_LAST_ACK))
 
 /* A run of pkts that makes a segment. */
 struct run {
@@ -69,7 +70,8 @@ bool tcp_split(struct engine *e, struct sock *k, struct pkt *p, uint32_t len)
 	return true;
 }
 
-/* Take as many pkts from p on as one segment holds. `mask`, `want`: only pkts with these flags. False: no buffer to cut. */
+/* Take as many pkts from p on as one segment holds. `mask`, `want`: only pkts with these flags. False: no buffer to
+ * cut. */
 static bool gather(struct engine *e, struct sock *k, struct pkt *p, uint32_t limit, uint8_t mask, uint8_t want,
 		   struct run *r)
 {
@@ -102,7 +104,8 @@ static bool run_busy(const struct engine *e, const struct sock *k, const struct 
 	return false;
 }
 
-/* The options of a data segment. Blocks of SACK go along where they fit; if not, *withheld asks for an ACK of its own. */
+/* The options of a data segment. Blocks of SACK go along where they fit; if not, *withheld asks for an ACK of its own.
+ */
 static uint32_t data_options(struct engine *e, struct sock *k, uint32_t len, uint8_t opt[40], bool *withheld)
 {
 	struct tcb *t = &k->tcp;
@@ -135,8 +138,9 @@ static void post_run(struct engine *e, struct sock *k, const struct run *r, uint
 	if (opts)
 		memcpy(l4 + TCP_HEADER, opt, opts);
 	tcp_put_header(e, k, l4, p->seq, flags | TH_ACK, opts);
-	part[0] = (struct vnic_desc){
-	    .buf = p->buf, .off = (uint16_t)(p->off - TCP_HEADER - opts), .len = (uint16_t)(p->len + TCP_HEADER + opts)};
+	part[0] = (struct vnic_desc){.buf = p->buf,
+				     .off = (uint16_t)(p->off - TCP_HEADER - opts),
+				     .len = (uint16_t)(p->len + TCP_HEADER + opts)};
 	for (n = 1; n < (int)r->n && (p = pkt_at(e->s, p->next)); n++)
 		part[n] = (struct vnic_desc){.buf = p->buf, .off = p->off, .len = (uint16_t)p->len};
 	tcp_post(e, k, part, n);

@@ -84,7 +84,8 @@ static uint64_t rack_mark(struct engine *e, struct sock *k)
 			continue;
 		if (!sent_after(t->rack_sent_us, t->rack_end_seq, p->sent_us, p->seq + p->len))
 			continue;
-		/* All that one call sends bears the same time, and there sequence numbers don't tell when it went out again. */
+		/* All that one call sends bears the same time, and there sequence numbers don't tell when it went out
+		 * again. */
 		if (p->flags & PKT_RETRANS && p->sent_us == t->rack_sent_us)
 			continue;
 		if (p->sent_us + allowed <= now)
@@ -255,7 +256,8 @@ static void prr(struct sock *k, const struct ack_result *r, bool new_loss)
 		return;
 	t->prr_delivered += delivered;
 	if (flight > t->ssthresh) {
-		uint64_t due = ((uint64_t)t->ssthresh * t->prr_delivered + t->prr_flight - 1) / max_u32(t->prr_flight, 1);
+		uint64_t due =
+		    ((uint64_t)t->ssthresh * t->prr_delivered + t->prr_flight - 1) / max_u32(t->prr_flight, 1);
 
 		send = due > t->prr_out ? (uint32_t)due - t->prr_out : 0;
 	} else {
@@ -266,7 +268,8 @@ static void prr(struct sock *k, const struct ack_result *r, bool new_loss)
 			send += t->mss;
 		send = min_u32(send, t->ssthresh - flight);
 	}
-	/* The fast retransmission goes out in any case, and without SACK that of a partial ACK (RFC 6582 3.2, step 3). */
+	/* The fast retransmission goes out in any case, and without SACK that of a partial ACK (RFC 6582 3.2, step 3).
+	 */
 	if (!t->prr_out || (new_loss && !(t->flags & TCPF_SACK)))
 		send = max_u32(send, t->mss);
 	t->cwnd = flight + send;
@@ -351,7 +354,8 @@ void tcp_recovery_on_ack(struct engine *e, struct sock *k, const struct ack_resu
 	}
 	if (t->ca_state >= TCP_CA_CWR && seq_geq(t->snd_una, t->recover)) {
 		complete(e, k, r);
-	} else if (t->ca_state == TCP_CA_RECOVERY && ((r->dsack && may_undo(t, r)) || (r->advanced && delayed_only(t, r)))) {
+	} else if (t->ca_state == TCP_CA_RECOVERY &&
+		   ((r->dsack && may_undo(t, r)) || (r->advanced && delayed_only(t, r)))) {
 		undo(e, k);
 	}
 	find_losses(e, k, r);

@@ -6,10 +6,10 @@
  * pushed segment by segment while it is being copied, so that the peer starts on the first while we copy the second.
  * A short write behind a small segment that is still in flight stops after the copy: Nagle would hold it anyway.
  *
- * Two limits. sndbuf bounds the bytes not yet acknowledged; it grows with what the connection can have in flight, unless
- * SO_SNDBUF was set. And a socket holds at most as many tx buffers of its vNIC as are free (a dynamic threshold):
- * n stuck connections leave 1/(n+1) of the buffers to the others, and nobody is starved. A writer who is refused hears
- * EV_OUT once a third of sndbuf is free (as Linux), or once buffers are back (txwait.c).
+ * Two limits. sndbuf bounds the bytes not yet acknowledged; it grows with what the connection can have in flight,
+ * unless SO_SNDBUF was set. And a socket holds at most as many tx buffers of its vNIC as are free (a dynamic
+ * threshold): n stuck connections leave 1/(n+1) of the buffers to the others, and nobody is starved. A writer who is
+ * refused hears EV_OUT once a third of sndbuf is free (as Linux), or once buffers are back (txwait.c).
  */
 #include <string.h>
 
@@ -66,8 +66,8 @@ bool tcp_writable(const struct sock *k)
 	return (uint64_t)t->txq.bytes * 3 <= (uint64_t)k->sndbuf * 2;
 }
 
-/* Let sndbuf follow what the connection can have in flight, twice cwnd as Linux. Without a network the peer's window is that,
- * and one segment to fill meanwhile: more would only spread over more of the cache. */
+/* Let sndbuf follow what the connection can have in flight, twice cwnd as Linux. Without a network the peer's window is
+ * that, and one segment to fill meanwhile: more would only spread over more of the cache. */
 static void grow_sndbuf(struct engine *e, struct sock *k)
 {
 	const struct tcb *t = &k->tcp;

@@ -17,9 +17,9 @@
 #include "engine/engine.h"
 #include "engine/tcp_internal.h"
 
-#define TCP_INIT_RTO_US 1000000u  /* RFC 6298, 2.1 */
-#define TCP_PROBE_MIN_US 200000u  /* a held-back partial segment goes after this (CORK, MSG_MORE, SWS) */
-#define TCP_UNDO_NONE UINT32_MAX  /* undo_retrans: nothing was sent again yet */
+#define TCP_INIT_RTO_US 1000000u /* RFC 6298, 2.1 */
+#define TCP_PROBE_MIN_US 200000u /* a held-back partial segment goes after this (CORK, MSG_MORE, SWS) */
+#define TCP_UNDO_NONE UINT32_MAX /* undo_retrans: nothing was sent again yet */
 #define TCP_DUPTHRESH 3u
 
 /* What TIMER_RTO stands for while data is in flight (with none it is the zero-window probe's). */
@@ -35,11 +35,11 @@ enum tcp_push {
 /* What one ACK said. */
 struct ack_result {
 	uint32_t prior_una;
-	uint32_t acked;    /* bytes newly acknowledged, cumulatively, SYN and FIN left out */
-	uint32_t fresh;    /* of these, bytes that SACK had not reported before */
-	uint32_t sacked;   /* bytes newly reported by SACK */
+	uint32_t acked;  /* bytes newly acknowledged, cumulatively, SYN and FIN left out */
+	uint32_t fresh;  /* of these, bytes that SACK had not reported before */
+	uint32_t sacked; /* bytes newly reported by SACK */
 	uint32_t dsack_len;
-	uint32_t ecr;      /* timestamp echoed */
+	uint32_t ecr;               /* timestamp echoed */
 	uint64_t first_us, last_us; /* sent_us of the oldest and newest original transmission delivered; 0 none */
 	bool advanced, dupack, dsack;
 	bool has_ecr;

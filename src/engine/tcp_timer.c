@@ -2,14 +2,14 @@
 /*
  * What happens when a connection's timers are due (RFC 6298 5, RFC 9293 3.8.3, 3.8.4, 3.8.6; limits as Linux).
  *
- * TIMER_RTO stands for one of: SYN retransmission; with data in flight the retransmission timeout, a tail loss probe or RACK's
- * reordering window (tcb.rto_kind); with none in flight, data queued, the probe of a shut window, which also
+ * TIMER_RTO stands for one of: SYN retransmission; with data in flight the retransmission timeout, a tail loss probe or
+ * RACK's reordering window (tcb.rto_kind); with none in flight, data queued, the probe of a shut window, which also
  * lets a partial segment go that CORK, MSG_MORE or silly-window avoidance held for 200 ms.
  *
- * Giving up. retries2 counts as in Linux: not retransmissions but the time that so many with exponential backoff from the
- * minimum would take (15: 924.6 s); a user timeout replaces it; a socket that no program holds gets
- * fewer. On a lossless vNIC nobody gives up: there the peer is the other process, and if that is gone the
- * vNIC says so; if it is only stopped, then a kernel would have gone on acknowledging for it.
+ * Giving up. retries2 counts as in Linux: not retransmissions but the time that so many with exponential backoff from
+ * the minimum would take (15: 924.6 s); a user timeout replaces it; a socket that no program holds gets fewer. On a
+ * lossless vNIC nobody gives up: there the peer is the other process, and if that is gone the vNIC says so; if it is
+ * only stopped, then a kernel would have gone on acknowledging for it.
  */
 #include "engine/tcp_send.h"
 #include "engine/tcp_wire.h"
@@ -255,7 +255,8 @@ static void keep_due(struct engine *e, struct sock *k)
 	uint64_t now = e->s->now_us, idle = seconds(t->keep_idle_s, d->keep_idle_s);
 	uint64_t silent = now - t->last_rcv_us, limit = t->user_timeout_ms * 1000ull;
 
-	if (!(k->flags & SOCKF_KEEPALIVE) || t->state == TCP_CLOSED || t->state == TCP_LISTEN || t->state == TCP_TIME_WAIT)
+	if (!(k->flags & SOCKF_KEEPALIVE) || t->state == TCP_CLOSED || t->state == TCP_LISTEN ||
+	    t->state == TCP_TIME_WAIT)
 		return;
 	if (t->state == TCP_SYN_SENT || t->snd_una != t->snd_nxt || t->send_head || silent < idle) {
 		/* Not idle, or other timers watch over it. */

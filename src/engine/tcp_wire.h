@@ -42,7 +42,8 @@ static inline struct vnic *tcp_vnic(const struct engine *e, const struct sock *k
 
 /* Header of one of our connection's segments; opts bytes of options lie behind it already. A segment with ACK
  * advertises the window. */
-static inline void tcp_put_header(struct engine *e, struct sock *k, uint8_t *at, uint32_t seq, uint8_t flags, uint32_t opts)
+static inline void tcp_put_header(struct engine *e, struct sock *k, uint8_t *at, uint32_t seq, uint8_t flags,
+				  uint32_t opts)
 {
 	struct tcb *t = &k->tcp;
 	struct tcp_header h = {

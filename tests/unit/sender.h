@@ -52,8 +52,13 @@ static void sender_post(struct vnic *v, const struct vnic_desc *d, int n)
 	struct tcp_header h;
 
 	memcpy(&h, l4, sizeof(h));
-	*s = (struct sent){.seq = be32(h.seq), .ack = be32(h.ack), .flags = h.flags, .wnd = be16(h.wnd),
-			   .urg = be16(h.urg), .parts = (uint32_t)n, .at = r->e.s->now_us};
+	*s = (struct sent){.seq = be32(h.seq),
+			   .ack = be32(h.ack),
+			   .flags = h.flags,
+			   .wnd = be16(h.wnd),
+			   .urg = be16(h.urg),
+			   .parts = (uint32_t)n,
+			   .at = r->e.s->now_us};
 	for (int i = 0; i < n; i++) {
 		s->len += d[i].len;
 		assert_false(v->st->tx_state[d[i].buf] & VNIC_TX_NIC); /* never twice in the device's hands */
@@ -88,10 +93,23 @@ static struct stack_config sender_config(void)
 	    .max_private = 64,
 	    .hash_buckets = 64,
 	    .max_fdinfo = 16,
-	    .defaults = {.rcvbuf = 131072, .rcvbuf_max = 6291456, .sndbuf = 65536, .sndbuf_max = 4194304,
-			 .cc = TCP_CC_NEWRENO, .rto_min_ms = 200, .rto_max_ms = 120000, .delack_ms = 40,
-			 .time_wait_ms = 60000, .syn_retries = 6, .synack_retries = 5, .retries2 = 15,
-			 .keep_idle_s = 7200, .keep_intvl_s = 75, .keep_cnt = 9, .fin_timeout_s = 60, .somaxconn = 128},
+	    .defaults = {.rcvbuf = 131072,
+			 .rcvbuf_max = 6291456,
+			 .sndbuf = 65536,
+			 .sndbuf_max = 4194304,
+			 .cc = TCP_CC_NEWRENO,
+			 .rto_min_ms = 200,
+			 .rto_max_ms = 120000,
+			 .delack_ms = 40,
+			 .time_wait_ms = 60000,
+			 .syn_retries = 6,
+			 .synack_retries = 5,
+			 .retries2 = 15,
+			 .keep_idle_s = 7200,
+			 .keep_intvl_s = 75,
+			 .keep_cnt = 9,
+			 .fin_timeout_s = 60,
+			 .somaxconn = 128},
 	};
 }
 

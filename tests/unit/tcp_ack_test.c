@@ -89,7 +89,8 @@ static void a_storm_of_sacks_keeps_the_scoreboard_right(void **state)
 		uint32_t b[8];
 
 		for (int j = 0; j < 8; j++)
-			b[j] = (uint32_t)((random = random * 6364136223846793005ull + 1442695040888963407ull) >> 33) % 61000;
+			b[j] = (uint32_t)((random = random * 6364136223846793005ull + 1442695040888963407ull) >> 33) %
+			       61000;
 		sender_ack(r, 0, 1 << 16, 4, b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]);
 		sender_check(r);
 		r->e.s->now_us += 50;

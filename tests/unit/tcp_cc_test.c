@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Congestion control: initial window, slow start, NewReno's and CUBIC's growth and decrease, HyStart++, idle restart. */
+/* Congestion control: initial window, slow start, NewReno's and CUBIC's growth and decrease, HyStart++, idle restart.
+ */
 #include "sender.h"
 
 #define MSS 1000u

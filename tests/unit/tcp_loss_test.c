@@ -96,10 +96,23 @@ static struct stack_config config(void)
 	    .hash_buckets = 64,
 	    .max_fdinfo = 16,
 	    .secret = {1, 2, 3},
-	    .defaults = {.rcvbuf = 262144, .rcvbuf_max = 6291456, .sndbuf = 262144, .sndbuf_max = 4194304,
-			 .cc = TCP_CC_CUBIC, .rto_min_ms = 200, .rto_max_ms = 120000, .delack_ms = 40,
-			 .time_wait_ms = 60000, .syn_retries = 6, .synack_retries = 5, .retries2 = 15,
-			 .keep_idle_s = 7200, .keep_intvl_s = 75, .keep_cnt = 9, .fin_timeout_s = 60, .somaxconn = 128},
+	    .defaults = {.rcvbuf = 262144,
+			 .rcvbuf_max = 6291456,
+			 .sndbuf = 262144,
+			 .sndbuf_max = 4194304,
+			 .cc = TCP_CC_CUBIC,
+			 .rto_min_ms = 200,
+			 .rto_max_ms = 120000,
+			 .delack_ms = 40,
+			 .time_wait_ms = 60000,
+			 .syn_retries = 6,
+			 .synack_retries = 5,
+			 .retries2 = 15,
+			 .keep_idle_s = 7200,
+			 .keep_intvl_s = 75,
+			 .keep_cnt = 9,
+			 .fin_timeout_s = 60,
+			 .somaxconn = 128},
 	};
 }
 
@@ -149,7 +162,12 @@ static uint64_t run(struct lossy *l, size_t want, uint64_t us, bool reading)
 static struct lossy *lossy_new(bool sack)
 {
 	struct lossy *l = calloc(1, sizeof(*l));
-	struct sim_config link = {.seed = 1, .mtu = 1500, .buf_size = 2048, .tx_bufs = 1024, .rx_bufs = 1024, .flights = 1024,
+	struct sim_config link = {.seed = 1,
+				  .mtu = 1500,
+				  .buf_size = 2048,
+				  .tx_bufs = 1024,
+				  .rx_bufs = 1024,
+				  .flights = 1024,
 				  .dir = {{.delay_us = ONE_WAY}, {.delay_us = ONE_WAY}}};
 	struct stack_config cfg = config();
 	struct endpoint server = addr(1, 80), client = addr(0, 4000);

@@ -181,7 +181,7 @@ static void a_spurious_timeout_is_undone_by_new_data(void **state)
 	sender_wait(r, r->t->rto_us + 5 * MS);
 	assert_int_equal(r->t->ca_state, TCP_CA_LOSS);
 	r->sents = 0;
-	sender_ack(r, 2000, 1 << 20, 0); /* might be the retransmission's */
+	sender_ack(r, 2000, 1 << 20, 0);    /* might be the retransmission's */
 	assert_false(was_sent(r, 0, 2000)); /* F-RTO sends new data first */
 	assert_true(was_sent(r, 0, 9000));
 	sender_ack(r, 3000, 1 << 20, 0); /* that one was not sent again: nothing was lost */
