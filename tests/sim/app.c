@@ -87,10 +87,30 @@ static void plan_end(struct world *w, struct app *a, int host)
 		a->options |= OPT_KEEPALIVE;
 }
 
+/* How the connection comes about: to a listener, to nobody, both at once, or with the ports of an earlier one. */
+static void plan_opening(struct world *w, struct conn *c)
+{
+	uint32_t number = (uint32_t)(c - w->conn);
+	struct conn *before = number && one_in(w, 6) ? c - 1 : NULL;
+
+	c->client_port = (uint16_t)(CLIENT_PORT + number);
+	c->server_port = one_in(w, 30) ? DEAD_PORT : SERVER_PORT;
+	c->start_us = one_in(w, 2) ? 0 : pick(w, 2000000);
+	if (one_in(w, 12)) {
+		c->simultaneous = true;
+		c->server_port = (uint16_t)(CROSS_PORT + number);
+	} else if (before && before->server_port == SERVER_PORT && !before->after) {
+		c->after = before;
+		c->client_port = before->client_port;
+		c->server_port = SERVER_PORT;
+		c->end[0].host = before->end[0].host;
+		c->end[1].host = before->end[1].host;
+	}
+}
+
 void app_plan(struct world *w, struct conn *c)
 {
 	int client = (int)pick(w, 2);
-	uint32_t number = (uint32_t)(c - w->conn);
 
 	memset(c, 0, sizeof(*c));
 	plan_end(w, &c->end[0], client);
@@ -110,9 +130,7 @@ void app_plan(struct world *w, struct conn *c)
 		if (a->to_send / a->max_write > 200 && a->write_pause_us > 2000)
 			a->write_pause_us = 2000;
 	}
-	c->client_port = (uint16_t)(CLIENT_PORT + number);
-	c->server_port = one_in(w, 30) ? DEAD_PORT : SERVER_PORT;
-	c->start_us = one_in(w, 2) ? 0 : pick(w, 2000000);
+	plan_opening(w, c);
 }
 
 static void apply_options(struct app *a, struct sock *k)
@@ -151,14 +169,15 @@ static void end_opens(struct app *a, struct sock *k)
 	a->w->progress_us = a->w->now;
 }
 
-void app_connect(struct world *w, struct conn *c)
+static void end_connects(struct world *w, struct conn *c, int end)
 {
-	struct app *a = &c->end[0];
+	struct app *a = &c->end[end];
 	struct host *h = &w->host[a->host];
-	struct endpoint local = {.port = c->client_port}, remote = {.port = c->server_port};
+	struct endpoint local = {.port = end ? c->server_port : c->client_port};
+	struct endpoint remote = {.port = end ? c->client_port : c->server_port};
 	struct sock *k = sock_alloc(h->e, SOCK_TCP, w->family);
+	int r;
 
-	c->started = true;
 	if (!k) {
 		world_fail(w, "no socket for connection %u", number_of(a));
 		return;
@@ -167,13 +186,30 @@ void app_connect(struct world *w, struct conn *c)
 	memcpy(remote.addr, w->host[1 - a->host].addr, 16);
 	end_opens(a, k);
 	apply_options(a, k);
-
-	int r = tcp_connect(h->e, k, 0, &local, &remote, w->now);
-
+	r = tcp_connect(h->e, k, 0, &local, &remote, w->now);
 	world_say(w, "#%u host %d connects: %d", number_of(a), a->host, r);
-	if (r) {
+	if (r)
 		world_fail(w, "#%u connect gives %d", number_of(a), r);
+}
+
+void app_connect(struct world *w, struct conn *c)
+{
+	c->started = true;
+	end_connects(w, c, 0);
+	if (c->simultaneous && !w->failed)
+		end_connects(w, c, 1);
+}
+
+struct conn *app_of_ports(struct world *w, uint16_t a, uint16_t b)
+{
+	for (uint32_t i = w->conns; i-- > 0;) {
+		struct conn *c = &w->conn[i];
+
+		if (c->started &&
+		    ((c->client_port == a && c->server_port == b) || (c->client_port == b && c->server_port == a)))
+			return c;
 	}
+	return NULL;
 }
 
 /* --- errors --- */
@@ -503,8 +539,8 @@ void app_news(struct world *w, int host, uint32_t sock, uint32_t edges)
 
 static void accepted(struct world *w, int host, struct sock *k)
 {
-	uint32_t number = (uint32_t)k->remote.port - CLIENT_PORT;
-	struct app *a = number < w->conns ? &w->conn[number].end[1] : NULL;
+	struct conn *c = app_of_ports(w, k->remote.port, SERVER_PORT);
+	struct app *a = c ? &c->end[1] : NULL;
 
 	if (!a || a->host != host || a->born) {
 		world_fail(w, "host %d accepted a connection from port %u that nobody made", host, k->remote.port);
@@ -512,9 +548,9 @@ static void accepted(struct world *w, int host, struct sock *k)
 	}
 	end_opens(a, k);
 	a->connected = a->want_read = a->want_write = true;
-	world_say(w, "#%u host %d accepts", number, host);
+	world_say(w, "#%u host %d accepts", number_of(a), host);
 	apply_options(a, k);
-	app_run(w, &w->conn[number], 1);
+	app_run(w, c, 1);
 }
 
 void app_accept(struct world *w, int host)

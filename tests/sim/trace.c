@@ -175,15 +175,18 @@ void trace_frame(void *world, uint64_t now_us, int from, const uint8_t *frame, u
 	if (!parse(frame, len, &v))
 		return;
 
-	bool client = v.dport == SERVER_PORT || v.dport == DEAD_PORT;
-	uint32_t number = (client ? v.sport : v.dport) - (uint32_t)CLIENT_PORT;
+	struct conn *c = app_of_ports(w, v.sport, v.dport);
 
-	if (number >= CONNS_MAX)
+	if (!c)
 		return;
+
+	bool client = v.sport == c->client_port;
+	uint32_t number = (uint32_t)(c - w->conn);
 
 	struct half *us = &w->monitor->half[number][!client], *them = &w->monitor->half[number][client];
 
-	if (fate == SIM_SENT || fate == SIM_LOST || fate == SIM_QUEUE_FULL)
+	/* The end of an earlier connection may still be heard between the same ports. */
+	if (!c->after && (fate == SIM_SENT || fate == SIM_LOST || fate == SIM_QUEUE_FULL))
 		watch(w, number, us, them, &v);
 	if (w->verbose)
 		print(w, now_us, from, &v, number, us, them, fate);

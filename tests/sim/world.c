@@ -18,6 +18,7 @@
 #define INSTANT_MAX 20000u /* rounds at one instant */
 #define STALL_US (200 * SECOND)
 #define STALL_BAD_US (2000 * SECOND) /* without SACK each lost retransmission costs a timeout, of up to 120 s */
+#define PORTS_REST_US (10 * SECOND)
 #define SLOW_RATE 2000000u           /* bytes per second: below, queues at the link cause timeouts */
 #define LINGERING_US (1500 * SECOND) /* after the last close, until the last socket is gone */
 
@@ -236,7 +237,7 @@ static void make(struct world *w, uint64_t seed, bool verbose)
 	memset(w, 0, sizeof(*w));
 	w->seed = w->random = seed;
 	w->verbose = verbose;
-	w->now = w->progress_us = 1000 * SECOND + pick(w, 1000000);
+	w->now = w->begin_us = w->progress_us = 1000 * SECOND + pick(w, 1000000);
 	w->family = one_in(w, 3) ? 6 : 4;
 	w->clean = one_in(w, 4);
 	w->heavy = !w->clean && one_in(w, 8);
@@ -315,6 +316,33 @@ static void drain_news(struct world *w, int host)
 		world_fail(w, "host %d: the ring of news overflowed", host);
 }
 
+static bool over(const struct app *a)
+{
+	return a->born && !a->open;
+}
+
+/* The earlier connection between the same ports has been, and its programs are done with it. */
+static bool predecessor_over(const struct conn *c)
+{
+	return over(&c->after->end[0]) && over(&c->after->end[1]);
+}
+
+/* Ports are used again when the client's engine has forgotten them, and nothing old is still on its way. */
+static bool may_start(const struct world *w, const struct conn *c)
+{
+	const struct host *h = &w->host[c->end[0].host];
+	struct endpoint local = {.port = c->client_port}, remote = {.port = c->server_port};
+
+	if (c->started || w->now < w->begin_us + c->start_us)
+		return false;
+	if (!c->after)
+		return true;
+	memcpy(local.addr, h->addr, 16);
+	memcpy(remote.addr, w->host[c->end[1].host].addr, 16);
+	return predecessor_over(c) && w->now >= w->progress_us + PORTS_REST_US &&
+	       !sock_lookup(h->e->s, SOCK_TCP, &local, &remote);
+}
+
 /* Everything that can be done now, once. True: something happened that may have consequences now. */
 static bool round_of(struct world *w)
 {
@@ -334,7 +362,7 @@ static bool round_of(struct world *w)
 	for (uint32_t n = 0; n < w->conns; n++) {
 		struct conn *c = &w->conn[n];
 
-		if (!c->started && w->now >= c->start_us + 1000 * SECOND)
+		if (may_start(w, c))
 			app_connect(w, c);
 		for (int end = 0; end < 2; end++)
 			if (app_next(&c->end[end]) <= w->now || (c->end[end].open && !c->end[end].connected))
@@ -376,8 +404,10 @@ static uint64_t next_instant(const struct world *w)
 			next = min64(next, h->accept_at_us);
 	}
 	for (uint32_t n = 0; n < w->conns; n++) {
-		if (!w->conn[n].started)
-			next = min64(next, w->conn[n].start_us + 1000 * SECOND);
+		if (!w->conn[n].started && !w->conn[n].after)
+			next = min64(next, w->begin_us + w->conn[n].start_us);
+		else if (!w->conn[n].started && w->progress_us + PORTS_REST_US > w->now)
+			next = min64(next, w->progress_us + PORTS_REST_US);
 		next = min64(next, min64(app_next(&w->conn[n].end[0]), app_next(&w->conn[n].end[1])));
 	}
 	if (w->cut_at > w->now)
@@ -390,7 +420,7 @@ static uint64_t next_instant(const struct world *w)
 static bool all_started(const struct world *w)
 {
 	for (uint32_t n = 0; n < w->conns; n++)
-		if (!w->conn[n].started)
+		if (!w->conn[n].started && (!w->conn[n].after || predecessor_over(&w->conn[n])))
 			return false;
 	return true;
 }

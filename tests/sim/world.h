@@ -20,6 +20,7 @@
 #define SERVER_PORT 80
 #define DEAD_PORT 81
 #define CLIENT_PORT 10000 /* plus the number of the connection */
+#define CROSS_PORT 20000  /* plus that number: both ends connect (simultaneous open) */
 
 struct world;
 
@@ -65,8 +66,10 @@ struct app {
 struct conn {
 	struct app end[2]; /* client, server */
 	uint16_t client_port, server_port;
-	uint64_t start_us;
+	uint64_t start_us; /* since the world's beginning */
 	bool started;
+	bool simultaneous; /* both ends call connect at the same time */
+	struct conn *after; /* begins when that one is over, with the same ports; NULL: none */
 };
 
 struct host {
@@ -83,7 +86,7 @@ struct host {
 
 struct world {
 	uint64_t seed, random;
-	uint64_t now, progress_us;
+	uint64_t now, begin_us, progress_us;
 	bool verbose, failed;
 	bool clean;        /* the link loses, changes and reorders nothing */
 	bool heavy;        /* so much loss that a connection may time out */
@@ -121,6 +124,8 @@ uint32_t pick_log(struct world *w, uint32_t low, uint32_t high);
 /* app.c */
 void app_plan(struct world *w, struct conn *c);
 void app_connect(struct world *w, struct conn *c);
+/* The connection whose ports these are (the latest, where ports were used again); NULL: nobody's. */
+struct conn *app_of_ports(struct world *w, uint16_t a, uint16_t b);
 void app_accept(struct world *w, int host);
 /* The program looks: reads and writes what it wants to. */
 void app_run(struct world *w, struct conn *c, int end);
