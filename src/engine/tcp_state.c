@@ -223,7 +223,8 @@ void tcp_open_window(struct engine *e, struct sock *k)
 	if (t->maxseg)
 		t->adv_mss = min_u32(t->adv_mss, t->maxseg);
 	t->rcv_mss = max_u32(min_u32(min_u32(t->adv_mss, RCV_MSS_FIRST), k->rcvbuf / 2), RCV_MSS_LEAST);
-	t->ts_offset = timestamp_offset(e, k);
+	if (!tcp_lossless(e, k->vnic))
+		t->ts_offset = timestamp_offset(e, k);
 }
 
 void tcp_take_syn_options(struct engine *e, struct sock *k, const struct tcp_opts *o)
