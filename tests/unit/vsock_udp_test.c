@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* UDP sockets between two processes with a stack each: both halves, connected and not, flags and errors. */
+#define _GNU_SOURCE
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <arpa/inet.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "host/knobs.h"
+#include "socket/process.h"
+#include "socket/vsock.h"
+
+struct sk {
+	vsock_t v;
+	int fd;
+};
+
+#define NEED(x)                                                                                                        \
+	do {                                                                                                           \
+		if (!(x)) {                                                                                            \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                                        \
+			_exit(20);                                                                                     \
+		}                                                                                                      \
+	} while (0)
+
+static struct sockaddr_in loopback(uint16_t port)
+{
+	return (struct sockaddr_in){
+	    .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+}
+
+static struct sk make(void)
+{
+	struct sk s = {.fd = socket(AF_INET, SOCK_DGRAM, 0)};
+	enum reason reason;
+
+	NEED(vs_socket(AF_INET, SOCK_DGRAM, 0, s.fd, &s.v, &reason) == 0);
+	return s;
+}
+
+static struct sk bound(uint16_t *port)
+{
+	struct sk s = make();
+	struct sockaddr_in sin = loopback(0);
+	socklen_t len = sizeof(sin);
+	enum reason reason;
+
+	NEED(vs_bind(s.v, s.fd, (struct sockaddr *)&sin, sizeof(sin), &reason) == 0);
+	NEED(vs_getsockname(s.v, s.fd, (struct sockaddr *)&sin, &len) == 0);
+	*port = ntohs(sin.sin_port);
+	return s;
+}
+
+static void finish(struct sk *s)
+{
+	vs_close(s->v, false);
+	close(s->fd);
+}
+
+static ssize_t put(struct sk *s, const void *p, size_t n, const struct sockaddr_in *to)
+{
+	struct iovec iov = {(void *)(uintptr_t)p, n};
+
+	return vs_send(s->v, s->fd, &iov, 1, 0, (const struct sockaddr *)to, to ? sizeof(*to) : 0, NULL, 0, true);
+}
+
+static ssize_t get(struct sk *s, void *p, size_t n, int flags, struct sockaddr_in *from, int *msg_flags)
+{
+	struct iovec iov = {p, n};
+	socklen_t len = sizeof(*from);
+
+	return vs_recv(s->v, s->fd, &iov, 1, flags, (struct sockaddr *)from, from ? &len : NULL, NULL, NULL, msg_flags,
+		       true);
+}
+
+static void echo(struct sk *s)
+{
+	static char buf[65536];
+	struct sockaddr_in from;
+
+	for (;;) {
+		ssize_t n = get(s, buf, sizeof(buf), 0, &from, NULL);
+
+		NEED(n >= 0);
+		if (n == 4 && !memcmp(buf, "quit", 4))
+			return;
+		NEED(put(s, buf, (size_t)n, &from) == n);
+	}
+}
+
+/* Frames that came over wires in this process. */
+static uint64_t wire_frames(void)
+{
+	struct attached *a = process_own_stack();
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < a->active; i++)
+		n += a->view[i].st->stats.rx_frames;
+	return n;
+}
+
+static void with_server(void (*fn)(uint16_t))
+{
+	uint16_t port = 0;
+	int p[2], status;
+	pid_t server, c;
+
+	assert_int_equal(pipe(p), 0);
+	server = fork();
+	if (!server) {
+		struct sk s;
+
+		alarm(30);
+		s = bound(&port);
+		NEED(write(p[1], &port, sizeof(port)) == (ssize_t)sizeof(port));
+		echo(&s);
+		finish(&s);
+		_exit(0);
+	}
+	assert_int_equal(read(p[0], &port, sizeof(port)), (ssize_t)sizeof(port));
+	close(p[0]);
+	close(p[1]);
+	c = fork();
+	if (!c) {
+		struct sockaddr_in to = loopback(port);
+		int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+		alarm(30);
+		fn(port);
+		NEED(sendto(fd, "quit", 4, 0, (struct sockaddr *)&to, sizeof(to)) == 4);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(c, &status, 0), c);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	assert_int_equal(waitpid(server, &status, 0), server);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void unconnected(uint16_t port)
+{
+	struct sk s = make();
+	struct sockaddr_in to = loopback(port), from;
+	char buf[64];
+
+	for (int i = 0; i < 1000; i++) {
+		NEED(put(&s, &i, sizeof(i), &to) == (ssize_t)sizeof(i));
+		NEED(get(&s, buf, sizeof(buf), 0, &from, NULL) == (ssize_t)sizeof(i));
+		NEED(!memcmp(buf, &i, sizeof(i)));
+		NEED(from.sin_port == to.sin_port && from.sin_addr.s_addr == to.sin_addr.s_addr);
+	}
+	NEED(wire_frames() >= 1000);
+	finish(&s);
+}
+
+static void datagrams_go_both_ways_over_a_wire(void **state)
+{
+	(void)state;
+	with_server(unconnected);
+}
+
+static void connected(uint16_t port)
+{
+	struct sk s = make();
+	struct sockaddr_in to = loopback(port);
+	enum reason reason;
+	char buf[64];
+	int flags = 0;
+
+	NEED(vs_connect(s.v, s.fd, (struct sockaddr *)&to, sizeof(to), true, &reason) == 0);
+	NEED(put(&s, "0123456789", 10, NULL) == 10);
+	NEED(get(&s, buf, 4, MSG_PEEK, NULL, &flags) == 4);
+	NEED(flags & MSG_TRUNC);
+	NEED(get(&s, buf, 4, MSG_PEEK | MSG_TRUNC, NULL, &flags) == 10);
+	NEED(get(&s, buf, 4, 0, NULL, &flags) == 4 && flags & MSG_TRUNC && !memcmp(buf, "0123", 4));
+	NEED(get(&s, buf, 4, MSG_DONTWAIT, NULL, &flags) == -EAGAIN);
+	NEED(put(&s, "", 0, NULL) == 0);
+	NEED(get(&s, buf, 4, 0, NULL, &flags) == 0);
+	NEED(wire_frames() >= 2);
+	finish(&s);
+}
+
+static void a_connected_socket_peeks_truncates_and_takes_empty_datagrams(void **state)
+{
+	(void)state;
+	with_server(connected);
+}
+
+static void large(uint16_t port)
+{
+	static char out[65508], in[60000];
+	struct sk s = make();
+	struct sockaddr_in to = loopback(port);
+
+	for (size_t i = 0; i < sizeof(out); i++)
+		out[i] = (char)(i * 7);
+	NEED(put(&s, out, sizeof(in), &to) == (ssize_t)sizeof(in));
+	NEED(get(&s, in, sizeof(in), 0, NULL, NULL) == (ssize_t)sizeof(in));
+	NEED(!memcmp(in, out, sizeof(in)));
+	NEED(put(&s, out, sizeof(out), &to) == -EMSGSIZE);
+	NEED(put(&s, out, 65508, &to) == -EMSGSIZE);
+	finish(&s);
+}
+
+static void a_large_datagram_arrives_whole(void **state)
+{
+	(void)state;
+	with_server(large);
+}
+
+static void both_halves(uint16_t port)
+{
+	uint16_t mine;
+	struct sk s = bound(&mine);
+	struct sockaddr_in to = loopback(port), me = loopback(mine), from;
+	struct timeval tv = {.tv_usec = 30000};
+	int plain = socket(AF_INET, SOCK_DGRAM, 0);
+	char buf[64];
+
+	NEED(sendto(plain, "kernel", 6, 0, (struct sockaddr *)&me, sizeof(me)) == 6);
+	NEED(get(&s, buf, sizeof(buf), 0, &from, NULL) == 6 && !memcmp(buf, "kernel", 6));
+	NEED(put(&s, "back", 4, &from) == 4); /* nobody answers there but the kernel */
+	NEED(recv(plain, buf, sizeof(buf), 0) == 4);
+	NEED(put(&s, "wire", 4, &to) == 4);
+	NEED(get(&s, buf, sizeof(buf), 0, &from, NULL) == 4 && from.sin_port == to.sin_port);
+	NEED(vs_setsockopt(s.v, s.fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) == 0);
+	NEED(get(&s, buf, sizeof(buf), 0, &from, NULL) == -EAGAIN);
+	close(plain);
+	finish(&s);
+}
+
+static void one_socket_hears_wires_and_the_kernel(void **state)
+{
+	(void)state;
+	with_server(both_halves);
+}
+
+int main(void)
+{
+	char err[256];
+	extern char **environ;
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(datagrams_go_both_ways_over_a_wire),
+	    cmocka_unit_test(a_connected_socket_peeks_truncates_and_takes_empty_datagrams),
+	    cmocka_unit_test(a_large_datagram_arrives_whole),
+	    cmocka_unit_test(one_socket_hears_wires_and_the_kernel),
+	};
+
+	if (knobs_load(environ, err, sizeof(err)) < 0)
+		return 2;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
