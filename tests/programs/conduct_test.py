@@ -84,9 +84,9 @@ def explain_gives_a_sentence_for_each_socket(test):
     accelerated = test.start(PEER + ["connect", port, "hold"])
     plain = test.start(PEER + ["connect", port, "hold"], plain=True)
     time.sleep(0.5)
-    check("is accelerated" in test.run([VIADUCT, "explain", accelerated.process.pid], plain=True), "client not explained")
+    check("accelerated, over vNIC" in test.run([VIADUCT, "explain", accelerated.process.pid], plain=True), "client not explained")
     text = test.run([VIADUCT, "explain", server.process.pid], plain=True)
-    check("is accelerated" in text, f"accelerated connection not explained: {text}")
+    check("accelerated, over vNIC" in text, f"accelerated connection not explained: {text}")
     check("does not run under viaduct" in text, f"plain connection not explained: {text}")
     check(plain.process.poll() is None, "the plain client ended")
 
