@@ -7,6 +7,7 @@
  * crashes or loops, the books of all stacks stay right, the connection between a and c delivers every byte as if
  * nothing had happened, and nothing of it ever shows in the memory that a and b share.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
