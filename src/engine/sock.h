@@ -97,7 +97,8 @@ struct sock {
 	uint64_t inode;     /* of the backing socket */
 	uint32_t pool_next; /* free list */
 	uint8_t tos, ttl;   /* ttl 0: default 64 */
-	uint8_t pad[2];
+	uint8_t connect_retry; /* nonblocking connect over a wire that was known: a refusal may be stale */
+	uint8_t pad;
 	uint64_t tx_bytes, rx_bytes, created_us; /* for tools */
 	uint32_t txwait_next, txwait_prev; /* waits for tx buffers of a vNIC (txwait.c); own index in prev: first */
 	uint32_t txwait_vnic;              /* which vNIC's */

@@ -5,9 +5,10 @@
  * backing socket is bound to the port, so the kernel gives it to nobody else; then the engine's handshake runs.
  *
  * A wire that is known may lead to a process that has stopped listening while another one listens now. So a
- * refusal over a known wire makes us forget it and try a new rendezvous; a refusal over a new one leaves the rest to the
- * kernel's connect on the backing socket, which is unharmed by having been bound. A nonblocking connect waits up
- * to REFUSAL_US for that refusal, because it can't fall back later.
+ * refusal over a known wire makes us forget it and try a new rendezvous; a refusal over a new one leaves the rest to
+ * the kernel's connect on the backing socket, which is unharmed by having been bound. A nonblocking connect waits up to
+ * REFUSAL_US for that refusal, because it can't fall back to the kernel later; to another wire it can, when the program
+ * asks whether it is connected (connect_again).
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -33,7 +34,8 @@ static void any_is_loopback(struct endpoint *ep)
 		memcpy(ep->addr, loopback6, 16);
 }
 
-/* Which source address the kernel takes for a local destination: 127.0.0.1 for all of 127/8, else the address itself. */
+/* Which source address the kernel takes for a local destination: 127.0.0.1 for all of 127/8, else the address itself.
+ */
 static void source_for(const struct endpoint *remote, struct endpoint *local)
 {
 	*local = *remote;
@@ -68,8 +70,8 @@ static void read_port_range(void)
 {
 	char text[64] = {0};
 	unsigned low, high;
-	long fd = raw_call(SYS_openat, AT_FDCWD, (long)"/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY | O_CLOEXEC, 0,
-			   0, 0);
+	long fd = raw_call(SYS_openat, AT_FDCWD, (long)"/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY | O_CLOEXEC,
+			   0, 0, 0);
 
 	if (fd >= 0) {
 		(void)raw_call(SYS_read, fd, (long)text, sizeof(text) - 1, 0, 0, 0);
@@ -82,7 +84,8 @@ static void read_port_range(void)
 	atomic_store(&port_next, (uint32_t)clock_cycles() * 2654435761u);
 }
 
-/* True if the engine has no connection from local to remote but perhaps one in TIME-WAIT, which a new one may follow. */
+/* True if the engine has no connection from local to remote but perhaps one in TIME-WAIT, which a new one may follow.
+ */
 static bool tuple_free(vsock_t v, const struct endpoint *local, const struct endpoint *remote)
 {
 	struct attached *a;
@@ -233,8 +236,10 @@ static int attempt(vsock_t v, uint32_t vnic, const struct endpoint *local, const
 	k->so_error = 0;
 	timeout = k->sndtimeo_us;
 	ret = tcp_connect(&a->e, k, vnic, local, remote, stack_now(a));
-	if (ret == 0)
+	if (ret == 0) {
 		k->tcp.flags |= TCPF_CONNECTING;
+		k->connect_retry = nonblock && !fresh;
+	}
 	stack_leave(a);
 	if (ret < 0)
 		return ret;
@@ -270,6 +275,33 @@ static int open_over_wire(vsock_t v, int fd, int family, const struct endpoint *
 			break;
 	}
 	return sock_to_kernel(v, REASON_NO_LISTENER, reason);
+}
+
+bool connect_again(vsock_t v)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	struct endpoint local, remote;
+	enum reason reason;
+	bool fresh, again = false;
+	int family, vnic;
+
+	if (!k)
+		return false;
+	k->connect_retry = 0;
+	local = k->local;
+	remote = k->remote;
+	family = k->family;
+	stack_leave(a);
+	wire_forget(a, SOCK_TCP, &remote);
+	vnic = wire_to(a, SOCK_TCP, family, &remote, &fresh, &reason);
+	k = vnic < 0 ? NULL : vs_enter(v, &a);
+	if (!k)
+		return false;
+	if (k->tcp.state == TCP_CLOSED && k->so_error == ECONNREFUSED)
+		again = tcp_connect(&a->e, k, (uint32_t)vnic, &local, &remote, stack_now(a)) == 0;
+	stack_leave(a);
+	return again;
 }
 
 static int disconnect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)

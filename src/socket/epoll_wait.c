@@ -235,7 +235,7 @@ static int wait_blocking(struct epset *set, struct epoll_event *events, int max,
 		atomic_fetch_sub(&set->sleepers, 1);
 		if (w.kernel_ready)
 			set->kernel_busy = true;
-		n = gather(set, events, max, w.kernel_ready);
+		n = gather(set, events, max, w.kernel_ready || r == -ETIMEDOUT);
 		if (n)
 			return n;
 		if (r < 0)

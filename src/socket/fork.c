@@ -71,7 +71,8 @@ void vs_fork_child(void)
 	udp_forget();
 	helper_after_fork();
 	for (uint32_t i = 0; i < n; i++) {
-		attached[i]->slot = child_slot[i];
+		/* The table is full: share the last entry, so that indices stay good; news may then go to the other. */
+		attached[i]->slot = child_slot[i] < PROC_MAX ? child_slot[i] : PROC_MAX - 1;
 		if (child_slot[i] < PROC_MAX)
 			process_slot_name(attached[i]->s, child_slot[i], (uint32_t)getpid());
 	}

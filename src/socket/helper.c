@@ -39,7 +39,7 @@ enum watched { WATCH_BELL = 1, WATCH_LIFE, WATCH_RENDEZVOUS, WATCH_PROCESS };
 static pthread_mutex_t state_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool running;
 static int epfd = -1;
-static uint32_t belled; /* stacks whose doorbell is registered */
+static uint32_t belled;                            /* stacks whose doorbell is registered */
 static _Atomic vsock_t rendezvous_of[FDS_TRACKED]; /* rendezvous descriptor -> the socket it listens for */
 
 static uint64_t tag(enum watched kind, uint32_t stack, uint32_t small, uint32_t gen)
@@ -279,7 +279,7 @@ int helper_start(void)
 
 	if (__atomic_load_n(&running, __ATOMIC_ACQUIRE))
 		return 0;
-	pthread_mutex_lock(&state_lock);
+	quiet_lock(&state_lock);
 	if (!running) {
 		int fd = host_sys.epoll_create1(EPOLL_CLOEXEC);
 
@@ -295,7 +295,7 @@ int helper_start(void)
 		if (ret == 0)
 			__atomic_store_n(&running, true, __ATOMIC_RELEASE);
 	}
-	pthread_mutex_unlock(&state_lock);
+	quiet_unlock(&state_lock);
 	return ret;
 }
 

@@ -11,13 +11,13 @@ struct io {
 	vsock_t v;
 	const struct iovec *iov;
 	int iovcnt;
-	int flags;       /* TCP_F_* */
+	int flags; /* TCP_F_* */
 	bool send;
 	bool everything; /* look at all vNICs of the stack, not only at the socket's */
 	size_t total;    /* bytes asked for */
 	size_t target;   /* receiving: enough once this much is there */
 	size_t done;
-	ssize_t result;  /* of the last step: > 0 went on, 0 end of stream, negative errno */
+	ssize_t result;      /* of the last step: > 0 went on, 0 end of stream, negative errno */
 	uint64_t timeout_us; /* of the socket, 0 none */
 	bool nonblock;
 };

@@ -7,8 +7,8 @@
  * together. accept takes from the engine first; the kernel gets its turn every KERNEL_TURN connections, and whenever
  * the engine has none.
  *
- * After fork. A child that shows interest in an inherited listener (accept, poll, epoll) gets a clone of it: a listener of
- * the same address in its own stack. Its helper answers on the inherited rendezvous descriptor; whoever's helper is
+ * After fork. A child that shows interest in an inherited listener (accept, poll, epoll) gets a clone of it: a listener
+ * of the same address in its own stack. Its helper answers on the inherited rendezvous descriptor; whoever's helper is
  * first makes the wire, so workers share the clients. The parent stops answering as soon as somebody has shown
  * interest and it has not (sock.interest). In the parent's stack the listener stays, so a client with a wire to the
  * parent can still connect, and every process that has that wire mapped accepts from it.
@@ -47,13 +47,13 @@ static int remember(vsock_t v, int fd)
 {
 	struct listening *l;
 
-	pthread_mutex_lock(&table_lock);
+	quiet_lock(&table_lock);
 	l = find(VS_NONE);
 	if (!l && table_used < TABLE_MAX)
 		l = &table[table_used++];
 	if (l)
 		*l = (struct listening){.v = v, .rdv_fd = fd};
-	pthread_mutex_unlock(&table_lock);
+	quiet_unlock(&table_lock);
 	return l ? 0 : -ENFILE;
 }
 
@@ -80,13 +80,13 @@ void rendezvous_close(vsock_t v)
 
 	if (!__atomic_load_n(&table_used, __ATOMIC_RELAXED))
 		return;
-	pthread_mutex_lock(&table_lock);
+	quiet_lock(&table_lock);
 	l = find(v);
 	if (l) {
 		old = *l;
 		l->v = VS_NONE;
 	}
-	pthread_mutex_unlock(&table_lock);
+	quiet_unlock(&table_lock);
 	if (l) {
 		helper_forget_fd(old.rdv_fd);
 		host_fd_close(old.rdv_fd);
@@ -162,11 +162,11 @@ vsock_t listener_clone(vsock_t v)
 
 	if (!atomic_load_explicit(&clones, memory_order_relaxed))
 		return VS_NONE;
-	pthread_mutex_lock(&table_lock);
+	quiet_lock(&table_lock);
 	l = find(v);
 	if (l)
 		clone = l->clone;
-	pthread_mutex_unlock(&table_lock);
+	quiet_unlock(&table_lock);
 	return clone;
 }
 
@@ -176,11 +176,11 @@ vsock_t listener_program_name(vsock_t v)
 
 	if (!atomic_load_explicit(&clones, memory_order_relaxed))
 		return v;
-	pthread_mutex_lock(&table_lock);
+	quiet_lock(&table_lock);
 	for (uint32_t i = 0; i < table_used; i++)
 		if (table[i].v && table[i].clone == v)
 			name = table[i].v;
-	pthread_mutex_unlock(&table_lock);
+	quiet_unlock(&table_lock);
 	return name;
 }
 
@@ -237,14 +237,14 @@ static void take_over(vsock_t v, const struct sock *like)
 
 	if (clone == VS_NONE)
 		return;
-	pthread_mutex_lock(&table_lock);
+	quiet_lock(&table_lock);
 	l = find(v);
 	if (l && !l->clone) {
 		l->clone = clone;
 		fd = l->rdv_fd;
 		atomic_fetch_add(&clones, 1);
 	}
-	pthread_mutex_unlock(&table_lock);
+	quiet_unlock(&table_lock);
 	if (fd >= 0)
 		helper_watch_listener(clone, fd);
 }
@@ -303,7 +303,7 @@ static int from_engine(struct accepting *c, vsock_t v)
 		stack_poll(a, stack_now(a));
 	family = k->family;
 	i = k->tcp.state != TCP_LISTEN || k->flags & SOCKF_SHUT_RD ? -EINVAL
-								    : (tcp_accept_pending(&a->e, k) ? 0 : -EAGAIN);
+								   : (tcp_accept_pending(&a->e, k) ? 0 : -EAGAIN);
 	stack_leave(a);
 	if (i < 0)
 		return i;

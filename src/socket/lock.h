@@ -13,6 +13,7 @@
 #ifndef VD_LOCK_H
 #define VD_LOCK_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -41,8 +42,8 @@ static inline bool lock_take(struct stack *s)
 								      memory_order_acquire, memory_order_relaxed),
 			     0))
 		died = lock_take_slow(s);
-	atomic_store_explicit(&s->lock.acquired,
-			      atomic_load_explicit(&s->lock.acquired, memory_order_relaxed) + 1, memory_order_relaxed);
+	atomic_store_explicit(&s->lock.acquired, atomic_load_explicit(&s->lock.acquired, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
 	return died;
 }
 
@@ -52,6 +53,20 @@ static inline void lock_release(struct stack *s)
 
 	if (__builtin_expect(old & LOCK_SLEEPERS, 0))
 		lock_wake(&s->lock);
+	if (--wait_lock_depth == 0 && __builtin_expect(wait_signal_pending, 0))
+		lock_run_signals();
+}
+
+/* A mutex of the socket layer: like the stack's lock it puts signal handlers off, which may need it too. */
+static inline void quiet_lock(pthread_mutex_t *m)
+{
+	wait_lock_depth++;
+	pthread_mutex_lock(m);
+}
+
+static inline void quiet_unlock(pthread_mutex_t *m)
+{
+	pthread_mutex_unlock(m);
 	if (--wait_lock_depth == 0 && __builtin_expect(wait_signal_pending, 0))
 		lock_run_signals();
 }

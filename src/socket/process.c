@@ -128,8 +128,9 @@ struct attached *process_new_stack(const struct stack_config *cfg)
 
 static void say_failed(void)
 {
-	static const char text[] = "viaduct: no memory or descriptors for a stack; the kernel serves this program's sockets "
-				   "(look at ulimit -n and -v)\n";
+	static const char text[] =
+	    "viaduct: no memory or descriptors for a stack; the kernel serves this program's sockets "
+	    "(look at ulimit -n and -v)\n";
 
 	failed = true;
 	if (knob[K_LOG])
@@ -143,7 +144,7 @@ struct attached *process_own_stack(void)
 
 	if (a || failed)
 		return a;
-	pthread_mutex_lock(&making);
+	quiet_lock(&making);
 	a = own_stack;
 	if (!a && !failed) {
 		clock_init();
@@ -153,7 +154,7 @@ struct attached *process_own_stack(void)
 			say_failed();
 		__atomic_store_n(&own_stack, a, __ATOMIC_RELEASE);
 	}
-	pthread_mutex_unlock(&making);
+	quiet_unlock(&making);
 	return a;
 }
 

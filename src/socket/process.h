@@ -4,8 +4,8 @@
  *
  * attached[0..attached_count) are the stacks that this process has mapped: its own (own_stack, made at first use) and,
  * after fork, those of its ancestors. An attachment never goes away and never moves, so a vsock_t's first byte is
- * an index that stays good. A stack's memory, its doorbells and the wires' memory are inherited by fork; struct attached
- * itself is private.
+ * an index that stays good. A stack's memory, its doorbells and the wires' memory are inherited by fork; struct
+ * attached itself is private.
  *
  * The door: stack_enter takes the lock. stack_leave collects what has to be told to others (vNICs with posted
  * frames, sockets with news), releases the lock, and only then rings doorbells and calls wait_on_news: no system call
@@ -40,8 +40,8 @@ struct attached {
 	uint32_t index; /* in attached[] */
 	uint32_t slot;  /* our entry in s->proc */
 	int memfd;
-	int doorbell[2];  /* [0] wakes all sleeping threads of the tree, [1] the helpers */
-	uint32_t active;  /* vNICs mapped here: entries of view and vnic; changed under the lock */
+	int doorbell[2]; /* [0] wakes all sleeping threads of the tree, [1] the helpers */
+	uint32_t active; /* vNICs mapped here: entries of view and vnic; changed under the lock */
 	uint16_t vnic[VNIC_MAX];
 	struct spin_view view[VNIC_MAX];
 	uint32_t seen_acquired; /* helper: lock.acquired at its last look */
@@ -99,9 +99,8 @@ static inline bool stack_news_wanted(const struct attached *a, uint32_t self)
 {
 	const struct stack_proc *p = &a->s->proc[a->slot];
 
-	return p->dirty_tail != p->dirty_head &&
-	       (wait_on_news || p->dirty_tail - p->dirty_head >= DIRTY_RING / 16 ||
-		atomic_load_explicit(&process_waiting, memory_order_relaxed) > self);
+	return p->dirty_tail != p->dirty_head && (wait_on_news || p->dirty_tail - p->dirty_head >= DIRTY_RING / 16 ||
+						  atomic_load_explicit(&process_waiting, memory_order_relaxed) > self);
 }
 
 extern _Thread_local uint32_t wait_self; /* 1 while this thread counts in process_waiting */
@@ -119,8 +118,7 @@ static inline void stack_leave(struct attached *a)
 			posted[n++] = a->vnic[i];
 		}
 	}
-	if (__builtin_expect(stack_news_wanted(a, wait_self) || a->s->procs > 1 ||
-				 a->s->proc[a->slot].dirty_overflow,
+	if (__builtin_expect(stack_news_wanted(a, wait_self) || a->s->procs > 1 || a->s->proc[a->slot].dirty_overflow,
 			     0)) {
 		stack_leave_slow(a, posted, n);
 	} else {

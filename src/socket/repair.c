@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Repair of a stack whose lock's owner died. Whatever it was changing may be half done: a queue, a free list, the wheel.
- * Such a death can only be seen in a tree of processes (a stack that nobody else holds is never looked at again), and
- * it is rare, so repair takes the plain way that is certainly right: all connections end as if reset, every pool,
- * queue, timer and table is made anew, and what has no connection (listeners, bound and unconnected sockets) stays. The
- * counter stack_repaired and lock.repairs say that it happened.
+ * Repair of a stack whose lock's owner died. Whatever it was changing may be half done: a queue, a free list, the
+ * wheel. Such a death can only be seen in a tree of processes (a stack that nobody else holds is never looked at
+ * again), and it is rare, so repair takes the plain way that is certainly right: all connections end as if reset, every
+ * pool, queue, timer and table is made anew, and what has no connection (listeners, bound and unconnected sockets)
+ * stays. The counter stack_repaired and lock.repairs say that it happened.
  *
  * Nothing here may rely on links: objects are found by walking the arrays.
  */

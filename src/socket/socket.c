@@ -11,6 +11,8 @@
 #include "socket/raw.h"
 #include "socket/sockets.h"
 
+#define EXIT_LINGER_US 10000000 /* a peer that does not read for that long loses what was not sent */
+
 bool addr_v4(const uint8_t addr[16])
 {
 	static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
@@ -194,10 +196,36 @@ void vs_close(vsock_t v, bool wait_linger)
 		linger(v, seconds);
 }
 
+/* True if no connection of our own stack has bytes that were not put on the wire yet. What is on the wire reaches the
+ * peer without us: the memory is its as well. */
+static bool all_sent(void *arg)
+{
+	struct attached *a = arg;
+	bool sent = true;
+
+	stack_enter(a);
+	if (stack_pending(a))
+		stack_poll(a, stack_now(a));
+	for (uint32_t i = 1; sent && i < a->s->sock_pool.mark; i++) {
+		const struct sock *k = sock_at(a->s, i);
+
+		if (k && k->proto == SOCK_TCP && !k->holders && k->tcp.flags & TCPF_FIN_QUEUED)
+			sent = k->tcp.flags & TCPF_FIN_SENT || k->tcp.state == TCP_CLOSED;
+	}
+	stack_leave(a);
+	return sent;
+}
+
+/* The kernel goes on sending for a process that has ended. We can't, so the process ends when all is on its way. */
 void vs_exit(const vsock_t *all, size_t n)
 {
+	struct attached *a = __atomic_load_n(&own_stack, __ATOMIC_ACQUIRE);
+	struct wait w = {.ready = all_sent, .arg = a, .timeout_us = EXIT_LINGER_US, .kernel_fd = -1, .restart = true};
+
 	for (size_t i = 0; i < n; i++)
 		vs_close(all[i], false);
+	if (a && a->active)
+		(void)wait_for(&w);
 }
 
 int vs_shutdown(vsock_t v, int fd, int how)
@@ -394,6 +422,10 @@ static uint32_t poll_one(vsock_t v)
 
 	if (!k)
 		return 0;
+	if (__builtin_expect(k->connect_retry, 0) && k->tcp.state == TCP_CLOSED && k->so_error == ECONNREFUSED) {
+		stack_leave(a);
+		return connect_again(v) ? 0 : poll_one(v);
+	}
 	ev = k->proto == SOCK_UDP ? udp_poll(&a->e, k) : tcp_poll(&a->e, k);
 	if (k->proto == SOCK_TCP && k->tcp.state == TCP_LISTEN && k->flags & SOCKF_SHUT_RD)
 		ev |= EV_IN | EV_RDNORM | EV_HUP | EV_RDHUP;

@@ -6,8 +6,8 @@
  * Sending: the engine knows a route (udp_route_lookup), or the destination is of this machine and rendezvous finds
  * somebody; else the kernel sends. That nobody was found is remembered for NOBODY_US.
  * Receiving: the engine's queue first; the kernel's when that is empty, and every KERNEL_TURN datagrams. A blocking
- * call that comes soon after another (knob POLL_KERNEL_US) leaves the kernel's half to wait_for, so a ping-pong makes no
- * system call per message. A nonblocking call always looks: the program may have been told of a kernel's datagram.
+ * call that comes soon after another (knob POLL_KERNEL_US) leaves the kernel's half to wait_for, so a ping-pong makes
+ * no system call per message. A nonblocking call always looks: the program may have been told of a kernel's datagram.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -42,10 +42,10 @@ static bool is_nobody(const struct endpoint *ep, uint64_t now_us)
 	uint32_t i = slot_of(ep);
 	bool yes;
 
-	pthread_mutex_lock(&nobody_lock);
+	quiet_lock(&nobody_lock);
 	yes = nobody[i].ep.port == ep->port && !memcmp(nobody[i].ep.addr, ep->addr, 16) &&
 	      (int32_t)(nobody[i].until_ms - (uint32_t)(now_us / 1000)) > 0;
-	pthread_mutex_unlock(&nobody_lock);
+	quiet_unlock(&nobody_lock);
 	return yes;
 }
 
@@ -53,10 +53,10 @@ static void set_nobody(const struct endpoint *ep, uint64_t now_us)
 {
 	uint32_t i = slot_of(ep);
 
-	pthread_mutex_lock(&nobody_lock);
+	quiet_lock(&nobody_lock);
 	nobody[i].ep = *ep;
 	nobody[i].until_ms = (uint32_t)((now_us + NOBODY_US) / 1000);
-	pthread_mutex_unlock(&nobody_lock);
+	quiet_unlock(&nobody_lock);
 }
 
 void udp_forget(void)
@@ -317,7 +317,7 @@ struct receiving {
 	void *control;
 	size_t *controllen;
 	int msg_flags;
-	bool patient;     /* blocking: the kernel's half may wait a little */
+	bool patient; /* blocking: the kernel's half may wait a little */
 	bool nonblock;
 	uint64_t timeout_us;
 	ssize_t result;

@@ -77,9 +77,9 @@ int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, sockl
 int vs_getsockopt(vsock_t v, int fd, int level, int name, void *val, socklen_t *len);
 int vs_set_nonblock(vsock_t v, bool on); /* fcntl(O_NONBLOCK), FIONBIO; the caller sets it on fd as well */
 bool vs_nonblock(vsock_t v);
-int vs_inq(vsock_t v, int fd);  /* FIONREAD */
-int vs_outq(vsock_t v);         /* SIOCOUTQ */
-int vs_atmark(vsock_t v);       /* SIOCATMARK */
+int vs_inq(vsock_t v, int fd); /* FIONREAD */
+int vs_outq(vsock_t v);        /* SIOCOUTQ */
+int vs_atmark(vsock_t v);      /* SIOCATMARK */
 
 /* --- readiness (wait.h has the waiting itself) --- */
 /* Level readiness, EV_*. Does not look at the kernel half. */

@@ -33,20 +33,20 @@
 #include "socket/process.h"
 #include "socket/raw.h"
 
-#define LOOK_EVERY 64u  /* spins between looks at the clock and the like */
-#define PURE_US 4u      /* no system call before */
+#define LOOK_EVERY 64u /* spins between looks at the clock and the like */
+#define PURE_US 4u     /* no system call before */
 #define SAME_CORE_YIELDS 12u
 #define SPIN_FLOOR_US 1u
 #define BLIND_SLEEP_US 1000u /* without an epoll descriptor of our own (none to be had) */
 #define FDS_TRACKED 65536
-#define SIGSET_BYTES 8       /* of the kernel's sigset_t */
+#define SIGSET_BYTES 8 /* of the kernel's sigset_t */
 
 /* What a thread remembers between waits. */
 struct waiter {
-	int epfd;          /* plus 1; 0: none yet */
-	uint32_t watched;  /* stacks registered in it */
-	uint32_t spin_us;  /* current limit, plus 1; 0: not set yet */
-	bool same_core;    /* the other end shared our core last time */
+	int epfd;         /* plus 1; 0: none yet */
+	uint32_t watched; /* stacks registered in it */
+	uint32_t spin_us; /* current limit, plus 1; 0: not set yet */
+	bool same_core;   /* the other end shared our core last time */
 };
 static _Thread_local struct waiter self;
 
@@ -407,10 +407,10 @@ int wait_for(struct wait *w)
 	enum outcome o;
 
 	w->kernel_ready = false;
-	if (look(&x) || (w->kernel_fd >= 0 && kernel_look(&x)))
+	if (look(&x))
 		return 0;
 	if (!w->timeout_us)
-		return -ETIMEDOUT;
+		return w->kernel_fd >= 0 && kernel_look(&x) ? 0 : -ETIMEDOUT;
 	if (w->timeout_us > 0)
 		x.deadline_us = clock_us() + (uint64_t)w->timeout_us;
 	/* The shortest waits are over before anybody needs to know of them. */

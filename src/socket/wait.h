@@ -19,13 +19,13 @@ struct wait {
 	int64_t timeout_us;      /* < 0: for ever; 0: look once */
 	const sigset_t *sigmask; /* during the wait, as ppoll's; NULL: unchanged */
 	int kernel_fd;           /* an epoll descriptor to look at from time to time and while asleep; -1 none.
-	                            The stacks' doorbells are registered in it with wait_watch(). */
+				    The stacks' doorbells are registered in it with wait_watch(). */
 	bool restart;            /* SA_RESTART handlers do not end the wait (blocking recv, send, accept, connect) */
 	bool kernel_ready;       /* out: kernel_fd has events */
 	/* What follows may be left zero. */
-	vsock_t sock;            /* the only socket whose news matter; none: any socket's */
-	bool takes_in;           /* ready() itself takes in what has arrived on the stack of `sock` */
-	uint32_t watch_events;   /* POLLIN, POLLOUT: a kernel descriptor to wake up for; 0: none. Asleep only. */
+	vsock_t sock;          /* the only socket whose news matter; none: any socket's */
+	bool takes_in;         /* ready() itself takes in what has arrived on the stack of `sock` */
+	uint32_t watch_events; /* POLLIN, POLLOUT: a kernel descriptor to wake up for; 0: none. Asleep only. */
 	int watch_fd;
 };
 

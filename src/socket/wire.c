@@ -82,7 +82,7 @@ static int cache_get(struct attached *a, enum sock_proto proto, const struct end
 	struct cached *c;
 	int vnic = -1;
 
-	pthread_mutex_lock(&cache_lock);
+	quiet_lock(&cache_lock);
 	c = cache_find(a, proto, remote);
 	if (c) {
 		const struct vnic *v = &a->e.vnic[c->vnic];
@@ -92,7 +92,7 @@ static int cache_get(struct attached *a, enum sock_proto proto, const struct end
 		else
 			c->proto = 0;
 	}
-	pthread_mutex_unlock(&cache_lock);
+	quiet_unlock(&cache_lock);
 	return vnic;
 }
 
@@ -100,7 +100,7 @@ static void cache_put(struct attached *a, enum sock_proto proto, const struct en
 {
 	struct cached *c, *set;
 
-	pthread_mutex_lock(&cache_lock);
+	quiet_lock(&cache_lock);
 	c = cache_find(a, proto, remote);
 	set = cache_set(a, remote);
 	for (uint32_t i = 0; !c && i < CACHE_WAYS; i++)
@@ -112,18 +112,18 @@ static void cache_put(struct attached *a, enum sock_proto proto, const struct en
 	c->vnic = (uint16_t)vnic;
 	c->gen = a->e.vnic[vnic].gen;
 	c->proto = (uint8_t)proto;
-	pthread_mutex_unlock(&cache_lock);
+	quiet_unlock(&cache_lock);
 }
 
 void wire_forget(struct attached *a, enum sock_proto proto, const struct endpoint *remote)
 {
 	struct cached *c;
 
-	pthread_mutex_lock(&cache_lock);
+	quiet_lock(&cache_lock);
 	c = cache_find(a, proto, remote);
 	if (c)
 		c->proto = 0;
-	pthread_mutex_unlock(&cache_lock);
+	quiet_unlock(&cache_lock);
 }
 
 /* --- memory --- */
@@ -133,10 +133,10 @@ static void *map_wire(int memfd)
 	size_t len = wire_size();
 	void *at = NULL, *mem;
 
-	pthread_mutex_lock(&spare_lock);
+	quiet_lock(&spare_lock);
 	if (spares)
 		at = spare[--spares];
-	pthread_mutex_unlock(&spare_lock);
+	quiet_unlock(&spare_lock);
 	mem = mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | (at ? MAP_FIXED : 0), memfd, 0);
 	return mem == MAP_FAILED ? NULL : mem;
 }
@@ -146,10 +146,10 @@ static void retire_memory(void *mem)
 	if (mmap(mem, wire_size(), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) ==
 	    MAP_FAILED)
 		return;
-	pthread_mutex_lock(&spare_lock);
+	quiet_lock(&spare_lock);
 	if (spares < SPARE_MAX)
 		spare[spares++] = mem;
-	pthread_mutex_unlock(&spare_lock);
+	quiet_unlock(&spare_lock);
 }
 
 static void close_wire_fds(const struct rdv_wire *w)
@@ -259,8 +259,8 @@ static int make_wire(struct attached *a, enum sock_proto proto, int family, cons
 	bool squatted = false;
 	int ret;
 
-	ret = rdv_connect(proto, family, remote, a->doorbell, (int)knob[K_HANDSHAKE_MS],
-			  knob[K_PEERS] == PEERS_ANY, &w, &squatted);
+	ret = rdv_connect(proto, family, remote, a->doorbell, (int)knob[K_HANDSHAKE_MS], knob[K_PEERS] == PEERS_ANY, &w,
+			  &squatted);
 	if (ret == 0)
 		ret = wire_add(a, &w);
 	if (ret < 0)
@@ -278,13 +278,13 @@ int wire_to(struct attached *a, enum sock_proto proto, int family, const struct 
 	*fresh = false;
 	if (vnic >= 0)
 		return vnic;
-	pthread_mutex_lock(&rendezvous);
+	quiet_lock(&rendezvous);
 	vnic = cache_get(a, proto, remote);
 	if (vnic < 0) {
 		*fresh = true;
 		vnic = make_wire(a, proto, family, remote, reason);
 	}
-	pthread_mutex_unlock(&rendezvous);
+	quiet_unlock(&rendezvous);
 	return vnic;
 }
 
@@ -308,11 +308,11 @@ static void put_dying(struct attached *a, uint32_t vnic, uint64_t now)
 {
 	struct dying *d;
 
-	pthread_mutex_lock(&dying_lock);
+	quiet_lock(&dying_lock);
 	d = dying_entry(a, vnic);
 	if (d)
 		*d = (struct dying){.a = a, .vnic = vnic, .since_us = now};
-	pthread_mutex_unlock(&dying_lock);
+	quiet_unlock(&dying_lock);
 }
 
 void wire_gone(struct attached *a, uint32_t vnic, uint32_t gen)
@@ -363,7 +363,7 @@ uint64_t wire_reap(void)
 {
 	uint64_t now = clock_us(), next = 0;
 
-	pthread_mutex_lock(&dying_lock);
+	quiet_lock(&dying_lock);
 	for (uint32_t i = 0; i < VNIC_MAX; i++) {
 		struct dying *d = &dying[i];
 
@@ -374,7 +374,7 @@ uint64_t wire_reap(void)
 		else if (reap(d->a, d->vnic))
 			d->a = NULL;
 	}
-	pthread_mutex_unlock(&dying_lock);
+	quiet_unlock(&dying_lock);
 	return next;
 }
 

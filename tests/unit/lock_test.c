@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The stack's lock (src/socket/lock.h), between threads and between processes, and the repair after its owner's death. */
+/* The stack's lock (src/socket/lock.h), between threads and between processes, and the repair after its owner's death.
+ */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>

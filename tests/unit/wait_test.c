@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* wait_for: timeouts, signals, kernel descriptors, wake-ups from other threads and over a wire; and that an idle process sleeps. */
+/* wait_for: timeouts, signals, kernel descriptors, wake-ups from other threads and over a wire; and that an idle
+ * process sleeps. */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
