@@ -18,6 +18,7 @@
 
 static void call_free(void *u)
 {
+	calls_serve(NULL);
 	machine_free(u);
 }
 
@@ -36,7 +37,7 @@ static int call_socket(void *u, int domain, int type, int protocol)
 		return fail(EPROTONOSUPPORT);
 	pthread_mutex_lock(&m->mutex);
 	machine_configure(m);
-	int fd = machine_fd_new(m, FD_SOCK, &f);
+	int fd = machine_fd_new(m, FD_SOCK, domain == AF_INET6 ? 6 : 4, &f);
 	if (fd >= 0) {
 		struct sock *k = sock_alloc(&m->e, SOCK_TCP, domain == AF_INET6 ? 6 : 4);
 		if (!k)
@@ -98,7 +99,7 @@ static int call_accept(void *u, int fd, struct sockaddr *sa, socklen_t *len)
 		while ((r = tcp_accept(&m->e, k)) == -EAGAIN && !f->nonblock && machine_block(m))
 			;
 	if (r > 0)
-		fd2 = machine_fd_new(m, FD_SOCK, &nf);
+		fd2 = machine_fd_new(m, FD_SOCK, sock_at(m->e.s, (uint32_t)r)->family, &nf);
 	if (fd2 >= 0) {
 		struct sock *child = sock_at(m->e.s, (uint32_t)r);
 		child->holders = 1;
@@ -126,7 +127,7 @@ static void choose_local(struct machine *m, struct sock *k, const struct endpoin
 		if (v4)
 			inet_pton(AF_INET, "192.168.0.1", local->addr + 12);
 		else
-			inet_pton(AF_INET6, "fd3d:fa7b:d17d::1", local->addr);
+			inet_pton(AF_INET6, "fd3d:a0b:17d6::1", local->addr);
 	}
 	if (!local->port)
 		local->port = m->next_port++;
@@ -226,25 +227,24 @@ static int call_ioctl(void *u, int fd, unsigned long request, ...)
 static int call_close(void *u, int fd)
 {
 	struct machine *m = u;
-	int i = fd - MACHINE_FD_BASE, r = 0;
+	int r = 0;
 
 	pthread_mutex_lock(&m->mutex);
-	if (i < 0 || i >= MACHINE_FDS || m->fd[i].use == FD_FREE) {
+	if (fd < 0 || fd >= MACHINE_FDS || m->fd[fd].use == FD_FREE) {
 		r = fail(EBADF);
-	} else if (m->fd[i].use == FD_SOCK) {
-		struct sock *k = sock_at(m->e.s, m->fd[i].sock);
+	} else if (m->fd[fd].use == FD_SOCK) {
+		struct sock *k = sock_at(m->e.s, m->fd[fd].sock);
 		sets_forget(m, fd);
 		k->holders = 0;
 		k->flags |= SOCKF_ORPHAN;
-		m->fd[i].use = FD_FREE;
-		if (m->fd[i].kernel_fd >= 0)
-			close(m->fd[i].kernel_fd);
+		m->fd[fd].use = FD_FREE;
+		close(fd);
 		tcp_close(&m->e, k, m->now_us);
 		machine_moved(m);
 	} else {
-		while (m->fd[i].members) /* a set: drop its members */
-			call_epoll_ctl(u, fd, EPOLL_CTL_DEL, 0, NULL);
-		m->fd[i].use = FD_FREE;
+		sets_clear(&m->fd[fd]);
+		m->fd[fd].use = FD_FREE;
+		close(fd);
 	}
 	pthread_mutex_unlock(&m->mutex);
 	return r;
@@ -336,4 +336,5 @@ void packetdrill_interface_init(const char *flags, struct packetdrill_interface 
 	};
 	if (!ifc->userdata)
 		abort();
+	calls_serve(ifc->userdata);
 }

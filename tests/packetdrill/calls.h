@@ -25,4 +25,7 @@ ssize_t call_sendmsg(void *u, int fd, const struct msghdr *msg, int flags);
 int call_getsockopt(void *u, int fd, int level, int name, void *val, socklen_t *len);
 int call_setsockopt(void *u, int fd, int level, int name, const void *val, socklen_t len);
 
+/* The C library's getsockopt and sendfile know the sockets of this machine from now on (NULL: of none). */
+void calls_serve(struct machine *m);
+
 #endif

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -276,28 +277,29 @@ void machine_input(struct machine *m, const void *packet, size_t len)
 
 struct machine_fd *machine_fd(struct machine *m, int fd, enum fd_use use)
 {
-	int i = fd - MACHINE_FD_BASE;
-
-	if (i < 0 || i >= MACHINE_FDS || m->fd[i].use == FD_FREE) {
+	if (fd < 0 || fd >= MACHINE_FDS || m->fd[fd].use == FD_FREE) {
 		errno = EBADF;
 		return NULL;
 	}
-	if (m->fd[i].use != use) {
+	if (m->fd[fd].use != use) {
 		errno = use == FD_SOCK ? ENOTSOCK : EINVAL;
 		return NULL;
 	}
-	return &m->fd[i];
+	return &m->fd[fd];
 }
 
-int machine_fd_new(struct machine *m, enum fd_use use, struct machine_fd **out)
+int machine_fd_new(struct machine *m, enum fd_use use, int family, struct machine_fd **out)
 {
-	for (int i = 0; i < MACHINE_FDS; i++) {
-		if (m->fd[i].use != FD_FREE)
-			continue;
-		m->fd[i] = (struct machine_fd){.use = use, .kernel_fd = -1};
-		*out = &m->fd[i];
-		return i + MACHINE_FD_BASE;
+	int fd = socket(family == 6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -1;
+	if (fd >= MACHINE_FDS) {
+		close(fd);
+		errno = EMFILE;
+		return -1;
 	}
-	errno = EMFILE;
-	return -1;
+	m->fd[fd] = (struct machine_fd){.use = use};
+	*out = &m->fd[fd];
+	return fd;
 }

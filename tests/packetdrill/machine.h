@@ -16,16 +16,14 @@
 
 #include "engine/engine.h"
 
-#define MACHINE_FDS 128
-#define MACHINE_FD_BASE 500 /* our descriptor numbers start here: never a real one */
+#define MACHINE_FDS 1024 /* descriptor numbers below this */
 #define MACHINE_OUT 4096
 
-enum fd_use { FD_FREE, FD_SOCK, FD_EPOLL_SET, FD_PIPE_READ, FD_PIPE_WRITE };
+enum fd_use { FD_FREE, FD_SOCK, FD_EPOLL_SET };
 
 struct machine_fd {
 	enum fd_use use;
 	uint32_t sock; /* index of the engine's socket */
-	int kernel_fd; /* checks the values of options; -1 none yet */
 	bool nonblock, connecting;
 	struct epoll_member *members; /* of an epoll set */
 };
@@ -47,9 +45,8 @@ struct machine {
 	uint64_t now_us;
 	uint32_t vnic;
 	bool configured;
-	struct endpoint local4, local6; /* where an unbound connect comes from */
 	uint16_t next_port;
-	struct machine_fd fd[MACHINE_FDS];
+	struct machine_fd fd[MACHINE_FDS]; /* by number */
 	struct out_frame out[MACHINE_OUT];
 	uint32_t out_head, out_tail;
 };
@@ -70,9 +67,11 @@ bool machine_block(struct machine *m);
 void machine_input(struct machine *m, const void *packet, size_t len);
 
 struct machine_fd *machine_fd(struct machine *m, int fd, enum fd_use use); /* NULL: EBADF is set */
-int machine_fd_new(struct machine *m, enum fd_use use, struct machine_fd **out);
+/* A descriptor number is a kernel socket's of that family: it checks options, and packetdrill may close it by itself. */
+int machine_fd_new(struct machine *m, enum fd_use use, int family, struct machine_fd **out);
 /* Drain the dirty ring: tells the epoll sets of sockets that have news (sets.c). */
 void sets_news(struct machine *m);
+void sets_clear(struct machine_fd *set);
 void sets_forget(struct machine *m, int fd);
 uint32_t machine_poll_fd(struct machine *m, int fd);
 

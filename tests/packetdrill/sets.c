@@ -51,6 +51,15 @@ void sets_news(struct machine *m)
 	}
 }
 
+void sets_clear(struct machine_fd *set)
+{
+	while (set->members) {
+		struct epoll_member *it = set->members;
+		set->members = it->next;
+		free(it);
+	}
+}
+
 void sets_forget(struct machine *m, int fd)
 {
 	for (int i = 0; i < MACHINE_FDS; i++) {
@@ -74,7 +83,7 @@ int call_epoll_create(void *u, int size)
 
 	(void)size;
 	pthread_mutex_lock(&m->mutex);
-	int fd = machine_fd_new(m, FD_EPOLL_SET, &f);
+	int fd = machine_fd_new(m, FD_EPOLL_SET, 4, &f);
 	pthread_mutex_unlock(&m->mutex);
 	return fd;
 }
