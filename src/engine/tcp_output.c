@@ -364,18 +364,20 @@ bool tcp_retransmit(struct engine *e, struct sock *k, struct pkt *p)
 	return true;
 }
 
-/* Send what is marked lost, as far as cwnd lets. */
+/* Send what is marked lost, as far as cwnd lets. cwnd counts bytes; of small segments no more go at once than of full
+ * ones, or a timeout would end in a burst of hundreds. */
 static void send_lost(struct engine *e, struct sock *k)
 {
 	struct tcb *t = &k->tcp;
 	bool lossless = tcp_no_network(e, k);
 	struct pkt *p = tcp_next_retrans(e, k);
+	uint32_t segments = max_u32(t->cwnd / max_u32(t->mss, 1), 1);
 
 	while (p) {
 		uint32_t flight = tcp_in_flight(k);
 		struct pkt *next;
 
-		if (!lossless && flight && flight + min_u32(p->len, t->mss) > t->cwnd)
+		if (!lossless && ((flight && flight + min_u32(p->len, t->mss) > t->cwnd) || !segments--))
 			return;
 		if (seq_geq(p->seq, t->snd_una + t->snd_wnd) && p->seq != t->snd_una)
 			return; /* the peer took its window back */

@@ -138,7 +138,9 @@ static void retransmission_timeout(struct engine *e, struct sock *k)
 {
 	struct tcb *t = &k->tcp;
 
-	if (too_long(e, k, t->first_retrans_us)) {
+	/* As Linux, never at the first timeout since the peer was last heard: with a long timeout that one alone can
+	 * take longer than all that an orphan is given. */
+	if (t->rtos && too_long(e, k, t->first_retrans_us)) {
 		give_up(e, k);
 		return;
 	}

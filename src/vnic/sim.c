@@ -5,6 +5,8 @@
  * order of creation: completions (the sender gets its buffers back) and deliveries (none when lost, two when
  * duplicated). The copy is taken when the frame is posted; if the buffer differs from it at completion, the
  * sender has written to memory that the device owned, which is counted.
+ *
+ * A link with VNIC_FEAT_LOSSLESS waits, and keeps the order, where another would drop for want of room.
  */
 #include "vnic/ring.h"
 #include "vnic/sim.h"
@@ -13,6 +15,7 @@
 #define SIM_LINK_HDR 18u /* Ethernet header with a tag: what a frame has beyond the MTU */
 #define SIM_MTU_MAX 65535u
 #define SIM_FLIGHTS_MAX 65536u
+#define RETRY_US 10u /* a link that says it is lossless waits for rx buffers */
 #define SIM_MILLION 1000000u
 
 enum event_kind { EVENT_COMPLETE, EVENT_DELIVER };
@@ -45,6 +48,7 @@ struct port {
 	uint64_t busy_until_ns;        /* the transmitter's, for the rate */
 	uint64_t last_due_us;          /* order of deliveries is kept up to here */
 	uint32_t burst_left;
+	uint64_t wait_until_us; /* lossless: no delivery to this end before */
 };
 
 struct sim {
@@ -185,16 +189,21 @@ static bool before(const struct event *a, const struct event *b)
 	return a->due_us != b->due_us ? a->due_us < b->due_us : a->order < b->order;
 }
 
-static void heap_push(struct sim *s, struct event ev)
+static void heap_put(struct sim *s, struct event ev)
 {
 	uint32_t i = s->events++;
 
-	ev.order = s->order++;
 	while (i && before(&ev, &s->heap[(i - 1) / 2])) {
 		s->heap[i] = s->heap[(i - 1) / 2];
 		i = (i - 1) / 2;
 	}
 	s->heap[i] = ev;
+}
+
+static void heap_push(struct sim *s, struct event ev)
+{
+	ev.order = s->order++;
+	heap_put(s, ev);
 }
 
 static struct event heap_pop(struct sim *s)
@@ -265,19 +274,40 @@ static void corrupt(struct sim *s, uint8_t *frame, uint32_t len)
 	s->stats.corrupted++;
 }
 
+static bool lossless(const struct sim *s)
+{
+	return s->cfg.features & VNIC_FEAT_LOSSLESS;
+}
+
+static uint32_t rx_buffers_for(const struct sim *s, const struct flight *f)
+{
+	return (f->len + s->cfg.buf_size - 1) / s->cfg.buf_size;
+}
+
+/* On a lossless link: the delivery, and all that come after it, have to wait for rx buffers. */
+static bool must_wait(struct sim *s, const struct flight *f, uint64_t now_us)
+{
+	struct port *p = &s->port[1 - f->from];
+
+	if (!lossless(s))
+		return false;
+	if (now_us >= p->wait_until_us && rx_buffers_for(s, f) > p->free_top)
+		p->wait_until_us = now_us + RETRY_US;
+	return now_us < p->wait_until_us;
+}
+
 static void deliver(struct sim *s, uint32_t flight, bool damaged, uint64_t now_us)
 {
 	struct flight *f = &s->flight[flight];
 	struct port *p = &s->port[1 - f->from];
 	uint8_t frame[SIM_MTU_MAX + SIM_LINK_HDR];
-	uint32_t need = (f->len + s->cfg.buf_size - 1) / s->cfg.buf_size;
 
 	memcpy(frame, flight_bytes(s, flight), f->len);
 	if (s->box)
 		s->box(s->box_arg, f->from, frame, f->len);
 	if (damaged)
 		corrupt(s, frame, f->len);
-	if (need > p->free_top) {
+	if (rx_buffers_for(s, f) > p->free_top) {
 		s->stats.no_rx_buffer++;
 		tap(s, now_us, f->from, frame, f->len, SIM_NO_BUFFER);
 		return;
@@ -304,6 +334,11 @@ static void run_event(struct sim *s, uint64_t now_us)
 	struct event ev = heap_pop(s);
 	struct flight *f = &s->flight[ev.flight];
 
+	if (ev.kind == EVENT_DELIVER && must_wait(s, f, now_us)) {
+		ev.due_us = s->port[1 - f->from].wait_until_us;
+		heap_put(s, ev); /* with its place in the order */
+		return;
+	}
 	if (ev.kind == EVENT_COMPLETE)
 		complete(s, ev.flight);
 	else
@@ -438,7 +473,7 @@ static void take_posted(struct sim *s, int from, uint64_t now_us)
 			s->stats.bad_desc++;
 		}
 	}
-	while (ring_read(p->tx, p->tx_cons, s->entries, &d)) {
+	while ((n || s->free_flight || !lossless(s)) && ring_read(p->tx, p->tx_cons, s->entries, &d)) {
 		p->tx_cons++;
 		if (!tx_desc_valid(s, &d) || n == SIM_PARTS) {
 			s->stats.bad_desc++;

@@ -83,7 +83,8 @@ static void plan_end(struct world *w, struct app *a, int host)
 	a->options = pick(w, 256) & pick(w, 256) & (OPT_KEEPALIVE - 1 + OPT_SMALL_RCV + OPT_SMALL_SND);
 	if (one_in(w, 2))
 		a->options |= OPT_NODELAY;
-	if (!w->clean) /* a reset that is lost is never sent again: only a probe finds out */
+	if (!(w->cfg.features &
+	      VNIC_FEAT_LOSSLESS)) /* a reset that is lost is never sent again: only a probe finds out */
 		a->options |= OPT_KEEPALIVE;
 }
 
