@@ -227,6 +227,8 @@ static const char *cause_of(struct app *a, int err)
 	case ECONNREFUSED:
 		if (c->server_port == DEAD_PORT || ph->listener_closed)
 			return "nobody listens";
+		if (c->simultaneous && !peer->open)
+			return "the other end of a simultaneous open is gone already";
 		return NULL;
 	case ETIMEDOUT:
 		return w->heavy || w->cut_for_good || (w->cut_at && a->options & OPT_KEEPALIVE) ? "the link is bad"
