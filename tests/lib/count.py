@@ -10,6 +10,7 @@ import re
 import sys
 
 RESULT = re.compile(r"^\s*\d+/\d+ Test\s+#(\d+): (\S+) \.+\s*(\S.*?)\s+[0-9.]+ sec")
+PASSING = re.compile(r"^\[( RUN |       OK ) *\]|^ok\b")
 OUTPUT = re.compile(r"^(\d+): ?(.*)")
 
 
@@ -45,7 +46,8 @@ def main():
         counts = tally(status, lines)
         total = [a + b for a, b in zip(total, counts)]
         if counts[1]:
-            print(f"--- {name}: {status.strip('*')}", *lines[-60:], sep="\n", file=sys.stderr)
+            told = [line for line in lines if not PASSING.match(line)]
+            print(f"--- {name}: {status.strip('*')}", *told[-60:], sep="\n", file=sys.stderr)
         for line in lines:
             if line.startswith("skip"):
                 print(f"    {name}: {line}", file=sys.stderr)
