@@ -299,7 +299,7 @@ static int wait_ready(struct call *c, int64_t timeout_us, const sigset_t *mask)
 			w.sock = fd_vsock(c->fds[0].fd);
 		}
 		r = wait_for_masked(&w);
-		n = look(c, w.kernel_ready);
+		n = look(c, w.kernel_ready || r == -ETIMEDOUT);
 		if (n)
 			return n;
 		if (r < 0)
