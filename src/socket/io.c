@@ -131,7 +131,7 @@ static inline void short_spin(vsock_t v)
 	struct vnic_desc *evq;
 
 	if (!k || k->rxq.bytes || k->vnic >= VNIC_MAX || k->tcp.state != TCP_ESTABLISHED || !knob[K_SPIN_US] ||
-	    k->flags & SOCKF_NONBLOCK)
+	    k->flags & SOCKF_NONBLOCK || wait_same_core)
 		return;
 	w = &a->e.vnic[k->vnic];
 	st = stack_vnic(a->s, k->vnic);

@@ -46,9 +46,9 @@ struct waiter {
 	int epfd;         /* plus 1; 0: none yet */
 	uint32_t watched; /* stacks registered in it */
 	uint32_t spin_us; /* current limit, plus 1; 0: not set yet */
-	bool same_core;   /* the other end shared our core last time */
 };
 static _Thread_local struct waiter self;
+_Thread_local bool wait_same_core;
 
 static _Atomic uint64_t thread_epfds[FDS_TRACKED / 64]; /* to close them in a forked child */
 static pthread_key_t at_thread_exit;
@@ -211,16 +211,16 @@ static enum outcome spin(struct waiting *x)
 		if (stirred(x) && look(x))
 			return DONE;
 		wait_relax();
-		if (i % LOOK_EVERY && !self.same_core)
+		if (i % LOOK_EVERY && !wait_same_core)
 			continue;
 		elapsed = (clock_cycles() - start) / per_us;
 		o = occasional(x, elapsed, &now_us);
 		if (o != GO_ON)
 			return o;
-		self.same_core = on_same_core();
-		if (elapsed >= limit || (self.same_core && yields >= SAME_CORE_YIELDS))
+		wait_same_core = on_same_core();
+		if (elapsed >= limit || (wait_same_core && yields >= SAME_CORE_YIELDS))
 			return GO_ON;
-		if (elapsed >= PURE_US || self.same_core) {
+		if (elapsed >= PURE_US || wait_same_core) {
 			raw_call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
 			yields++;
 		}
@@ -414,7 +414,7 @@ int wait_for(struct wait *w)
 	if (w->timeout_us > 0)
 		x.deadline_us = clock_us() + (uint64_t)w->timeout_us;
 	/* The shortest waits are over before anybody needs to know of them. */
-	for (uint32_t i = 0; i < 2 * LOOK_EVERY && knob[K_SPIN_US] && !self.same_core; i++) {
+	for (uint32_t i = 0; i < 2 * LOOK_EVERY && knob[K_SPIN_US] && !wait_same_core; i++) {
 		if (stirred(&x) && look(&x))
 			return 0;
 		wait_relax();
@@ -465,6 +465,7 @@ void wait_after_fork(void)
 	pthread_once(&key_once, make_key);
 	pthread_setspecific(at_thread_exit, NULL);
 	wait_self = 0;
+	wait_same_core = false;
 	atomic_store(&process_waiting, 0);
 	atomic_store(&process_any_sleepers, 0);
 	atomic_fetch_add(&generation, 1);
