@@ -5,6 +5,7 @@
  * own look closed to the program.
  */
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/close_range.h>
 #include <linux/sockios.h>
 #include <stdarg.h>
@@ -43,24 +44,14 @@ int fclose(FILE *stream)
 /* Give the kernel the ranges between our own descriptors. */
 static int close_between(unsigned first, unsigned last, int flags)
 {
-	unsigned fd = first;
+	while (first <= last) {
+		int ours = first > INT_MAX ? -1 : host_fd_next((int)first);
 
-	while (fd <= last) {
-		unsigned end = fd;
-
-		if (fd < fd_limit && host_fd_is_ours((int)fd)) {
-			fd++;
-			continue;
-		}
-		while (end < last && end + 1 < fd_limit && !host_fd_is_ours((int)end + 1))
-			end++;
-		if (end + 1 >= fd_limit)
-			end = last;
-		if (real.close_range(fd, end, flags) < 0)
+		if (ours < 0 || (unsigned)ours > last)
+			return real.close_range(first, last, flags);
+		if ((unsigned)ours > first && real.close_range(first, (unsigned)ours - 1, flags) < 0)
 			return -1;
-		if (end == last)
-			break;
-		fd = end + 1;
+		first = (unsigned)ours + 1;
 	}
 	return 0;
 }

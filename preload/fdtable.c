@@ -186,6 +186,14 @@ void fd_to_kernel(int fd, vsock_t v, enum reason reason)
 	fd_unlock();
 }
 
+int fd_first_ours(int fd)
+{
+	for (; (uint32_t)fd < fd_high; fd++)
+		if (fd_vsock(fd) != VS_NONE)
+			return fd;
+	return -1;
+}
+
 /* A socket is listed once: under the lowest number of its ring. */
 static bool ring_lowest(uint32_t fd)
 {

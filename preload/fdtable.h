@@ -69,6 +69,9 @@ void fd_closing_range(unsigned first, unsigned last);
 /* The kernel serves v from now on, under all descriptors that name it. */
 void fd_to_kernel(int fd, vsock_t v, enum reason reason);
 
+/* The first descriptor from `fd` on that has an accelerated socket; -1: none. */
+int fd_first_ours(int fd);
+
 /* One entry per accelerated socket, whatever the number of its descriptors, in memory of its own (exit may come from a
  * signal handler, so not malloc'ed). NULL if there is none. */
 vsock_t *fd_all_sockets(size_t *n);
