@@ -259,7 +259,7 @@ int tcp_ooo_insert(struct engine *e, struct sock *k, struct frame *f, uint32_t o
 		before = NULL;
 	run = before;
 	if (end - seq > OOO_COPY_MAX || !append_copy(e, t, before, f, off + (seq - first), end - seq)) {
-		if (t->ooo_count + 1 > TCP_OOO_MAX)
+		if (t->ooo_count + 1 + (end - seq) / PRIVATE_BUF_SIZE + f->parts > TCP_OOO_MAX)
 			return -ENOBUFS;
 		run = make_run(e, t, f, off + (seq - first), seq, end - seq);
 		if (!run)

@@ -196,7 +196,7 @@ static void window_probe(struct engine *e, struct sock *k)
 		tcp_output(e, k); /* a FIN that found no buffer */
 		return;
 	}
-	if (!t->probes)
+	if (!t->probes || !t->first_retrans_us) /* keepalive's probes don't count */
 		t->first_retrans_us = e->s->now_us;
 	if (t->probes && too_long(e, k, t->first_retrans_us)) {
 		give_up(e, k);

@@ -116,8 +116,11 @@ static void check_tcp(const struct stack *s, const struct sock *k, uint64_t now_
 void fuzz_check(struct engine *e, uint64_t now_us, bool deep)
 {
 	for (uint32_t i = 1; i < FUZZ_SOCKS; i++)
-		if (sock_at(e->s, i)->proto == SOCK_TCP)
+		if (sock_at(e->s, i)->proto == SOCK_TCP) {
 			check_tcp(e->s, sock_at(e->s, i), now_us);
+			if (deep)
+				tcp_check(e, sock_at(e->s, i));
+		}
 	if (deep)
 		fuzz_require(stack_audit(e) == 0);
 }

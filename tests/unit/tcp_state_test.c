@@ -171,6 +171,23 @@ static void an_orphan_whose_peer_is_silent_gives_up(void **state)
 	peer_free(c.p);
 }
 
+static void an_orphan_before_a_shut_window_gives_up_after_keepalive_probes_too(void **state)
+{
+	struct conn c = open_with(0, false);
+
+	(void)state;
+	c.k->tcp.keep_idle_s = 10;
+	tcp_set_keepalive(&c.p->e, c.k, true, c.p->e.s->now_us);
+	peer_wait(c.p, 12 * SECOND);
+	assert_true(c.k->tcp.probes > 0);
+	c.k->tcp.snd_wnd = 0;
+	assert_int_equal(peer_write(c.p, c.k, 1000), 1000);
+	tcp_close(&c.p->e, c.k, c.p->e.s->now_us);
+	peer_wait(c.p, 3600 * SECOND);
+	assert_int_equal(c.p->e.s->sock_pool.in_use, 1);
+	peer_free(c.p);
+}
+
 static void closing_resets_when_too_many_orphans_wait(void **state)
 {
 	struct conn c = open_with(0, false);
@@ -359,6 +376,7 @@ int main(void)
 	    T(an_orphan_does_not_wait_for_the_peers_fin_for_ever),
 	    T(a_half_closed_socket_that_is_held_waits_as_long_as_it_takes),
 	    T(an_orphan_whose_peer_is_silent_gives_up),
+	    T(an_orphan_before_a_shut_window_gives_up_after_keepalive_probes_too),
 	    T(closing_resets_when_too_many_orphans_wait),
 	    T(readiness_follows_the_state_as_linux_shows_it),
 	    T(shutdown_for_reading_ends_the_stream_here_only),
