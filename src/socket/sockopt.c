@@ -13,7 +13,6 @@
 #define TCP_CA_CWR LINUX_TCP_CA_CWR
 #include <linux/tcp.h>
 #undef TCP_CA_CWR
-
 /* --- integers --- */
 
 static uint32_t ms_to_s_up(int v)
@@ -265,45 +264,6 @@ static int get_tcp_int(struct engine *e, struct sock *k, int name, int *v)
 	return SOCKOPT_NOT_OURS;
 }
 
-static void fill_tcp_info(struct engine *e, struct sock *k, struct tcp_info *i)
-{
-	struct tcp_stats st;
-
-	tcp_get_stats(e, k, &st);
-	*i = (struct tcp_info){
-	    .tcpi_state = (uint8_t)st.state,
-	    .tcpi_ca_state = (uint8_t)st.ca_state,
-	    .tcpi_backoff = (uint8_t)st.backoff,
-	    .tcpi_options = (uint8_t)((st.timestamps ? TCPI_OPT_TIMESTAMPS : 0) | (st.sack ? TCPI_OPT_SACK : 0) |
-				      (st.snd_wscale || st.rcv_wscale ? TCPI_OPT_WSCALE : 0)),
-	    .tcpi_snd_wscale = st.snd_wscale & 15,
-	    .tcpi_rcv_wscale = st.rcv_wscale & 15,
-	    .tcpi_rto = st.rto_us,
-	    .tcpi_ato = 40000,
-	    .tcpi_snd_mss = st.mss,
-	    .tcpi_rcv_mss = st.rcv_mss,
-	    .tcpi_unacked = st.mss ? (st.unacked + st.mss - 1) / st.mss : 0,
-	    .tcpi_sacked = st.mss ? st.sacked / st.mss : 0,
-	    .tcpi_lost = st.mss ? st.lost / st.mss : 0,
-	    .tcpi_pmtu = st.pmtu,
-	    .tcpi_rtt = st.srtt_us,
-	    .tcpi_rttvar = st.rttvar_us,
-	    .tcpi_snd_ssthresh = st.mss && st.ssthresh != UINT32_MAX ? st.ssthresh / st.mss : INT32_MAX,
-	    .tcpi_snd_cwnd = st.mss ? st.cwnd / st.mss : 0,
-	    .tcpi_advmss = k->tcp.adv_mss,
-	    .tcpi_rcv_space = st.rcv_space,
-	    .tcpi_total_retrans = st.retrans_total,
-	    .tcpi_bytes_acked = st.bytes_acked,
-	    .tcpi_bytes_received = st.bytes_received,
-	    .tcpi_segs_out = (uint32_t)st.segs_out,
-	    .tcpi_segs_in = (uint32_t)st.segs_in,
-	    .tcpi_min_rtt = st.min_rtt_us,
-	    .tcpi_bytes_sent = st.bytes_sent,
-	    .tcpi_bytes_retrans = st.bytes_retrans,
-	    .tcpi_snd_wnd = st.snd_wnd,
-	};
-}
-
 static int give(void *val, socklen_t *len, const void *from, size_t n)
 {
 	if (*len > n)
@@ -335,10 +295,10 @@ int sockopt_get(struct engine *e, struct sock *k, int level, int name, void *val
 		return give(val, len, cc, sizeof(cc));
 	}
 	if (level == IPPROTO_TCP && k->proto == SOCK_TCP && name == TCP_INFO) {
-		struct tcp_info info;
+		uint8_t info[TCP_INFO_BYTES];
 
-		fill_tcp_info(e, k, &info);
-		return give(val, len, &info, sizeof(info));
+		sockopt_tcp_info(e, k, info);
+		return give(val, len, info, sizeof(info));
 	}
 	if (level == SOL_SOCKET)
 		ret = get_socket_int(k, name, &v);

@@ -19,4 +19,8 @@ int sockopt_set(struct engine *e, struct sock *k, int level, int name, const voi
 /* As getsockopt(2), *len not negative. Taking SO_ERROR clears it. */
 int sockopt_get(struct engine *e, struct sock *k, int level, int name, void *val, socklen_t *len);
 
+#define TCP_INFO_BYTES 280u
+/* TCP_INFO, as long as Linux 6.18 gives it (tcp_info.c). */
+void sockopt_tcp_info(const struct engine *e, const struct sock *k, uint8_t out[TCP_INFO_BYTES]);
+
 #endif

@@ -309,8 +309,7 @@ static int call_gettimeofday(void *u, struct timeval *tv, struct timezone *tz)
 
 	(void)tz;
 	pthread_mutex_lock(&m->mutex);
-	if (pthread_equal(pthread_self(), m->main_thread))
-		machine_run_until(m, m->now_us + 1);
+	machine_run_until(m, m->now_us + 1);
 	tv->tv_sec = (time_t)(m->now_us / 1000000);
 	tv->tv_usec = (suseconds_t)(m->now_us % 1000000);
 	pthread_mutex_unlock(&m->mutex);
