@@ -179,3 +179,17 @@ int ioctl(int fd, unsigned long request, ...)
 		return real.ioctl(fd, request, arg);
 	return socket_ioctl(v, fd, request, arg);
 }
+
+int sockatmark(int fd)
+{
+	vsock_t v = fd_vsock(fd);
+
+	return v == VS_NONE ? real.sockatmark(fd) : (int)posix_result(vs_atmark(v));
+}
+
+ssize_t splice(int in, off64_t *in_off, int out, off64_t *out_off, size_t len, unsigned int flags)
+{
+	if (fd_vsock(in) == VS_NONE && fd_vsock(out) == VS_NONE)
+		return real.splice(in, in_off, out, out_off, len, flags);
+	return posix_result(-EINVAL);
+}

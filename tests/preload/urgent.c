@@ -8,7 +8,7 @@ static void at_mark(int fd)
 	int n = -1;
 
 	ioctl(fd, SIOCATMARK, &n);
-	say("at the mark %d", n);
+	say("at the mark %d %d", n, sockatmark(fd));
 }
 
 static void server(int fd)
