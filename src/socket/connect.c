@@ -6,9 +6,9 @@
  *
  * A wire that is known may lead to a process that has stopped listening while another one listens now. So a
  * refusal over a known wire makes us forget it and try a new rendezvous; a refusal over a new one leaves the rest to
- * the kernel's connect on the backing socket, which is unharmed by having been bound. A nonblocking connect waits up to
- * REFUSAL_US for that refusal, because it can't fall back to the kernel later; to another wire it can, when the program
- * asks whether it is connected (connect_again).
+ * the kernel's connect on the backing socket, which is unharmed by having been bound. A nonblocking connect hears of
+ * the refusal when the program asks whether it is connected (poll, epoll, SO_ERROR): then it can still be tried over
+ * a new wire (connect_again), but no longer by the kernel.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -18,7 +18,6 @@
 #include "socket/raw.h"
 #include "socket/sockets.h"
 
-#define REFUSAL_US 20
 #define PORT_TRIES 64
 
 static const uint8_t loopback6[16] = {[15] = 1};
@@ -181,29 +180,6 @@ static int wait_opened(vsock_t v, int64_t timeout_us, bool restart)
 	return ret == -ETIMEDOUT ? -EINPROGRESS : o.result;
 }
 
-/* A nonblocking connect gives an immediate refusal a moment to show, but reports nothing else. */
-static bool refused_at_once(vsock_t v)
-{
-	uint64_t until = clock_us() + REFUSAL_US;
-
-	do {
-		struct attached *a;
-		struct sock *k = vs_enter(v, &a);
-		bool refused, open;
-
-		if (!k)
-			return false;
-		if (stack_pending(a))
-			stack_poll(a, stack_now(a));
-		refused = k->tcp.state == TCP_CLOSED && k->so_error == ECONNREFUSED;
-		open = k->tcp.state != TCP_SYN_SENT;
-		stack_leave(a);
-		if (refused || open)
-			return refused;
-	} while (clock_us() < until);
-	return false;
-}
-
 /* What connect() says of a socket that is not fresh: 1 go on and open. */
 static int already(const struct sock *k, bool nonblock)
 {
@@ -244,7 +220,7 @@ static int attempt(vsock_t v, uint32_t vnic, const struct endpoint *local, const
 	if (ret < 0)
 		return ret;
 	if (nonblock)
-		return (fresh ? false : refused_at_once(v)) ? VS_KERNEL : 1;
+		return 1;
 	ret = wait_opened(v, timeout ? (int64_t)timeout : -1, !timeout);
 	return ret == -ECONNREFUSED ? VS_KERNEL : ret;
 }
