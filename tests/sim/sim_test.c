@@ -88,6 +88,7 @@ int main(int argc, char **argv)
 			verbose = true;
 			break;
 		default:
+			free(w);
 			return usage(argv[0]);
 		}
 	setvbuf(stdout, NULL, _IOLBF, 0);

@@ -69,6 +69,8 @@ static void plan_direction(struct world *w, struct sim_dir *d)
 
 	d->delay_us = one_in(w, 4) ? pick(w, 20) : pick_log(w, 1, 150000);
 	d->rate = one_in(w, 2) ? pick_log(w, 20000, 200000000) : 0;
+	if (w->cfg.features & VNIC_FEAT_LOSSLESS) /* another process, not another continent */
+		d->delay_us %= 20000;
 	if (w->clean)
 		return;
 	d->jitter_us = one_in(w, 2) ? pick(w, d->delay_us + 1) : 0;

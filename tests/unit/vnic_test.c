@@ -71,7 +71,7 @@ static uint32_t tx_busy(const struct vnic_state *st)
 static void a_frame_arrives_in_place_and_its_buffer_comes_back(void **state)
 {
 	struct pair *p = *state;
-	struct vnic_desc ev[4];
+	struct vnic_desc ev[4] = {0};
 
 	assert_false(vnic_pending(&p->v[1]));
 	send_parts(&p->v[0], 1, 100, 0x5a);
@@ -95,7 +95,7 @@ static void a_frame_arrives_in_place_and_its_buffer_comes_back(void **state)
 static void returns_travel_with_the_next_frame_behind_it(void **state)
 {
 	struct pair *p = *state;
-	struct vnic_desc ev[4], d;
+	struct vnic_desc ev[4] = {0}, d;
 
 	send_parts(&p->v[0], 1, 64, 1);
 	assert_int_equal(p->v[1].ops->poll(&p->v[1], ev, 4), 1);
@@ -113,7 +113,7 @@ static void returns_travel_with_the_next_frame_behind_it(void **state)
 static void returns_do_not_wait_for_ever_for_a_polling_end(void **state)
 {
 	struct pair *p = *state;
-	struct vnic_desc ev[4];
+	struct vnic_desc ev[4] = {0};
 
 	send_parts(&p->v[0], 1, 64, 1);
 	assert_int_equal(p->v[1].ops->poll(&p->v[1], ev, 4), 1);
@@ -127,7 +127,7 @@ static void returns_do_not_wait_for_ever_for_a_polling_end(void **state)
 static void a_buffer_is_free_only_when_pkt_and_peer_have_let_go(void **state)
 {
 	struct pair *p = *state;
-	struct vnic_desc ev[4], d;
+	struct vnic_desc ev[4] = {0}, d;
 	int buf = vnic_tx_alloc(&p->v[0]);
 
 	d = (struct vnic_desc){.buf = (uint32_t)buf, .len = 10};
@@ -147,7 +147,7 @@ static void a_buffer_is_free_only_when_pkt_and_peer_have_let_go(void **state)
 static void every_buffer_can_be_out_and_the_ring_does_not_overflow(void **state)
 {
 	struct pair *p = *state;
-	struct vnic_desc ev[32];
+	struct vnic_desc ev[32] = {0};
 	uint32_t got = 0;
 
 	for (int lap = 0; lap < 5; lap++) {
@@ -169,7 +169,7 @@ static void every_buffer_can_be_out_and_the_ring_does_not_overflow(void **state)
 static void a_frame_is_not_split_between_two_polls(void **state)
 {
 	struct pair *p = *state;
-	struct vnic_desc ev[8];
+	struct vnic_desc ev[8] = {0};
 
 	send_parts(&p->v[0], 5, 200, 1);
 	send_parts(&p->v[0], 6, 200, 2);
@@ -203,7 +203,7 @@ static void descriptors_out_of_range_are_counted_and_ignored(void **state)
 	    {.buf = 1, .len = 64, .type = 255},
 	};
 	struct pair *p = *state;
-	struct vnic_desc ev[4];
+	struct vnic_desc ev[4] = {0};
 	uint32_t at = 0;
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
@@ -218,7 +218,7 @@ static void descriptors_out_of_range_are_counted_and_ignored(void **state)
 static void a_buffer_that_we_hold_cannot_be_sent_again(void **state)
 {
 	struct pair *p = *state;
-	struct vnic_desc ev[4];
+	struct vnic_desc ev[4] = {0};
 	uint32_t at = 0;
 
 	inject(p, &at, (struct vnic_desc){.buf = 7, .len = 64, .type = VNIC_DESC_FRAME});
@@ -236,7 +236,7 @@ static void a_buffer_that_we_hold_cannot_be_sent_again(void **state)
 static void returns_of_what_is_not_out_free_nothing(void **state)
 {
 	struct pair *p = *state;
-	struct vnic_desc ev[4];
+	struct vnic_desc ev[4] = {0};
 	uint32_t at = 0;
 	int ours = vnic_tx_alloc(&p->v[1]);
 
@@ -253,7 +253,7 @@ static void returns_of_what_is_not_out_free_nothing(void **state)
 static void one_poll_looks_at_one_lap_at_most(void **state)
 {
 	struct pair *p = *state;
-	struct vnic_desc ev[4];
+	struct vnic_desc ev[4] = {0};
 
 	/* Slots that are full for this lap: each is consumed once, then they are of an old lap. */
 	for (uint32_t at = 0; at < WIRE_RING;)
@@ -266,7 +266,7 @@ static void one_poll_looks_at_one_lap_at_most(void **state)
 static void a_frame_that_never_ends_is_delivered_cut(void **state)
 {
 	struct pair *p = *state;
-	struct vnic_desc ev[4];
+	struct vnic_desc ev[4] = {0};
 
 	for (uint32_t at = 0; at < 10;)
 		inject(p, &at, (struct vnic_desc){.type = VNIC_DESC_FRAME, .flags = VNIC_F_MORE, .len = 64, .buf = at});
@@ -293,7 +293,7 @@ static void a_sleep_gets_one_doorbell_of_the_kind_it_asked_for(void **state)
 static void a_sender_without_buffers_is_told_of_returns(void **state)
 {
 	struct pair *p = *state;
-	struct vnic_desc ev[32];
+	struct vnic_desc ev[32] = {0};
 
 	for (int i = 0; i < (int)WIRE_BUFS; i++)
 		send_parts(&p->v[0], 1, 64, 0);
@@ -316,7 +316,7 @@ static void a_sender_without_buffers_is_told_of_returns(void **state)
 static void nothing_is_posted_to_a_dead_peer(void **state)
 {
 	struct pair *p = *state;
-	struct vnic_desc ev[4];
+	struct vnic_desc ev[4] = {0};
 
 	send_parts(&p->v[1], 1, 64, 1);
 	send_parts(&p->v[0], 1, 64, 1);
@@ -352,7 +352,7 @@ static void reattaching_keeps_the_state(void **state)
 {
 	struct pair *p = *state;
 	struct vnic again = {0};
-	struct vnic_desc ev[4];
+	struct vnic_desc ev[4] = {0};
 
 	send_parts(&p->v[0], 1, 64, 9);
 	wire_reattach(&again, &p->st[1], p->mem);
@@ -387,7 +387,7 @@ static void link_up(struct link *l, const struct sim_config *cfg)
 static void sim_delivers_after_its_delay_and_completes_the_buffer(void **state)
 {
 	struct sim_config cfg = sim_defaults();
-	struct vnic_desc ev[4];
+	struct vnic_desc ev[4] = {0};
 	struct link l;
 
 	(void)state;
@@ -454,7 +454,7 @@ static void sim_notices_a_buffer_rewritten_while_it_is_out(void **state)
 static uint64_t sim_digest(uint64_t seed, struct sim_stats *stats)
 {
 	struct sim_config cfg = sim_defaults();
-	struct vnic_desc ev[4];
+	struct vnic_desc ev[4] = {0};
 	struct link l;
 	uint64_t digest = 0;
 

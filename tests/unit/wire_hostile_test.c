@@ -259,11 +259,7 @@ static void renew(struct setting *t, struct stream *s)
 
 static bool holds_marker(const uint8_t *mem, size_t len)
 {
-	const uint8_t *p = mem;
-
-	while ((p = memmem(p, len - (size_t)(p - mem), marker, sizeof(marker))))
-		return true;
-	return false;
+	return memmem(mem, len, marker, sizeof(marker)) != NULL;
 }
 
 static void transfer_beside(struct setting *t, size_t from, size_t to)
