@@ -95,7 +95,7 @@ static void a_frame_arrives_in_place_and_its_buffer_comes_back(void **state)
 static void returns_travel_with_the_next_frame_behind_it(void **state)
 {
 	struct pair *p = *state;
-	struct vnic_desc ev[4] = {0}, d;
+	struct vnic_desc ev[4] = {0}, d = {0};
 
 	send_parts(&p->v[0], 1, 64, 1);
 	assert_int_equal(p->v[1].ops->poll(&p->v[1], ev, 4), 1);
@@ -127,7 +127,7 @@ static void returns_do_not_wait_for_ever_for_a_polling_end(void **state)
 static void a_buffer_is_free_only_when_pkt_and_peer_have_let_go(void **state)
 {
 	struct pair *p = *state;
-	struct vnic_desc ev[4] = {0}, d;
+	struct vnic_desc ev[4] = {0}, d = {0};
 	int buf = vnic_tx_alloc(&p->v[0]);
 
 	d = (struct vnic_desc){.buf = (uint32_t)buf, .len = 10};
