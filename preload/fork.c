@@ -16,6 +16,7 @@
 #include "calls.h"
 #include "fdtable.h"
 #include "fork.h"
+#include "signals.h"
 
 static vsock_t *held; /* from prepare until both sides are done */
 static size_t held_n;
@@ -23,7 +24,8 @@ static _Thread_local bool knows_child; /* fork() below tells the parent's number
 
 static void prepare(void)
 {
-	fd_lock();
+	fd_lock(); /* handlers are put off from here on */
+	signals_lock();
 	held = fd_all_sockets(&held_n);
 	ep_fork_prepare();
 	vs_fork_prepare(held, held_n);
@@ -33,6 +35,7 @@ static void release(void)
 {
 	fd_free_all(held, held_n);
 	held = NULL;
+	signals_unlock();
 	fd_unlock();
 }
 

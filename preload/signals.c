@@ -190,6 +190,16 @@ int siginterrupt(int sig, int on)
 	return sigaction(sig, &act, NULL);
 }
 
+void signals_lock(void)
+{
+	pthread_mutex_lock(&mutex);
+}
+
+void signals_unlock(void)
+{
+	pthread_mutex_unlock(&mutex);
+}
+
 void signals_sigpipe(void)
 {
 	pthread_kill(pthread_self(), SIGPIPE);

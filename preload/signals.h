@@ -20,5 +20,8 @@ static inline void signals_resume(void)
 /* Raise SIGPIPE in this thread, as the kernel does for a send that fails with EPIPE. */
 void signals_sigpipe(void);
 void signals_init(void);
+/* fork: no thread changes a handler meanwhile. */
+void signals_lock(void);
+void signals_unlock(void);
 
 #endif
