@@ -27,6 +27,7 @@
 
 #include "host/knobs.h"
 #include "socket/process.h"
+#include "socket/wait.h"
 #include "socket/vsock.h"
 
 struct sk {
@@ -454,6 +455,98 @@ static void options_reach_the_engine_and_the_backing_socket(void **state)
 	in_child(options);
 }
 
+/* One process listens, then only another does, at the same port; the client has a wire to the first. */
+static void listen_once(struct sk *l, int n)
+{
+	struct sk c = accepted(l);
+	char b;
+
+	(void)n;
+	finish(l);
+	l->v = VS_NONE;
+	get(&c, &b, 1, 0); /* the client closes when it has done all */
+	finish(&c);
+}
+
+static pid_t listen_at(uint16_t port)
+{
+	struct sockaddr_in sin = loopback(port);
+	int p[2];
+	pid_t pid;
+	char c = 0;
+
+	assert_int_equal(pipe(p), 0);
+	pid = fork();
+	if (!pid) {
+		struct sk l;
+		enum reason reason;
+
+		alarm(30);
+		process_after_fork(); /* a stack of its own, as after exec */
+		l = make(AF_INET, SOCK_STREAM);
+		if (vs_bind(l.v, l.fd, (struct sockaddr *)&sin, sizeof(sin), &reason) < 0 ||
+		    vs_listen(l.v, l.fd, 8, &reason) < 0 || write(p[1], &c, 1) != 1)
+			_exit(30);
+		for (;;) {
+			struct sk s = accepted(&l);
+
+			if (s.v == VS_NONE)
+				_exit(31);
+		}
+	}
+	assert_int_equal(read(p[0], &c, 1), 1);
+	close(p[0]);
+	close(p[1]);
+	return pid;
+}
+
+static void moved(void)
+{
+	uint16_t port, spare;
+	pid_t first, second;
+	struct sk a, b, c;
+	struct sockaddr_in sin;
+	enum reason reason;
+	int p[2];
+
+	/* The second server's process is forked before this one has a stack. */
+	assert_int_equal(pipe(p), 0);
+	first = serve(listen_once, 0, &port);
+	second = fork();
+	if (!second) {
+		assert_int_equal(read(p[0], &spare, sizeof(spare)), (ssize_t)sizeof(spare));
+		second = listen_at(port);
+		assert_int_equal(write(p[1], "ok", 2), 2);
+		usleep(500000);
+		kill(second, SIGKILL);
+		_exit(0);
+	}
+	a = connected(port);
+	usleep(50000);
+	assert_int_equal(write(p[1], &port, sizeof(port)), (ssize_t)sizeof(port));
+	usleep(200000);
+	sin = loopback(port);
+	b = make(AF_INET, SOCK_STREAM | SOCK_NONBLOCK);
+	assert_int_equal(vs_connect(b.v, b.fd, (struct sockaddr *)&sin, sizeof(sin), true, &reason), -EINPROGRESS);
+	for (int i = 0; i < 200 && !(vs_poll(b.v) & (EV_OUT | EV_ERR | EV_HUP)); i++) {
+		usleep(1000);
+		wait_poll_stacks();
+	}
+	assert_int_equal(vs_poll(b.v) & (EV_OUT | EV_ERR | EV_HUP), EV_OUT);
+	c = connected(port); /* and over the wire that is now known */
+	finish(&c);
+	finish(&b);
+	finish(&a);
+	ended_well(second);
+	waitpid(first, NULL, 0);
+}
+
+static void a_listener_that_moved_to_another_process_is_found_again(void **state)
+{
+	(void)state;
+	in_child(moved);
+}
+
 int main(void)
 {
 	char err[256];
@@ -468,6 +561,7 @@ int main(void)
 	    cmocka_unit_test(a_process_can_connect_to_itself),
 	    cmocka_unit_test(a_killed_peer_ends_the_connection),
 	    cmocka_unit_test(receive_timeout_is_kept_and_nonblocking_does_not_wait),
+	    cmocka_unit_test(a_listener_that_moved_to_another_process_is_found_again),
 	    cmocka_unit_test(options_reach_the_engine_and_the_backing_socket),
 	};
 
