@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A process's own stack: made whole or not at all, its process table, what tools read, and that dead wires leave
+ * nothing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <arpa/inet.h>
+#include <cmocka.h>
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "host/host.h"
+#include "host/knobs.h"
+#include "socket/process.h"
+#include "socket/vsock.h"
+
+static int open_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int n = 0;
+
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+static void in_child(void (*fn)(void))
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		alarm(30);
+		fn();
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+#define NEED(x)                                                                                                        \
+	do {                                                                                                           \
+		if (!(x)) {                                                                                            \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                                        \
+			_exit(20);                                                                                     \
+		}                                                                                                      \
+	} while (0)
+
+static void no_descriptors(void)
+{
+	struct rlimit lim;
+	enum reason reason = REASON_NONE;
+	vsock_t v = VS_NONE;
+	int fd = socket(AF_INET, SOCK_STREAM, 0), before = open_fds();
+
+	getrlimit(RLIMIT_NOFILE, &lim);
+	lim.rlim_cur = (rlim_t)fd + 2; /* the memfd fits, the doorbells don't */
+	NEED(setrlimit(RLIMIT_NOFILE, &lim) == 0);
+	knob[K_LOG] = LOG_QUIET;
+	NEED(vs_socket(AF_INET, SOCK_STREAM, 0, fd, &v, &reason) == VS_KERNEL);
+	NEED(reason == REASON_NO_STACK);
+	NEED(v == VS_NONE);
+	lim.rlim_cur = lim.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &lim);
+	NEED(open_fds() == before);
+}
+
+static void without_descriptors_the_kernel_serves_and_nothing_leaks(void **state)
+{
+	(void)state;
+	in_child(no_descriptors);
+}
+
+static void few_sockets(void)
+{
+	enum reason reason = REASON_NONE;
+	vsock_t v[64], w;
+	int n = 0;
+
+	knob[K_SOCKETS] = 64;
+	while (n < 64 && vs_socket(AF_INET, SOCK_STREAM, 0, 0, &v[n], &reason) == 0)
+		n++;
+	NEED(n >= 32);
+	NEED(n == 64 || reason == REASON_NO_SOCKETS);
+	NEED(vs_socket(AF_INET, SOCK_STREAM, 0, 0, &w, &reason) == VS_KERNEL);
+	NEED(reason == REASON_NO_SOCKETS);
+	vs_close(v[0], false);
+	NEED(!vs_alive(v[0]));
+	NEED(vs_socket(AF_INET, SOCK_STREAM, 0, 0, &w, &reason) == 0);
+	NEED(w != v[0]); /* the same slot under another name */
+	NEED(vs_poll(v[0]) == 0);
+	vs_close(v[0], false); /* a stale name closes nobody else's socket */
+	NEED(vs_alive(w));
+}
+
+static void sockets_run_out_and_old_names_are_stale(void **state)
+{
+	(void)state;
+	in_child(few_sockets);
+}
+
+static void what_is_not_ours_has_its_reason(void **state)
+{
+	enum reason reason;
+	vsock_t v;
+
+	(void)state;
+	assert_int_equal(vs_socket(AF_UNIX, SOCK_STREAM, 0, 0, &v, &reason), VS_KERNEL);
+	assert_int_equal(reason, REASON_FAMILY);
+	assert_int_equal(vs_socket(AF_INET, SOCK_RAW, 1, 0, &v, &reason), VS_KERNEL);
+	assert_int_equal(reason, REASON_TYPE);
+}
+
+static void table_of_processes(void)
+{
+	struct attached *a = process_own_stack();
+	uint32_t slots[PROC_MAX], n = 0, i;
+	struct sock *k;
+
+	NEED(a != NULL);
+	stack_enter(a);
+	NEED(a->s->procs == 1 && a->s->proc[a->slot].pid == (uint32_t)getpid());
+	while ((i = process_slot_alloc(a->s, 1)) < PROC_MAX)
+		slots[n++] = i;
+	NEED(n == PROC_MAX - 1);
+	k = sock_alloc(&a->e, SOCK_TCP, 4);
+	k->holders = 1ull << slots[5] | 1ull << slots[6];
+	process_slot_drop(a, slots[5], clock_us());
+	NEED(k->proto == SOCK_TCP && k->holders == 1ull << slots[6]);
+	process_slot_drop(a, slots[6], clock_us());
+	NEED(k->proto == SOCK_FREE);
+	NEED(process_slot_alloc(a->s, 1) == slots[5]);
+	stack_leave(a);
+}
+
+static void a_socket_is_closed_with_its_last_holder(void **state)
+{
+	(void)state;
+	in_child(table_of_processes);
+}
+
+static void publish(void)
+{
+	struct stack_fdinfo *info;
+	enum reason reason;
+	vsock_t v;
+
+	NEED(vs_socket(AF_INET, SOCK_STREAM, 0, 0, &v, &reason) == 0);
+	info = (struct stack_fdinfo *)(void *)((char *)own_stack->s + own_stack->s->off_fdinfo);
+	vs_publish_fd(7, FD_ACCELERATED, v, REASON_NONE);
+	NEED(info[7].kind == FD_ACCELERATED && info[7].sock == vs_index_of(v));
+	vs_publish_fd(7, FD_KERNEL_SOCKET, VS_NONE, REASON_REMOTE);
+	NEED(info[7].kind == FD_KERNEL_SOCKET && info[7].reason == REASON_REMOTE);
+	vs_publish_fd(7, FD_OTHER, VS_NONE, REASON_NONE);
+	NEED(info[7].kind == FD_OTHER);
+	vs_publish_fd(1 << 30, FD_ACCELERATED, v, REASON_NONE);
+	vs_publish_fd(-1, FD_ACCELERATED, v, REASON_NONE);
+}
+
+static void tools_see_what_descriptors_are(void **state)
+{
+	(void)state;
+	in_child(publish);
+}
+
+static pid_t short_server(uint16_t *port)
+{
+	int p[2];
+	pid_t pid;
+
+	NEED(pipe(p) == 0);
+	pid = fork();
+	if (!pid) {
+		struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		socklen_t len = sizeof(sin);
+		enum reason reason;
+		vsock_t v, c;
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+		alarm(30);
+		NEED(vs_socket(AF_INET, SOCK_STREAM, 0, fd, &v, &reason) == 0);
+		NEED(vs_bind(v, fd, (struct sockaddr *)&sin, sizeof(sin), &reason) == 0);
+		NEED(vs_listen(v, fd, 8, &reason) == 0);
+		NEED(vs_getsockname(v, fd, (struct sockaddr *)&sin, &len) == 0);
+		NEED(write(p[1], &sin.sin_port, 2) == 2);
+		NEED(vs_accept(v, fd, NULL, NULL, 0, true, &c, &reason) >= 0);
+		_exit(0); /* without a word, as if killed */
+	}
+	NEED(read(p[0], port, 2) == 2);
+	close(p[0]);
+	close(p[1]);
+	return pid;
+}
+
+#define SERVERS 6
+
+static void wires_come_and_go(void)
+{
+	uint16_t port[SERVERS]; /* network order */
+	pid_t pid[SERVERS];
+	int before;
+
+	for (int i = 0; i < SERVERS; i++) /* first of all: each makes a stack of its own */
+		pid[i] = short_server(&port[i]);
+	for (int i = 0; i < SERVERS; i++) {
+		struct sockaddr_in sin = {
+		    .sin_family = AF_INET, .sin_port = port[i], .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+		enum reason reason;
+		struct iovec iov = {&reason, 1};
+		vsock_t v;
+
+		NEED(vs_socket(AF_INET, SOCK_STREAM, 0, fd, &v, &reason) == 0);
+		NEED(vs_connect(v, fd, (struct sockaddr *)&sin, sizeof(sin), true, &reason) == 0);
+		NEED(vs_recv(v, fd, &iov, 1, 0, NULL, NULL, NULL, NULL, NULL, true) <= 0);
+		vs_close(v, false);
+		close(fd);
+		waitpid(pid[i], NULL, 0);
+		if (i == 0) {
+			usleep(2500000); /* the first wire is gone; what stays is the helper's and the thread's own */
+			before = open_fds();
+		}
+	}
+	usleep(2500000);
+	NEED(open_fds() == before);
+	NEED(own_stack->active == 0);
+	for (uint32_t i = 0; i < VNIC_MAX; i++)
+		NEED(stack_vnic(own_stack->s, i)->provider == VNIC_PROV_NONE);
+	stack_enter(own_stack);
+	NEED(stack_audit(&own_stack->e) == 0);
+	stack_leave(own_stack);
+}
+
+static void nothing_stays_of_wires_whose_other_end_died(void **state)
+{
+	(void)state;
+	in_child(wires_come_and_go);
+}
+
+int main(void)
+{
+	char err[256];
+	extern char **environ;
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(without_descriptors_the_kernel_serves_and_nothing_leaks),
+	    cmocka_unit_test(sockets_run_out_and_old_names_are_stale),
+	    cmocka_unit_test(what_is_not_ours_has_its_reason),
+	    cmocka_unit_test(a_socket_is_closed_with_its_last_holder),
+	    cmocka_unit_test(tools_see_what_descriptors_are),
+	    cmocka_unit_test(nothing_stays_of_wires_whose_other_end_died),
+	};
+
+	if (knobs_load(environ, err, sizeof(err)) < 0)
+		return 2;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
