@@ -18,6 +18,8 @@
 #include "fork.h"
 #include "signals.h"
 
+uint32_t fork_generation;
+
 static vsock_t *held; /* from prepare until both sides are done */
 static size_t held_n;
 static _Thread_local bool knows_child; /* fork() below tells the parent's number */
@@ -49,6 +51,7 @@ static void parent(void)
 
 static void child(void)
 {
+	fork_generation++;
 	ep_fork_child();
 	vs_fork_child();
 	release();

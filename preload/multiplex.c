@@ -15,6 +15,7 @@
 
 #include "calls.h"
 #include "fdtable.h"
+#include "fork.h"
 #include "host/host.h"
 #include "host/knobs.h"
 #include "socket/wait.h"
@@ -216,12 +217,12 @@ static int make_epfd(struct thread *t)
 {
 	int fd, high;
 
-	if (t->epfd >= 0 && t->pid == (uint32_t)getpid())
+	if (t->epfd >= 0 && t->generation == fork_generation)
 		return 0;
 	if (t->epfd >= 0)
 		host_fd_close(t->epfd); /* the parent's */
 	t->watched_n = 0;
-	t->pid = (uint32_t)getpid();
+	t->generation = fork_generation;
 	fd = real.epoll_create1(EPOLL_CLOEXEC);
 	t->epfd = -1;
 	if (fd < 0)

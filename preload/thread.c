@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "calls.h"
+#include "fork.h"
 #include "host/host.h"
 #include "thread.h"
 
@@ -17,7 +18,7 @@ static void end(void *p)
 	struct thread *t = p;
 
 	mine = NULL;
-	if (t->epfd >= 0 && t->pid == (uint32_t)getpid())
+	if (t->epfd >= 0 && t->generation == fork_generation)
 		host_fd_close(t->epfd);
 	if (t->buffer)
 		munmap(t->buffer, t->buffer_size);

@@ -21,7 +21,7 @@ struct thread {
 	int epfd;              /* -1: none yet */
 	struct watch *watched; /* what is in epfd */
 	size_t watched_n, watched_room;
-	uint32_t pid; /* a forked child makes its own epfd */
+	uint32_t generation; /* fork_generation: a forked child makes its own epfd */
 };
 
 /* NULL: no memory. */
