@@ -228,6 +228,8 @@ static void inject_segment(void)
 		g.dst = in_u8(&z.in);
 	if (how % 32 == 2)
 		g.src = in_u8(&z.in);
+	if (how % 32 == 3)
+		g.sport = in_u16(&z.in);
 	if (g.len > MTU - 40 - g.opt_len)
 		g.len = MTU - 40 - g.opt_len;
 	to_engine(frame, fuzz_frame(frame, &g), how & 0x40);
@@ -288,6 +290,20 @@ static void inject_icmp(void)
 	sum = csum_fold(csum_add(f + 34, 8 + quoted, 0));
 	memcpy(f + 36, &sum, 2);
 	to_engine(f, 42 + quoted, false);
+}
+
+/* More handshakes than a listener keeps state for; some of them are completed. */
+static void flood(void)
+{
+	struct fuzz_segment g = {.src = 2, .dst = 1, .dport = LISTEN_PORT, .flags = TH_SYN, .wnd = 1000};
+	uint32_t n = in_u8(&z.in) % 40;
+	uint8_t frame[FUZZ_FRAME_MAX];
+
+	for (uint32_t i = 0; i < n; i++) {
+		g.sport = (uint16_t)(remote_port(0) + 2 * SLOTS - i - 1); /* the slots' own ports come last */
+		g.seq = near(i);
+		to_engine(frame, fuzz_frame(frame, &g), false);
+	}
 }
 
 static void call_connect(struct slot *s, uint32_t n)
@@ -454,6 +470,8 @@ static void record(void)
 		inject_raw();
 	else if (what < 172)
 		inject_icmp();
+	else if (what < 174)
+		flood();
 	else
 		call();
 }

@@ -116,6 +116,12 @@ static struct seed engine_seed(int n)
 		advance(&s, 5, 3);
 	}
 	talk(&s);
+	if (n == 12) { /* a SYN flood, and one cookie comes back */
+		PUT(&s, 172, 30);
+		for (int i = 0; i < 30; i++)
+			PUT(&s, 0);
+		segment(&s, SEG_ACK, 0, 0, 4);
+	}
 	if (n == 15)
 		segment(&s, SEG_RST, 1, 0, 4);
 	part(&s, n & 2);
