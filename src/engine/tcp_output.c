@@ -18,6 +18,7 @@
 #include "engine/tcp_wire.h"
 
 #define MAX_PARTS 17
+#define BURST_MAX 65536u
 
 #define STATE(s) (1u << (s))
 #define SENDING                                                                                                        \
@@ -156,7 +157,8 @@ static uint8_t psh_fin(const struct engine *e, const struct sock *k, const struc
 	uint8_t flags = r->last->flags & PKT_PSH ? TH_PSH : 0;
 
 	if (pkt_index(e->s, r->last) == t->txq.tail) {
-		flags |= TH_PSH;
+		if (tcp_no_network(e, k)) /* the write may go on: the reader needn't wait for its end */
+			flags |= TH_PSH;
 		if (t->flags & TCPF_FIN_QUEUED)
 			flags |= TH_FIN;
 	}
@@ -170,14 +172,14 @@ static void fin_sent(struct tcb *t)
 	t->snd_nxt = t->snd_max = t->snd_end + 1;
 }
 
-/* First transmission of a run. */
-static void send_run(struct engine *e, struct sock *k, const struct run *r, bool full, bool network)
+/* First transmission of a run. `end`: of a burst. */
+static void send_run(struct engine *e, struct sock *k, const struct run *r, bool full, bool network, bool end)
 {
 	struct tcb *t = &k->tcp;
 	struct pkt *p = r->first;
 	uint64_t now = e->s->now_us;
 	bool idle = t->snd_una == t->snd_nxt;
-	uint8_t flags = psh_fin(e, k, r);
+	uint8_t flags = psh_fin(e, k, r) | (end ? TH_PSH : 0);
 
 	post_run(e, k, r, flags);
 	for (uint32_t i = 0; i < r->n; i++, p = pkt_at(e->s, p->next)) {
@@ -263,10 +265,37 @@ static void note_usage(struct sock *k, bool limited)
 	}
 }
 
+/* How many segments go as one burst: about a millisecond's worth at the pace of the connection, more on short paths, at
+ * least two (Linux's tcp_tso_autosize). */
+static uint32_t burst_size(const struct tcb *t, uint32_t limit)
+{
+	uint64_t rate = (uint64_t)t->cwnd * (t->cwnd < t->ssthresh / 2 ? 200 : 120) / 100; /* bytes a round trip */
+	uint32_t near = t->min_rtt_us >> 9;
+	uint64_t bytes = rate * 1000000 / max_u32(t->srtt_us, 1) / 1024;
+
+	if (near < 32)
+		bytes += BURST_MAX >> near;
+	return max_u32((uint32_t)(bytes < BURST_MAX ? bytes : BURST_MAX) / limit, 2);
+}
+
+/* A new burst begins: the segments of it that may go now. The last of several carries PSH, so that a receiver that
+ * gathers segments passes them on (as Linux; RFC 9293 3.9.1.2 lets the sender choose). */
+static uint32_t burst_now(const struct sock *k, enum tcp_push how, uint32_t limit)
+{
+	const struct tcb *t = &k->tcp;
+	uint32_t flight = tcp_in_flight(k), queued = t->snd_end - t->snd_nxt;
+	int32_t window = (int32_t)(t->snd_una + t->snd_wnd - t->snd_nxt);
+	uint32_t n = queued / limit + (queued % limit && nagle_allows(t, how));
+
+	n = min_u32(n, t->cwnd > flight ? (t->cwnd - flight) / limit : 0);
+	n = min_u32(n, window > 0 ? (uint32_t)window / limit + ((uint32_t)window == queued) : 0);
+	return min_u32(n, burst_size(t, limit));
+}
+
 static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
 {
 	struct tcb *t = &k->tcp;
-	uint32_t limit = tcp_segment_limit(e, k);
+	uint32_t limit = tcp_segment_limit(e, k), burst = 0, left = 0;
 	bool lossless = tcp_no_network(e, k), limited = false, full;
 	struct run r;
 	struct pkt *p;
@@ -286,7 +315,10 @@ static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
 		full = is_full(e, k, &r, limit);
 		if (!full && !nagle_allows(t, how))
 			break;
-		send_run(e, k, &r, full, !lossless);
+		if (!lossless && !left)
+			left = burst = burst_now(k, how, limit);
+		left -= left != 0;
+		send_run(e, k, &r, full, !lossless, burst > 1 && !left);
 	}
 	if (!lossless)
 		note_usage(k, limited);

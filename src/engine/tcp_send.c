@@ -16,6 +16,8 @@
 #include "engine/tcp_send.h"
 #include "engine/tcp_wire.h"
 
+#define PUSH_MAX 65536u
+
 /* Where a write is. */
 struct source {
 	const struct iovec *iov;
@@ -111,12 +113,21 @@ static struct pkt *new_pkt(struct engine *e, struct sock *k, const struct vnic_s
 	return p;
 }
 
+/* After so many bytes a long write is pushed while it is being copied. On a wire a segment, as the reader sits at the
+ * other end; on a network as much as makes a burst, at most half of the peer's window (as Linux). */
+static uint32_t push_size(const struct engine *e, const struct sock *k, uint32_t limit, uint32_t cap)
+{
+	uint32_t most = min_u32(PUSH_MAX, max_u32(k->tcp.snd_max_wnd / 2, limit));
+
+	return tcp_no_network(e, k) ? limit - limit % cap : most - most % limit;
+}
+
 /* Copy up to `want` bytes into txq. Returns the bytes copied. */
 static size_t fill(struct engine *e, struct sock *k, struct vnic *v, struct source *w, size_t want, uint32_t limit)
 {
 	struct tcb *t = &k->tcp;
 	uint32_t cap = min_u32(v->st->buf_size - PKT_HEADROOM, limit);
-	uint32_t whole = limit - limit % cap, unpushed = t->snd_end - t->snd_nxt;
+	uint32_t whole = push_size(e, k, limit, cap), unpushed = t->snd_end - t->snd_nxt;
 	size_t done = 0;
 
 	while (done < want) {
@@ -126,6 +137,8 @@ static size_t fill(struct engine *e, struct sock *k, struct vnic *v, struct sour
 
 		if ((!p || p->len >= cap) && !(p = new_pkt(e, k, v->st)))
 			break;
+		if (!done)
+			p->flags &= (uint8_t)~PKT_PSH; /* no longer the end of a write */
 		n = (uint32_t)(want - done < cap - p->len ? want - done : cap - p->len);
 		source_copy(w, vnic_tx_buf(v, p->buf) + p->off + p->len, n);
 		p->len += n;
@@ -205,8 +218,8 @@ ssize_t tcp_send(struct engine *e, struct sock *k, const struct iovec *iov, int 
 		want = t->txq.bytes < k->sndbuf ? k->sndbuf - t->txq.bytes : 0;
 	limit = tcp_segment_limit(e, k);
 	done = fill(e, k, v, &w, want, limit);
-	if (done && !w.total)
-		mark_end(e, t, flags);
+	if (done)
+		mark_end(e, t, w.total ? 0 : flags); /* a writer that has to wait pushes what he has written */
 	if (w.total) {
 		/* The writer waits for space: what is there must not wait for more bytes (as Linux). */
 		t->flags |= TCPF_NOSPACE;
