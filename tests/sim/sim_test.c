@@ -6,10 +6,29 @@
  *   sim_test --seed SEED [--verbose]                          one world; --verbose prints every segment
  */
 #include <getopt.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "world.h"
+
+static volatile uint64_t running_seed;
+
+/* An assertion failed: say in which world. */
+static void on_abort(int signal_number)
+{
+	char text[64] = "aborted in seed ", *end = text + sizeof(text);
+	uint64_t n = running_seed;
+
+	(void)signal_number;
+	*--end = '\n';
+	do
+		*--end = (char)('0' + n % 10);
+	while (n /= 10);
+	if (write(2, text, 16) < 0 || write(2, end, (size_t)(text + sizeof(text) - end)) < 0)
+		_exit(3);
+}
 
 static double seconds(void)
 {
@@ -92,9 +111,11 @@ int main(int argc, char **argv)
 			return usage(argv[0]);
 		}
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	do
-		add(&t, w, world_run(w, seed++, verbose));
-	while (!single && t.connections < connections && t.failed < max_failures && seconds() - start < limit);
+	signal(SIGABRT, on_abort);
+	do {
+		running_seed = seed++;
+		add(&t, w, world_run(w, running_seed, verbose));
+	} while (!single && t.connections < connections && t.failed < max_failures && seconds() - start < limit);
 	report(&t, seconds() - start);
 	free(w->link_mem);
 	free(w);

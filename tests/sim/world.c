@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "engine/tcp_internal.h"
 #include "world.h"
 
 #define SECOND 1000000ull
@@ -434,6 +435,9 @@ static void check_audit(struct world *w, const char *when)
 
 		if (bad)
 			world_fail(w, "host %d: the audit %s finds %u contradictions", i, when, bad);
+		for (uint32_t n = 1; n < w->host[i].e->s->cfg.max_socks; n++)
+			if (sock_at(w->host[i].e->s, n)->proto == SOCK_TCP)
+				tcp_check(w->host[i].e, sock_at(w->host[i].e->s, n));
 	}
 }
 
