@@ -69,9 +69,9 @@ struct vnic_desc {
 };
 
 /* vnic_end.features */
-#define VNIC_FEAT_LOSSLESS 0x1u  /* delivers every frame once, in order, unaltered */
-#define VNIC_FEAT_CSUM_TX 0x2u   /* checksums need not be computed on transmit */
-#define VNIC_FEAT_SCATTER 0x4u   /* a frame may span several buffers (VNIC_F_MORE) */
+#define VNIC_FEAT_LOSSLESS 0x1u /* delivers every frame once, in order, unaltered */
+#define VNIC_FEAT_CSUM_TX 0x2u  /* checksums need not be computed on transmit */
+#define VNIC_FEAT_SCATTER 0x4u  /* a frame may span several buffers (VNIC_F_MORE) */
 
 /* Where one end's parts are. Offsets are bytes from the start of the region. */
 struct vnic_end {
@@ -85,8 +85,8 @@ struct vnic_end {
 	vnic_u32 evq_entries; /* power of two */
 	vnic_u32 buf_size;    /* bytes, multiple of VNIC_LINE, at most 65536 - VNIC_LINE */
 	vnic_u32 buf_count;
-	vnic_u32 mtu;         /* largest IP packet, bytes */
-	vnic_u32 features;    /* VNIC_FEAT_* */
+	vnic_u32 mtu;      /* largest IP packet, bytes */
+	vnic_u32 features; /* VNIC_FEAT_* */
 	vnic_u32 reserved;
 };
 

@@ -22,7 +22,7 @@
 
 #include "viaduct/vnic.h"
 
-#define VNIC_MAX 256u      /* vNICs of a stack */
+#define VNIC_MAX 256u       /* vNICs of a stack */
 #define VNIC_BUFS_MAX 2048u /* tx (and rx) buffers of a vNIC */
 #define VNIC_NONE 0xffffu
 #define VNIC_BURST 32
@@ -42,34 +42,34 @@ enum vnic_provider { VNIC_PROV_NONE, VNIC_PROV_LOCAL, VNIC_PROV_SIM };
 
 struct vnic_stats {
 	uint64_t tx_frames, tx_bytes, rx_frames, rx_bytes; /* frames and bytes with headers */
-	uint64_t tx_no_buffer; /* a tx buffer was wanted and none was free */
-	uint64_t bad_desc;     /* descriptor out of range, or of unknown type: ignored */
-	uint64_t bad_return;   /* return of a buffer that was not out: ignored */
-	uint64_t bad_reuse;    /* frame in a buffer that we still hold: ignored */
-	uint64_t doorbells;    /* wake-ups sent to the other end */
+	uint64_t tx_no_buffer;                             /* a tx buffer was wanted and none was free */
+	uint64_t bad_desc;                                 /* descriptor out of range, or of unknown type: ignored */
+	uint64_t bad_return;                               /* return of a buffer that was not out: ignored */
+	uint64_t bad_reuse;                                /* frame in a buffer that we still hold: ignored */
+	uint64_t doorbells;                                /* wake-ups sent to the other end */
 };
 
 /* The shared half. Written under the stack's lock only. Index in struct stack = interface number. */
 struct vnic_state {
-	uint8_t provider;   /* enum vnic_provider; NONE: slot free */
-	uint8_t end;        /* which end of the wire is ours: 0 or 1 */
-	uint8_t dead;       /* other end gone: nothing more is posted; events already here still count */
+	uint8_t provider; /* enum vnic_provider; NONE: slot free */
+	uint8_t end;      /* which end of the wire is ours: 0 or 1 */
+	uint8_t dead;     /* other end gone: nothing more is posted; events already here still count */
 	uint8_t pad;
-	uint32_t gen;       /* goes up each time that the slot is used for a new vNIC */
+	uint32_t gen; /* goes up each time that the slot is used for a new vNIC */
 	uint32_t mtu, features;
 	uint32_t buf_size, tx_count, rx_count;
 	uint32_t tx_entries, rx_entries, evq_entries;
 	uint32_t tx_prod, rx_prod, evq_cons; /* tx_prod serves both where tx and rx are one ring */
-	uint32_t one_ring;  /* tx ring and rx ring are the same */
-	uint32_t free_top;  /* entries of tx_free in use */
-	uint32_t rx_held;   /* rx buffers that we hold */
-	uint32_t posted;    /* descriptors posted so far that the peer should hear of (see vnic.rung) */
-	uint32_t ret_count; /* entries of ret in use */
-	uint32_t ret_quiet; /* buffers given back since the peer was last told (a frame, or `posted`) */
-	uint32_t idle_polls; /* polls in a row that found nothing while returns waited */
-	uint16_t ret[VNIC_RETURNS]; /* rx buffers released, not yet in the ring */
+	uint32_t one_ring;                   /* tx ring and rx ring are the same */
+	uint32_t free_top;                   /* entries of tx_free in use */
+	uint32_t rx_held;                    /* rx buffers that we hold */
+	uint32_t posted;                   /* descriptors posted so far that the peer should hear of (see vnic.rung) */
+	uint32_t ret_count;                /* entries of ret in use */
+	uint32_t ret_quiet;                /* buffers given back since the peer was last told (a frame, or `posted`) */
+	uint32_t idle_polls;               /* polls in a row that found nothing while returns waited */
+	uint16_t ret[VNIC_RETURNS];        /* rx buffers released, not yet in the ring */
 	uint32_t txwait_head, txwait_tail; /* sockets that wait for a tx buffer (engine/txwait.c), by index */
-	uint32_t peer_pid;  /* who is behind it; 0 unknown */
+	uint32_t peer_pid;                 /* who is behind it; 0 unknown */
 	uint32_t peer_uid;
 	uint8_t mac[6], peer_mac[6];
 	struct vnic_stats stats;

@@ -37,7 +37,7 @@ enum finish {
 struct app {
 	struct world *w;
 	uint8_t host;
-	uint8_t finish;    /* enum finish */
+	uint8_t finish; /* enum finish */
 	bool born, open, connected, wr_shut, eof;
 	bool want_read, want_write; /* not blocked: a call may succeed */
 	bool linger0_closed;        /* closed with a reset */
@@ -46,17 +46,17 @@ struct app {
 	bool cork;
 	int err;
 	uint32_t sock, gen;
-	uint64_t stream;    /* names the pattern of what it sends */
+	uint64_t stream; /* names the pattern of what it sends */
 	uint64_t to_send, sent, received;
-	uint64_t abort_at;  /* FINISH_ABORT: bytes sent and received */
+	uint64_t abort_at; /* FINISH_ABORT: bytes sent and received */
 	uint32_t max_write, max_read, write_pause_us, read_pause_us;
 	uint64_t write_at_us, read_at_us;
-	uint32_t options;   /* OPT_* */
+	uint32_t options; /* OPT_* */
 };
 
 #define OPT_NODELAY 0x1u
-#define OPT_CORK 0x2u   /* corks and uncorks from time to time */
-#define OPT_MORE 0x4u   /* writes with MSG_MORE now and then */
+#define OPT_CORK 0x2u /* corks and uncorks from time to time */
+#define OPT_MORE 0x4u /* writes with MSG_MORE now and then */
 #define OPT_PEEK 0x8u
 #define OPT_NEWRENO 0x10u
 #define OPT_KEEPALIVE 0x20u
@@ -68,7 +68,7 @@ struct conn {
 	uint16_t client_port, server_port;
 	uint64_t start_us; /* since the world's beginning */
 	bool started;
-	bool simultaneous; /* both ends call connect at the same time */
+	bool simultaneous;  /* both ends call connect at the same time */
 	struct conn *after; /* begins when that one is over, with the same ports; NULL: none */
 };
 
@@ -88,12 +88,12 @@ struct world {
 	uint64_t seed, random;
 	uint64_t now, begin_us, progress_us;
 	bool verbose, failed;
-	bool clean;        /* the link loses, changes and reorders nothing */
-	bool heavy;        /* so much loss that a connection may time out */
+	bool clean;                 /* the link loses, changes and reorders nothing */
+	bool heavy;                 /* so much loss that a connection may time out */
 	uint64_t cut_at, cut_until; /* the link is down for a while; 0: never */
 	bool cut_for_good;
 	uint8_t family;
-	bool no_sack;      /* the option is taken out of the SYNs */
+	bool no_sack; /* the option is taken out of the SYNs */
 	struct sim_config cfg;
 	struct sim *link;
 	void *link_mem;
