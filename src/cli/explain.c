@@ -151,12 +151,23 @@ static enum reason known_reason(const struct views *v, pid_t pid, int fd)
 	return REASON_COUNT;
 }
 
-/* Where the table of descriptors says that it is accelerated although no socket has the inode. */
+/* Does the process hold the socket? A descriptor inherited from the stack's creator may have been closed there. */
+static bool holds(const struct view *v, pid_t pid, uint32_t index)
+{
+	struct sock k;
+	bool known = view_sock(v, index, &k);
+	for (unsigned i = 0; known && i < PROC_MAX; i++)
+		if (v->s->proc[i].pid == (uint32_t)pid && k.holders >> i & 1)
+			return true;
+	return false;
+}
+
+/* Where the table of descriptors says that it is accelerated although no socket has the inode: most connections. */
 static const struct view *listed_as_accelerated(const struct views *v, pid_t pid, int fd, uint32_t *index)
 {
 	for (unsigned i = 0; i < v->count; i++) {
 		struct stack_fdinfo info = view_fdinfo(&v->list[i], fd);
-		if (v->list[i].s->creator_pid == (uint32_t)pid && info.kind == FD_ACCELERATED) {
+		if (info.kind == FD_ACCELERATED && holds(&v->list[i], pid, info.sock)) {
 			*index = info.sock;
 			return &v->list[i];
 		}

@@ -115,8 +115,9 @@ static int may_listen(vsock_t v, bool *again, bool *v6only, int *family)
 	return ret;
 }
 
-static int engine_listen(vsock_t v, const struct endpoint *local, int backlog)
+static int engine_listen(vsock_t v, int fd, const struct endpoint *local, int backlog)
 {
+	uint64_t inode = sock_inode(fd);
 	struct attached *a;
 	struct sock *k = vs_enter(v, &a);
 	int ret;
@@ -125,6 +126,7 @@ static int engine_listen(vsock_t v, const struct endpoint *local, int backlog)
 		return -EBADF;
 	if (local)
 		k->local = *local;
+	k->inode = inode;
 	ret = tcp_listen(&a->e, k, backlog);
 	stack_leave(a);
 	return ret;
@@ -141,10 +143,10 @@ int vs_listen(vsock_t v, int fd, int backlog, enum reason *reason)
 	if (host_sys.listen(fd, backlog) < 0)
 		return -errno;
 	if (again)
-		return engine_listen(v, NULL, backlog);
+		return engine_listen(v, fd, NULL, backlog);
 	ret = sock_kernel_name(fd, &local);
 	if (ret == 0)
-		ret = engine_listen(v, &local, backlog);
+		ret = engine_listen(v, fd, &local, backlog);
 	if (ret < 0)
 		return sock_to_kernel(v, REASON_REUSEPORT, reason);
 	ret = rendezvous_open(v, SOCK_TCP, family, &local, v6only);
@@ -285,8 +287,9 @@ struct accepting {
 	socklen_t *len;
 	vsock_t child;
 	int result; /* descriptor, or -errno; -EAGAIN: nobody yet */
-	uint64_t kernel_us;
-	bool always_kernel; /* look at the kernel's queue in each step */
+	bool blocking_fd;
+	bool ask_kernel; /* when the engine has nobody */
+	struct wait *w;  /* the wait under way: it watches the kernel's queue and tells */
 };
 
 /* The next connection of listener v, with a descriptor for it. */
@@ -329,46 +332,43 @@ static int from_engine(struct accepting *c, vsock_t v)
 	return fd;
 }
 
-static int from_kernel(struct accepting *c, bool blocking_fd)
+static int from_kernel(struct accepting *c)
 {
 	struct pollfd p = {.fd = c->fd, .events = POLLIN};
 	int fd;
 
-	if (blocking_fd && host_sys.poll(&p, 1, 0) <= 0)
+	if (c->blocking_fd && host_sys.poll(&p, 1, 0) <= 0)
 		return -EAGAIN;
 	fd = host_sys.accept4(c->fd, c->sa, c->len, c->flags);
 	return fd < 0 ? -errno : fd;
 }
 
-/* One try of everything. True: c->result says how it ended. */
+/* One try of everything. True: c->result says how it ended. While we wait, wait_for looks at the kernel's queue now and
+ * then, in its sleep at the latest, and we ask only when it has seen somebody there. */
 static bool accept_step(void *arg)
 {
 	struct accepting *c = arg;
 	vsock_t clone = listener_clone(c->v);
 	bool kernel_first = atomic_load_explicit(&turn, memory_order_relaxed) % KERNEL_TURN == KERNEL_TURN - 1;
-	uint64_t now = clock_us();
 
-	if (kernel_first || c->always_kernel || now - c->kernel_us >= knob[K_POLL_KERNEL_US]) {
-		c->kernel_us = now;
-		c->child = VS_NONE;
-		c->result = kernel_first ? from_kernel(c, true) : -EAGAIN;
-	} else {
-		c->result = -EAGAIN;
-		now = 0;
-	}
+	c->child = VS_NONE;
+	c->result = kernel_first ? from_kernel(c) : -EAGAIN;
 	if (c->result == -EAGAIN && clone)
 		c->result = from_engine(c, clone);
 	if (c->result == -EAGAIN)
 		c->result = from_engine(c, c->v);
-	if (c->result == -EAGAIN && now && !kernel_first)
-		c->result = from_kernel(c, true);
+	if (c->result == -EAGAIN && !kernel_first && (c->ask_kernel || (c->w && c->w->watch_ready))) {
+		if (c->w)
+			c->w->watch_ready = false;
+		c->result = from_kernel(c);
+	}
 	return c->result != -EAGAIN;
 }
 
 int vs_accept(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len, int flags, bool wait, vsock_t *child,
 	      enum reason *reason)
 {
-	struct accepting c = {.v = v, .fd = fd, .flags = flags, .sa = sa, .len = len, .always_kernel = true};
+	struct accepting c = {.v = v, .fd = fd, .flags = flags, .sa = sa, .len = len};
 	struct wait w = {.ready = accept_step, .arg = &c, .timeout_us = -1, .kernel_fd = -1, .restart = true};
 	struct attached *a = vs_attached(v);
 	const struct sock *k = a ? vs_sock(a, v) : NULL;
@@ -379,15 +379,21 @@ int vs_accept(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len, int flags,
 	if (!k || k->proto != SOCK_TCP)
 		return k ? -EOPNOTSUPP : -EBADF;
 	vs_listener_interest(v, fd);
-	if (!accept_step(&c) && wait && !(k->flags & SOCKF_NONBLOCK)) {
+	c.blocking_fd = !(k->flags & SOCKF_NONBLOCK);
+	wait = wait && c.blocking_fd;
+	c.ask_kernel = !wait;
+	if (!accept_step(&c) && wait) {
 		if (k->rcvtimeo_us) {
 			w.timeout_us = (int64_t)k->rcvtimeo_us;
 			w.restart = false;
 		}
 		w.watch_fd = fd;
 		w.watch_events = POLLIN;
-		c.always_kernel = false;
+		c.w = &w;
 		ret = wait_for(&w);
+		c.ask_kernel = true;
+		if (ret == -ETIMEDOUT && accept_step(&c))
+			ret = 0;
 	}
 	if (ret < 0 && c.result < 0)
 		return ret == -ETIMEDOUT ? -EAGAIN : ret;

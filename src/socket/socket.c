@@ -71,7 +71,7 @@ static enum reason wanted(int domain, int type, int protocol, enum sock_proto *p
 	return REASON_TYPE;
 }
 
-static uint64_t inode_of(int fd)
+uint64_t sock_inode(int fd)
 {
 	struct stat st;
 
@@ -101,7 +101,8 @@ int vs_socket(int domain, int type, int protocol, int fd, vsock_t *out, enum rea
 		if (type & SOCK_NONBLOCK)
 			k->flags |= SOCKF_NONBLOCK;
 		k->created_us = clock_us();
-		k->inode = inode_of(fd);
+		if (proto == SOCK_UDP)
+			k->inode = sock_inode(fd);
 		*out = vs_name(a, k);
 	}
 	stack_leave(a);

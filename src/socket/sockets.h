@@ -18,6 +18,9 @@ void sock_let_go(struct attached *a, struct sock *k, uint64_t now_us);
 int sock_to_kernel(vsock_t v, enum reason why, enum reason *reason);
 /* Read fd's bound address into *ep. 0 or -errno; a port of 0: not bound. */
 int sock_kernel_name(int fd, struct endpoint *ep);
+/* Of the backing socket, for tools: a forked child's listeners and UDP sockets are found by it. Connections come and go
+ * without this call; they are found by the table of descriptors. 0: not to be had. */
+uint64_t sock_inode(int fd);
 bool addr_any(const uint8_t addr[16]);
 bool addr_v4(const uint8_t addr[16]);
 /* sockaddr out: at most *len bytes, *len becomes the true size (as getsockname(2)). */

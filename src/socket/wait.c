@@ -126,6 +126,8 @@ static bool kernel_look(struct waiting *x)
 	if ((p[0].fd < 0 && p[1].fd < 0) || host_sys.poll(p, 2, 0) <= 0)
 		return false;
 	w->kernel_ready = p[0].revents != 0;
+	if (p[1].revents)
+		w->watch_ready = true;
 	return w->kernel_ready || (p[1].revents && look(x));
 }
 
@@ -348,6 +350,8 @@ static long sleep_in_kernel(struct waiting *x, int epfd, const sigset_t *mask)
 		host_sys.epoll_pwait(epfd, drop, 8, 0, NULL);
 	if (n > 0 && p[1].revents)
 		w->kernel_ready = true;
+	if (n > 0 && p[2].revents)
+		w->watch_ready = true;
 	return n;
 }
 
