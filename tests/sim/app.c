@@ -145,7 +145,7 @@ static void apply_options(struct app *a, struct sock *k)
 	if (a->options & OPT_KEEPALIVE) {
 		k->tcp.keep_idle_s = 30;
 		k->tcp.keep_intvl_s = 5;
-		k->tcp.keep_cnt = 6;
+		k->tcp.keep_cnt = 16; /* more than a burst of loss takes away from an idle connection */
 		tcp_set_keepalive(e, k, true, a->w->now);
 	}
 	if (a->options & OPT_SMALL_RCV) {
@@ -243,6 +243,9 @@ static const char *cause_of(struct app *a, int err)
 			return "never accepted";
 		if (w->cut_at || w->heavy)
 			return "the peer may have given up";
+		if (w->no_sack && !w->clean && !peer->open)
+			return "an orphan whose timeout has grown to two minutes gives up at the second, as Linux's "
+			       "does";
 		return NULL;
 	default:
 		return NULL;
