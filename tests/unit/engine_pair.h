@@ -9,40 +9,31 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "engine/bytes.h"
-#include "engine/engine.h"
 #include "engine/inet.h"
+#include "lib/test_stack.h"
 
 struct pair {
 	struct engine *e[2]; /* stack 0 is 10.0.0.1, stack 1 is 10.0.0.2 */
-	size_t stack_len;
 	uint8_t *wire;
 	uint64_t now;
 };
 
 static inline struct stack_config pair_config(void)
 {
-	struct stack_config cfg = {
-	    .max_socks = 1024, .max_pkts = 8192, .max_private = 512, .hash_buckets = 1024, .max_fdinfo = 8};
+	struct stack_config cfg = test_config();
 
+	cfg.max_socks = 1024;
+	cfg.max_private = 512;
+	cfg.max_fdinfo = 8;
 	memset(cfg.secret, 0x5a, sizeof(cfg.secret));
-	cfg.defaults.rcvbuf = 212992;
-	cfg.defaults.sndbuf = 212992;
+	cfg.defaults.rcvbuf = cfg.defaults.sndbuf = 212992;
 	return cfg;
-}
-
-static inline void *map_anonymous(size_t len)
-{
-	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	assert_true(p != MAP_FAILED);
-	return p;
 }
 
 static inline struct pair *pair_make(const struct stack_config *cfg)
@@ -50,20 +41,11 @@ static inline struct pair *pair_make(const struct stack_config *cfg)
 	struct pair *t = calloc(1, sizeof(*t));
 
 	t->now = 1000000;
-	t->stack_len = stack_size(cfg);
-	t->wire = map_anonymous(wire_size());
-	wire_format(t->wire);
+	t->wire = test_wire_new(NULL);
 	for (int i = 0; i < 2; i++) {
-		void *mem = map_anonymous(t->stack_len);
-		int n;
-
-		assert_int_equal(stack_format(mem, t->stack_len, cfg), 0);
 		t->e[i] = calloc(1, sizeof(*t->e[i]));
-		engine_attach(t->e[i], mem);
-		n = engine_vnic_alloc(t->e[i]);
-		assert_int_equal(n, 0);
-		wire_attach(&t->e[i]->vnic[0], stack_vnic(mem, 0), t->wire, i);
-		t->e[i]->s->now_us = t->now;
+		test_stack_new(t->e[i], cfg, t->now);
+		assert_int_equal(test_wire_join(t->wire, i, t->e[i]), 0);
 	}
 	return t;
 }
@@ -71,11 +53,11 @@ static inline struct pair *pair_make(const struct stack_config *cfg)
 static inline void pair_free(struct pair *t)
 {
 	for (int i = 0; i < 2; i++) {
-		assert_int_equal(stack_check(t->e[i]->s, t->stack_len), 0);
-		munmap(t->e[i]->s, t->stack_len);
+		assert_int_equal(stack_check(t->e[i]->s, stack_size(&t->e[i]->s->cfg)), 0);
+		test_stack_free(t->e[i]);
 		free(t->e[i]);
 	}
-	munmap(t->wire, wire_size());
+	test_wire_free(t->wire);
 	free(t);
 }
 
@@ -117,16 +99,12 @@ static inline void assert_quiet(struct pair *t)
 
 static inline struct endpoint v4(uint8_t last, uint16_t port)
 {
-	struct endpoint ep = {.addr = {[10] = 0xff, [11] = 0xff, [12] = 10, [15] = last}, .port = port};
-
-	return ep;
+	return test_addr4(last, port);
 }
 
 static inline struct endpoint v6(uint8_t last, uint16_t port)
 {
-	struct endpoint ep = {.addr = {0xfd, [15] = last}, .port = port};
-
-	return ep;
+	return test_addr6(last, port);
 }
 
 /* A UDP socket; remote NULL: not connected. It is held by process 0. */

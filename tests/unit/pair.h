@@ -15,79 +15,35 @@
 #include <cmocka.h>
 
 #include "engine/tcp_internal.h"
+#include "lib/test_stack.h"
 
 #define MS 1000ull
 #define SECOND 1000000ull
 
 struct pair {
 	struct engine e[2];
-	void *mem[2], *wire;
+	void *wire;
 	uint32_t vnic[2];
 	uint64_t now;
 };
 
-static struct stack_config pair_config(void)
-{
-	struct stack_config c = {
-	    .max_socks = 512,
-	    .max_pkts = 8192,
-	    .max_private = 2048,
-	    .hash_buckets = 1024,
-	    .max_fdinfo = 16,
-	    .defaults = {.rcvbuf = 131072,
-			 .rcvbuf_max = 6291456,
-			 .sndbuf = 65536,
-			 .sndbuf_max = 4194304,
-			 .cc = TCP_CC_CUBIC,
-			 .rto_min_ms = 200,
-			 .rto_max_ms = 120000,
-			 .delack_ms = 40,
-			 .time_wait_ms = 60000,
-			 .syn_retries = 6,
-			 .synack_retries = 5,
-			 .retries2 = 15,
-			 .keep_idle_s = 7200,
-			 .keep_intvl_s = 75,
-			 .keep_cnt = 9,
-			 .fin_timeout_s = 60,
-			 .somaxconn = 4096},
-	};
-	memset(c.secret, 7, sizeof(c.secret));
-	return c;
-}
-
 static struct endpoint pair_addr(int end, uint16_t port)
 {
-	struct endpoint p = {.port = port};
-
-	p.addr[10] = p.addr[11] = 0xff;
-	p.addr[12] = 10;
-	p.addr[15] = (uint8_t)(end + 1);
-	return p;
+	return test_addr4((uint8_t)(end + 1), port);
 }
 
 static struct pair *pair_new(const struct stack_config *cfg)
 {
 	struct pair *p = calloc(1, sizeof(*p));
 
-	p->wire = aligned_alloc(4096, (wire_size() + 4095) / 4096 * 4096);
-	memset(p->wire, 0, wire_size());
-	wire_format(p->wire);
+	p->wire = test_wire_new(NULL);
 	p->now = SECOND;
 	for (int i = 0; i < 2; i++) {
 		struct stack_config c = *cfg;
-		size_t size = (stack_size(&c) + 4095) / 4096 * 4096;
-		int v;
 
 		c.secret[0] = (uint8_t)i;
-		p->mem[i] = aligned_alloc(4096, size);
-		memset(p->mem[i], 0, size);
-		assert_int_equal(stack_format(p->mem[i], size, &c), 0);
-		engine_attach(&p->e[i], p->mem[i]);
-		v = engine_vnic_alloc(&p->e[i]);
-		assert_true(v >= 0);
-		p->vnic[i] = (uint32_t)v;
-		wire_attach(&p->e[i].vnic[v], stack_vnic(p->e[i].s, (uint32_t)v), p->wire, i);
+		test_stack_new(&p->e[i], &c, p->now);
+		p->vnic[i] = test_wire_join(p->wire, i, &p->e[i]);
 		engine_poll(&p->e[i], p->now, 1);
 		engine_tick(&p->e[i], p->now);
 	}
@@ -96,9 +52,9 @@ static struct pair *pair_new(const struct stack_config *cfg)
 
 static void pair_free(struct pair *p)
 {
-	free(p->mem[0]);
-	free(p->mem[1]);
-	free(p->wire);
+	test_stack_free(&p->e[0]);
+	test_stack_free(&p->e[1]);
+	test_wire_free(p->wire);
 	free(p);
 }
 

@@ -17,7 +17,7 @@
 
 #include "engine/tcp_internal.h"
 #include "engine/tcp_wire.h"
-#include "vnic/ring.h"
+#include "lib/test_stack.h"
 
 #define MS 1000ull
 #define SECOND 1000000ull
@@ -34,8 +34,7 @@ struct out {
 
 struct peer {
 	struct engine e;
-	void *mem;
-	uint8_t *bufs;
+	struct test_device dev;
 	uint32_t vnic;
 	struct out out[1024];
 	uint32_t outs;
@@ -45,9 +44,9 @@ struct peer {
 	uint16_t wnd;
 };
 
-static void peer_post(struct vnic *v, const struct vnic_desc *d, int n)
+static void peer_sent(void *arg, struct vnic *v, const struct vnic_desc *d, int n)
 {
-	struct peer *p = v->priv;
+	struct peer *p = arg;
 	const uint8_t *l4 = vnic_tx_buf(v, d[0].buf) + d[0].off + 34;
 	struct out *o = &p->out[p->outs++ % 1024];
 	uint32_t header = (uint32_t)(l4[12] >> 4) * 4;
@@ -61,56 +60,21 @@ static void peer_post(struct vnic *v, const struct vnic_desc *d, int n)
 			  .dport = be16(h.dport),
 			  .flags = h.flags};
 	tcp_parse_options(l4 + 20, header - 20, &o->o);
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++)
 		o->len += d[i].len;
-		v->st->tx_state[d[i].buf] |= VNIC_TX_NIC;
-		vnic_take_return(v->st, d[i].buf);
-	}
 	o->len -= 34 + header;
 }
 
-static int peer_poll(struct vnic *v, struct vnic_desc *ev, int max)
-{
-	(void)v;
-	(void)ev;
-	(void)max;
-	return 0;
-}
-
-static void peer_release(struct vnic *v, uint32_t buf)
-{
-	(void)v;
-	(void)buf;
-}
-
-static const struct vnic_ops peer_ops = {.poll = peer_poll, .post = peer_post, .release = peer_release};
-
 static struct stack_config peer_config(void)
 {
-	struct stack_config c = {
-	    .max_socks = 64,
-	    .max_pkts = 4096,
-	    .max_private = 4096,
-	    .hash_buckets = 64,
-	    .max_fdinfo = 16,
-	    .defaults = {.rcvbuf = 65536,
-			 .rcvbuf_max = 1 << 20,
-			 .sndbuf = 65536,
-			 .sndbuf_max = 4194304,
-			 .cc = TCP_CC_NEWRENO,
-			 .rto_min_ms = 200,
-			 .rto_max_ms = 120000,
-			 .delack_ms = 40,
-			 .time_wait_ms = 60000,
-			 .syn_retries = 6,
-			 .synack_retries = 5,
-			 .retries2 = 15,
-			 .keep_idle_s = 7200,
-			 .keep_intvl_s = 75,
-			 .keep_cnt = 9,
-			 .fin_timeout_s = 60,
-			 .somaxconn = 128},
-	};
+	struct stack_config c = test_config();
+
+	c.max_socks = c.hash_buckets = 64;
+	c.max_pkts = c.max_private = 4096;
+	c.defaults.rcvbuf = 65536;
+	c.defaults.rcvbuf_max = 1 << 20;
+	c.defaults.cc = TCP_CC_NEWRENO;
+	c.defaults.somaxconn = 128;
 	memset(c.secret, 9, sizeof(c.secret));
 	return c;
 }
@@ -118,30 +82,11 @@ static struct stack_config peer_config(void)
 static struct peer *peer_new_with(const struct stack_config *cfg, uint32_t features)
 {
 	struct peer *p = calloc(1, sizeof(*p));
-	size_t size = (stack_size(cfg) + 4095) / 4096 * 4096;
-	struct vnic_state *st;
-	struct vnic *v;
-	int i;
 
-	p->mem = aligned_alloc(4096, size);
-	memset(p->mem, 0, size);
-	assert_int_equal(stack_format(p->mem, size, cfg), 0);
-	engine_attach(&p->e, p->mem);
-	i = engine_vnic_alloc(&p->e);
-	assert_true(i >= 0);
-	p->vnic = (uint32_t)i;
-	v = &p->e.vnic[i];
-	st = stack_vnic(p->e.s, p->vnic);
-	vnic_state_reset(st, VNIC_PROV_SIM, 0, 512, 512, 2048);
-	st->features = features;
-	st->mtu = 1500;
-	p->bufs = malloc((size_t)512 * 2048);
-	v->ops = &peer_ops;
-	v->st = st;
-	v->gen = st->gen;
-	v->tx_bufs = p->bufs;
-	v->priv = p;
-	p->e.s->now_us = 100 * SECOND;
+	test_stack_new(&p->e, cfg, 100 * SECOND);
+	p->dev = (struct test_device){
+	    .sent = peer_sent, .arg = p, .features = features, .mtu = 1500, .bufs = 512, .buf_size = 2048};
+	p->vnic = test_device_join(&p->dev, &p->e);
 	engine_tick(&p->e, p->e.s->now_us);
 	p->seq = PEER_ISS;
 	p->wnd = 60000;
@@ -158,8 +103,8 @@ static struct peer *peer_new(void)
 static void peer_free(struct peer *p)
 {
 	assert_int_equal(stack_audit(&p->e), 0);
-	free(p->bufs);
-	free(p->mem);
+	test_device_free(&p->dev);
+	test_stack_free(&p->e);
 	free(p);
 }
 
@@ -175,12 +120,7 @@ static void peer_check(struct peer *p)
 
 static struct endpoint peer_addr(int host, uint16_t port)
 {
-	struct endpoint a = {.port = port};
-
-	a.addr[10] = a.addr[11] = 0xff;
-	a.addr[12] = 10;
-	a.addr[15] = (uint8_t)host;
-	return a;
+	return test_addr4((uint8_t)host, port);
 }
 
 /* One segment from the peer with everything given. Bytes of data are their sequence number's low byte times seven. */

@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A process's own stack: made whole or not at all, its process table, what tools read, and that dead wires leave
  * nothing. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
 #include <arpa/inet.h>
-#include <cmocka.h>
 #include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,8 +12,8 @@
 
 #include "host/host.h"
 #include "host/knobs.h"
+#include "lib/test_vsock.h"
 #include "socket/process.h"
-#include "socket/vsock.h"
 
 static int open_fds(void)
 {
@@ -31,29 +25,6 @@ static int open_fds(void)
 	closedir(d);
 	return n;
 }
-
-static void in_child(void (*fn)(void))
-{
-	int status;
-	pid_t pid = fork();
-
-	if (!pid) {
-		alarm(30);
-		fn();
-		_exit(0);
-	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFEXITED(status));
-	assert_int_equal(WEXITSTATUS(status), 0);
-}
-
-#define NEED(x)                                                                                                        \
-	do {                                                                                                           \
-		if (!(x)) {                                                                                            \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                                        \
-			_exit(20);                                                                                     \
-		}                                                                                                      \
-	} while (0)
 
 static void no_descriptors(void)
 {
@@ -77,7 +48,7 @@ static void no_descriptors(void)
 static void without_descriptors_the_kernel_serves_and_nothing_leaks(void **state)
 {
 	(void)state;
-	in_child(no_descriptors);
+	test_in_child(no_descriptors);
 }
 
 static void few_sockets(void)
@@ -105,7 +76,7 @@ static void few_sockets(void)
 static void sockets_run_out_and_old_names_are_stale(void **state)
 {
 	(void)state;
-	in_child(few_sockets);
+	test_in_child(few_sockets);
 }
 
 static void what_is_not_ours_has_its_reason(void **state)
@@ -145,7 +116,7 @@ static void table_of_processes(void)
 static void a_socket_is_closed_with_its_last_holder(void **state)
 {
 	(void)state;
-	in_child(table_of_processes);
+	test_in_child(table_of_processes);
 }
 
 static void publish(void)
@@ -169,61 +140,32 @@ static void publish(void)
 static void tools_see_what_descriptors_are(void **state)
 {
 	(void)state;
-	in_child(publish);
+	test_in_child(publish);
 }
 
-static pid_t short_server(uint16_t *port)
+static void accept_and_die(struct sk *l, int unused)
 {
-	int p[2];
-	pid_t pid;
-
-	NEED(pipe(p) == 0);
-	pid = fork();
-	if (!pid) {
-		struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-		socklen_t len = sizeof(sin);
-		enum reason reason;
-		vsock_t v, c;
-		int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-		alarm(30);
-		NEED(vs_socket(AF_INET, SOCK_STREAM, 0, fd, &v, &reason) == 0);
-		NEED(vs_bind(v, fd, (struct sockaddr *)&sin, sizeof(sin), &reason) == 0);
-		NEED(vs_listen(v, fd, 8, &reason) == 0);
-		NEED(vs_getsockname(v, fd, (struct sockaddr *)&sin, &len) == 0);
-		NEED(write(p[1], &sin.sin_port, 2) == 2);
-		NEED(vs_accept(v, fd, NULL, NULL, 0, true, &c, &reason) >= 0);
-		_exit(0); /* without a word, as if killed */
-	}
-	NEED(read(p[0], port, 2) == 2);
-	close(p[0]);
-	close(p[1]);
-	return pid;
+	(void)unused;
+	NEED(sk_accepted(l).fd >= 0);
+	_exit(0); /* without a word, as if killed */
 }
 
 #define SERVERS 6
 
 static void wires_come_and_go(void)
 {
-	uint16_t port[SERVERS]; /* network order */
+	uint16_t port[SERVERS];
 	pid_t pid[SERVERS];
 	int before;
 
 	for (int i = 0; i < SERVERS; i++) /* first of all: each makes a stack of its own */
-		pid[i] = short_server(&port[i]);
+		pid[i] = test_serve(SOCK_STREAM, accept_and_die, 0, &port[i]);
 	for (int i = 0; i < SERVERS; i++) {
-		struct sockaddr_in sin = {
-		    .sin_family = AF_INET, .sin_port = port[i], .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-		int fd = socket(AF_INET, SOCK_STREAM, 0);
-		enum reason reason;
-		struct iovec iov = {&reason, 1};
-		vsock_t v;
+		struct sk c = sk_connected(port[i]);
+		char byte;
 
-		NEED(vs_socket(AF_INET, SOCK_STREAM, 0, fd, &v, &reason) == 0);
-		NEED(vs_connect(v, fd, (struct sockaddr *)&sin, sizeof(sin), true, &reason) == 0);
-		NEED(vs_recv(v, fd, &iov, 1, 0, NULL, NULL, NULL, NULL, NULL, true) <= 0);
-		vs_close(v, false);
-		close(fd);
+		NEED(sk_recv(&c, &byte, 1, 0) <= 0);
+		sk_close(&c);
 		waitpid(pid[i], NULL, 0);
 		if (i == 0) {
 			usleep(2500000); /* the first wire is gone; what stays is the helper's and the thread's own */
@@ -243,13 +185,11 @@ static void wires_come_and_go(void)
 static void nothing_stays_of_wires_whose_other_end_died(void **state)
 {
 	(void)state;
-	in_child(wires_come_and_go);
+	test_in_child(wires_come_and_go);
 }
 
 int main(void)
 {
-	char err[256];
-	extern char **environ;
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(without_descriptors_the_kernel_serves_and_nothing_leaks),
 	    cmocka_unit_test(sockets_run_out_and_old_names_are_stale),
@@ -259,7 +199,5 @@ int main(void)
 	    cmocka_unit_test(nothing_stays_of_wires_whose_other_end_died),
 	};
 
-	if (knobs_load(environ, err, sizeof(err)) < 0)
-		return 2;
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return test_vsock_main(tests);
 }

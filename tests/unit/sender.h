@@ -17,6 +17,7 @@
 #include "engine/tcp_cc.h"
 #include "engine/tcp_send.h"
 #include "engine/tcp_wire.h"
+#include "lib/test_stack.h"
 #include "vnic/ring.h"
 
 #define DATA0 1001u
@@ -33,20 +34,18 @@ struct sent {
 
 struct sender {
 	struct engine e;
-	void *mem;
-	uint8_t *bufs;
+	struct test_device dev; /* its `hold`: the device keeps what is posted */
 	struct vnic_state *st;
 	struct sock *k;
 	struct tcb *t;
-	bool hold; /* the device keeps what is posted */
 	struct sent sent[4096];
 	uint32_t sents;
 	char pattern[1 << 18];
 };
 
-static void sender_post(struct vnic *v, const struct vnic_desc *d, int n)
+static void sender_sent(void *arg, struct vnic *v, const struct vnic_desc *d, int n)
 {
-	struct sender *r = v->priv;
+	struct sender *r = arg;
 	struct sent *s = &r->sent[r->sents++ % 4096];
 	const uint8_t *l4 = vnic_tx_buf(v, d[0].buf) + d[0].off + 34;
 	struct tcp_header h;
@@ -61,56 +60,21 @@ static void sender_post(struct vnic *v, const struct vnic_desc *d, int n)
 			   .at = r->e.s->now_us};
 	for (int i = 0; i < n; i++) {
 		s->len += d[i].len;
-		assert_false(v->st->tx_state[d[i].buf] & VNIC_TX_NIC); /* never twice in the device's hands */
-		v->st->tx_state[d[i].buf] |= VNIC_TX_NIC;
-		if (!r->hold)
-			vnic_take_return(v->st, d[i].buf);
+		assert_false(vnic_tx_busy(v, d[i].buf)); /* never twice in the device's hands */
 	}
 	s->len -= 34 + (uint32_t)(h.off >> 4) * 4;
 }
 
-static int sender_poll(struct vnic *v, struct vnic_desc *ev, int max)
-{
-	(void)v;
-	(void)ev;
-	(void)max;
-	return 0;
-}
-
-static void sender_release(struct vnic *v, uint32_t buf)
-{
-	(void)v;
-	(void)buf;
-}
-
-static const struct vnic_ops sender_ops = {.poll = sender_poll, .post = sender_post, .release = sender_release};
-
 static struct stack_config sender_config(void)
 {
-	return (struct stack_config){
-	    .max_socks = 16,
-	    .max_pkts = 4096,
-	    .max_private = 64,
-	    .hash_buckets = 64,
-	    .max_fdinfo = 16,
-	    .defaults = {.rcvbuf = 131072,
-			 .rcvbuf_max = 6291456,
-			 .sndbuf = 65536,
-			 .sndbuf_max = 4194304,
-			 .cc = TCP_CC_NEWRENO,
-			 .rto_min_ms = 200,
-			 .rto_max_ms = 120000,
-			 .delack_ms = 40,
-			 .time_wait_ms = 60000,
-			 .syn_retries = 6,
-			 .synack_retries = 5,
-			 .retries2 = 15,
-			 .keep_idle_s = 7200,
-			 .keep_intvl_s = 75,
-			 .keep_cnt = 9,
-			 .fin_timeout_s = 60,
-			 .somaxconn = 128},
-	};
+	struct stack_config c = test_config();
+
+	c.max_socks = 16;
+	c.max_pkts = 4096;
+	c.max_private = c.hash_buckets = 64;
+	c.defaults.cc = TCP_CC_NEWRENO;
+	c.defaults.somaxconn = 128;
+	return c;
 }
 
 static void sender_socket(struct sender *r, uint32_t vnic, uint32_t mss)
@@ -123,12 +87,8 @@ static void sender_socket(struct sender *r, uint32_t vnic, uint32_t mss)
 	k->vnic = vnic;
 	k->vnic_gen = r->st->gen;
 	k->holders = 1;
-	k->local.addr[10] = k->local.addr[11] = k->remote.addr[10] = k->remote.addr[11] = 0xff;
-	k->local.addr[12] = k->remote.addr[12] = 10;
-	k->local.addr[15] = 1;
-	k->remote.addr[15] = 2;
-	k->local.port = 4000;
-	k->remote.port = 80;
+	k->local = test_addr4(1, 4000);
+	k->remote = test_addr4(2, 80);
 	t->iss = DATA0 - 1;
 	t->snd_una = t->snd_nxt = t->snd_max = t->snd_end = t->snd_sml = t->recover = DATA0;
 	t->snd_wnd = t->snd_max_wnd = 1 << 20;
@@ -150,30 +110,19 @@ static inline struct sender *sender_new(uint32_t features, uint32_t mss)
 {
 	struct sender *r = calloc(1, sizeof(*r));
 	struct stack_config cfg = sender_config();
-	uint32_t size = features & VNIC_FEAT_SCATTER ? 4096 : 2048;
-	struct vnic *v;
-	int i;
+	uint32_t vnic;
 
-	r->mem = aligned_alloc(4096, (stack_size(&cfg) + 4095) / 4096 * 4096);
-	memset(r->mem, 0, stack_size(&cfg));
-	assert_int_equal(stack_format(r->mem, stack_size(&cfg), &cfg), 0);
-	engine_attach(&r->e, r->mem);
-	i = engine_vnic_alloc(&r->e);
-	assert_true(i >= 0);
-	v = &r->e.vnic[i];
-	r->st = stack_vnic(r->e.s, (uint32_t)i);
-	vnic_state_reset(r->st, VNIC_PROV_SIM, 0, 1024, 1024, size);
-	r->st->features = features;
-	r->st->mtu = 65535;
-	r->bufs = malloc((size_t)1024 * size);
-	v->ops = &sender_ops;
-	v->st = r->st;
-	v->gen = r->st->gen;
-	v->tx_bufs = r->bufs;
-	v->priv = r;
-	r->e.s->now_us = SECOND;
+	test_stack_new(&r->e, &cfg, SECOND);
+	r->dev = (struct test_device){.sent = sender_sent,
+				      .arg = r,
+				      .features = features,
+				      .mtu = 65535,
+				      .bufs = 1024,
+				      .buf_size = features & VNIC_FEAT_SCATTER ? 4096 : 2048};
+	vnic = test_device_join(&r->dev, &r->e);
+	r->st = stack_vnic(r->e.s, vnic);
 	timer_run(&r->e, SECOND);
-	sender_socket(r, (uint32_t)i, mss);
+	sender_socket(r, vnic, mss);
 	for (size_t n = 0; n < sizeof(r->pattern); n++)
 		r->pattern[n] = (char)(n * 7);
 	return r;
@@ -181,8 +130,8 @@ static inline struct sender *sender_new(uint32_t features, uint32_t mss)
 
 static inline void sender_free(struct sender *r)
 {
-	free(r->bufs);
-	free(r->mem);
+	test_device_free(&r->dev);
+	test_stack_free(&r->e);
 	free(r);
 }
 
@@ -208,6 +157,8 @@ static inline void sender_ack(struct sender *r, uint32_t ack, uint32_t wnd, int 
 	g.o.sacks = (uint32_t)n;
 	tcp_ack(&r->e, r->k, &g);
 	tcp_output(&r->e, r->k);
+	if (r->t->flags & TCPF_NOSPACE)
+		tcp_write_space(&r->e, r->k);
 }
 
 /* Let time pass, firing what is due at its time. */

@@ -2,11 +2,13 @@
 /* The stack's region, its sockets and their news, and the engine's comings and goings: polling, doorbells, vNICs. */
 #include "engine_pair.h"
 
+#include <sys/mman.h>
+
 static void a_formatted_stack_is_recognised_and_a_damaged_one_is_not(void **state)
 {
 	struct stack_config cfg = pair_config();
 	size_t len = stack_size(&cfg);
-	struct stack *s = map_anonymous(len);
+	struct stack *s = test_memory(len);
 	uint64_t *field[] = {&s->magic,    &s->total_size,  &s->off_vnics,  &s->off_socks,  &s->off_pkts,
 			     &s->off_hash, &s->off_private, &s->off_fdinfo, &s->off_ifaces, &s->off_routes};
 
@@ -29,7 +31,7 @@ static void a_formatted_stack_is_recognised_and_a_damaged_one_is_not(void **stat
 	assert_int_equal(stack_check(s, len), -EPROTO);
 	s->cfg.max_socks = UINT32_MAX;
 	assert_int_equal(stack_check(s, len), -EPROTO);
-	munmap(s, len);
+	test_memory_free(s, len);
 }
 
 static void impossible_configurations_are_refused(void **state)
@@ -65,7 +67,7 @@ static void formatting_touches_only_a_little_memory(void **state)
 	cfg.max_private = 1u << 18;
 	cfg.hash_buckets = 1u << 20;
 	len = stack_size(&cfg);
-	mem = map_anonymous(len);
+	mem = test_memory(len);
 	assert_int_equal(stack_format(mem, len, &cfg), 0);
 	vec = malloc(len / 4096 + 1);
 	assert_int_equal(mincore(mem, len, vec), 0);
@@ -73,7 +75,7 @@ static void formatting_touches_only_a_little_memory(void **state)
 		resident += vec[i] & 1;
 	assert_true(resident <= 4);
 	free(vec);
-	munmap(mem, len);
+	test_memory_free(mem, len);
 }
 
 static void a_slot_used_again_has_another_generation(void **state)
@@ -307,8 +309,7 @@ static void only_vnics_in_use_are_looked_at_and_none_is_forgotten(void **state)
 	assert_int_equal(engine_vnic_alloc(t->e[1]), -ENOBUFS);
 	memset(far_end, 0, sizeof(far_end));
 	for (int j = 0; j < 3; j++) {
-		wire[j] = map_anonymous(wire_size());
-		wire_format(wire[j]);
+		wire[j] = test_wire_new(NULL);
 		wire_attach(&t->e[1]->vnic[slots[j]], stack_vnic(t->e[1]->s, slots[j]), wire[j], 1);
 		wire_attach(&far_end[j], &far_st[j], wire[j], 0);
 	}
@@ -328,7 +329,7 @@ static void only_vnics_in_use_are_looked_at_and_none_is_forgotten(void **state)
 		t->e[1]->s->poll_next = start;
 	}
 	for (int j = 0; j < 3; j++)
-		munmap(wire[j], wire_size());
+		test_wire_free(wire[j]);
 	free(far_st);
 }
 
@@ -418,20 +419,19 @@ static void a_stale_mapping_of_another_process_is_not_polled(void **state)
 {
 	struct pair *t = *state;
 	struct engine *child = calloc(1, sizeof(*child));
-	uint8_t *wire = map_anonymous(wire_size());
+	uint8_t *wire = test_wire_new(NULL);
 
 	engine_attach(child, t->e[1]->s);
 	wire_reattach(&child->vnic[0], stack_vnic(child->s, 0), t->wire);
 	engine_vnic_dead(t->e[1], 0, t->now);
 	assert_int_equal(engine_vnic_free(t->e[1], 0), 0);
 	assert_int_equal(engine_vnic_alloc(t->e[1]), 0);
-	wire_format(wire);
 	wire_attach(&t->e[1]->vnic[0], stack_vnic(t->e[1]->s, 0), wire, 1);
 	post_parts(t, 1, false); /* on the old wire */
 	assert_int_equal(engine_poll(child, t->now, 100), 0);
 	assert_int_equal(t->e[1]->vnic[0].st->stats.rx_frames, 0);
 	free(child);
-	munmap(wire, wire_size());
+	test_wire_free(wire);
 }
 
 int main(void)

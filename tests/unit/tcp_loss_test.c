@@ -11,9 +11,8 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "engine/engine.h"
 #include "engine/tcp_wire.h"
-#include "vnic/sim.h"
+#include "lib/test_stack.h"
 
 #define MS 1000ull
 #define SECOND 1000000ull
@@ -22,7 +21,6 @@
 
 struct lossy {
 	struct engine e[2];
-	void *mem[2], *link_mem;
 	struct sim *link;
 	struct sock *k[2]; /* [0] sends, [1] receives */
 	uint64_t now;
@@ -77,43 +75,17 @@ static void box(void *arg, int from, uint8_t *frame, uint32_t len)
 		l4[17] ^= 0x55;
 }
 
-static struct endpoint addr(int end, uint16_t port)
-{
-	struct endpoint p = {.port = port};
-
-	p.addr[10] = p.addr[11] = 0xff;
-	p.addr[12] = 10;
-	p.addr[15] = (uint8_t)(end + 1);
-	return p;
-}
-
 static struct stack_config config(void)
 {
-	return (struct stack_config){
-	    .max_socks = 16,
-	    .max_pkts = 4096,
-	    .max_private = 2048,
-	    .hash_buckets = 64,
-	    .max_fdinfo = 16,
-	    .secret = {1, 2, 3},
-	    .defaults = {.rcvbuf = 262144,
-			 .rcvbuf_max = 6291456,
-			 .sndbuf = 262144,
-			 .sndbuf_max = 4194304,
-			 .cc = TCP_CC_CUBIC,
-			 .rto_min_ms = 200,
-			 .rto_max_ms = 120000,
-			 .delack_ms = 40,
-			 .time_wait_ms = 60000,
-			 .syn_retries = 6,
-			 .synack_retries = 5,
-			 .retries2 = 15,
-			 .keep_idle_s = 7200,
-			 .keep_intvl_s = 75,
-			 .keep_cnt = 9,
-			 .fin_timeout_s = 60,
-			 .somaxconn = 128},
-	};
+	struct stack_config c = test_config();
+
+	c.max_socks = 16;
+	c.max_pkts = 4096;
+	c.hash_buckets = 64;
+	c.defaults.rcvbuf = c.defaults.sndbuf = 262144;
+	c.defaults.somaxconn = 128;
+	memcpy(c.secret, (uint8_t[sizeof(c.secret)]){1, 2, 3}, sizeof(c.secret));
+	return c;
 }
 
 static void receive(struct lossy *l)
@@ -170,27 +142,17 @@ static struct lossy *lossy_new(bool sack)
 				  .flights = 1024,
 				  .dir = {{.delay_us = ONE_WAY}, {.delay_us = ONE_WAY}}};
 	struct stack_config cfg = config();
-	struct endpoint server = addr(1, 80), client = addr(0, 4000);
-	size_t size = (stack_size(&cfg) + 4095) / 4096 * 4096;
+	struct endpoint server = test_addr4(2, 80), client = test_addr4(1, 4000);
 	struct sock *listener;
 	int child;
 
 	l->now = SECOND;
 	l->strip_sack = !sack;
-	l->link_mem = aligned_alloc(4096, (sim_size(&link) + 4095) / 4096 * 4096);
-	l->link = sim_create(l->link_mem, sim_size(&link), &link);
-	assert_non_null(l->link);
+	l->link = test_link_new(&link);
 	sim_set_middlebox(l->link, box, l);
 	for (int i = 0; i < 2; i++) {
-		int v;
-
-		l->mem[i] = aligned_alloc(4096, size);
-		memset(l->mem[i], 0, size);
-		assert_int_equal(stack_format(l->mem[i], size, &cfg), 0);
-		engine_attach(&l->e[i], l->mem[i]);
-		v = engine_vnic_alloc(&l->e[i]);
-		assert_true(v >= 0);
-		sim_attach(l->link, i, &l->e[i].vnic[v], stack_vnic(l->e[i].s, (uint32_t)v));
+		test_stack_new(&l->e[i], &cfg, l->now);
+		test_link_join(l->link, i, &l->e[i]);
 		engine_tick(&l->e[i], l->now);
 	}
 	listener = sock_alloc(&l->e[1], SOCK_TCP, 4);
@@ -213,9 +175,9 @@ static void lossy_free(struct lossy *l)
 {
 	assert_false(l->wrong);
 	assert_int_equal(sim_statistics(l->link)->rewritten, 0);
-	free(l->mem[0]);
-	free(l->mem[1]);
-	free(l->link_mem);
+	test_stack_free(&l->e[0]);
+	test_stack_free(&l->e[1]);
+	test_link_free(l->link);
 	free(l);
 }
 

@@ -163,13 +163,13 @@ static void what_the_peer_still_has_is_not_sent_again(void **state)
 	struct sender *r = sender_new(WIRE_LIKE, 65483);
 
 	(void)state;
-	r->hold = true;
+	r->dev.hold = true;
 	sender_write(r, 5000, 0);
 	assert_int_equal(r->sents, 1);
 	sender_wait(r, 3600 * SECOND);
 	assert_int_equal(r->sents, 1);
 	assert_int_equal(r->t->state, TCP_ESTABLISHED); /* a peer that is only slow is not given up */
-	r->hold = false;
+	r->dev.hold = false;
 	for (uint32_t b = 0; b < r->st->tx_count; b++)
 		if (r->st->tx_state[b] & VNIC_TX_NIC)
 			vnic_take_return(r->st, b);
@@ -261,7 +261,7 @@ static void running_out_of_buffers_is_back_pressure(void **state)
 	(void)state;
 	r->k->flags |= SOCKF_SNDBUF_SET;
 	r->k->sndbuf = 64 << 20;
-	r->hold = true;
+	r->dev.hold = true;
 	r->t->snd_wnd = r->t->snd_max_wnd = 1 << 30;
 	while ((got = sender_write(r, 65536, 0)) > 0)
 		n += got;
@@ -269,7 +269,7 @@ static void running_out_of_buffers_is_back_pressure(void **state)
 	assert_true(r->st->free_top >= r->st->tx_count / 2 - 1); /* half is left to others */
 	assert_false(tcp_writable(r->k));
 	sender_edges(r);
-	r->hold = false;
+	r->dev.hold = false;
 	for (uint32_t b = 0; b < r->st->tx_count; b++)
 		if (r->st->tx_state[b] & VNIC_TX_NIC)
 			vnic_take_return(r->st, b);

@@ -11,7 +11,7 @@ static uint8_t pattern(uint64_t at)
 
 static int set_up(void **state)
 {
-	struct stack_config c = pair_config();
+	struct stack_config c = test_config();
 
 	*state = pair_new(&c);
 	return 0;

@@ -30,35 +30,21 @@ void record_timer(struct engine *e, struct sock *k, enum timer_kind kind)
 	}
 }
 
-struct wheel_test {
-	struct engine *e;
-	size_t len;
-};
-
 static int setup(void **state)
 {
 	struct stack_config cfg = pair_config();
-	struct wheel_test *t = calloc(1, sizeof(*t));
-	void *mem;
 
-	t->len = stack_size(&cfg);
-	mem = map_anonymous(t->len);
-	assert_int_equal(stack_format(mem, t->len, &cfg), 0);
-	t->e = calloc(1, sizeof(*t->e));
-	engine_attach(t->e, mem);
+	*state = calloc(1, sizeof(struct engine));
+	test_stack_new(*state, &cfg, 0);
 	fired_count = 0;
 	again = NULL;
-	*state = t;
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	struct wheel_test *t = *state;
-
-	munmap(t->e->s, t->len);
-	free(t->e);
-	free(t);
+	test_stack_free(*state);
+	free(*state);
 	return 0;
 }
 
@@ -70,7 +56,7 @@ static void run(struct engine *e, uint64_t now)
 
 static void a_timer_fires_once_not_early_and_at_most_a_tick_late(void **state)
 {
-	struct engine *e = ((struct wheel_test *)*state)->e;
+	struct engine *e = *state;
 	struct sock *k = sock_alloc(e, SOCK_TCP, 4);
 	const uint64_t spans[] = {1,       1000,    1024,      65000,          65536,         70000,
 				  4190000, 4200000, 300000000, 17000000000ull, 90000000000ull};
@@ -95,7 +81,7 @@ static void a_timer_fires_once_not_early_and_at_most_a_tick_late(void **state)
 
 static void moving_a_timer_later_touches_only_the_socket(void **state)
 {
-	struct engine *e = ((struct wheel_test *)*state)->e;
+	struct engine *e = *state;
 	struct sock *k = sock_alloc(e, SOCK_TCP, 4);
 	struct timer_wheel before;
 
@@ -113,7 +99,7 @@ static void moving_a_timer_later_touches_only_the_socket(void **state)
 
 static void moving_a_timer_earlier_is_obeyed(void **state)
 {
-	struct engine *e = ((struct wheel_test *)*state)->e;
+	struct engine *e = *state;
 	struct sock *k = sock_alloc(e, SOCK_TCP, 4);
 
 	run(e, 5000000);
@@ -126,7 +112,7 @@ static void moving_a_timer_earlier_is_obeyed(void **state)
 
 static void a_deadline_in_the_past_fires_at_the_next_tick(void **state)
 {
-	struct engine *e = ((struct wheel_test *)*state)->e;
+	struct engine *e = *state;
 	struct sock *k = sock_alloc(e, SOCK_TCP, 4);
 
 	run(e, 5000000);
@@ -138,7 +124,7 @@ static void a_deadline_in_the_past_fires_at_the_next_tick(void **state)
 
 static void a_timer_set_from_its_own_callback_is_not_lost(void **state)
 {
-	struct engine *e = ((struct wheel_test *)*state)->e;
+	struct engine *e = *state;
 	struct sock *k = sock_alloc(e, SOCK_TCP, 4);
 
 	run(e, 5000000);
@@ -153,7 +139,7 @@ static void a_timer_set_from_its_own_callback_is_not_lost(void **state)
 
 static void a_freed_socket_leaves_no_timer_behind(void **state)
 {
-	struct engine *e = ((struct wheel_test *)*state)->e;
+	struct engine *e = *state;
 	struct sock *a = sock_alloc(e, SOCK_TCP, 4), *b = sock_alloc(e, SOCK_TCP, 4);
 
 	run(e, 5000000);
@@ -171,7 +157,7 @@ static void a_freed_socket_leaves_no_timer_behind(void **state)
 
 static void time_that_stands_still_or_goes_back_does_no_harm(void **state)
 {
-	struct engine *e = ((struct wheel_test *)*state)->e;
+	struct engine *e = *state;
 	struct sock *k = sock_alloc(e, SOCK_TCP, 4);
 
 	run(e, 5000000);
@@ -213,7 +199,7 @@ static uint64_t random_span(uint64_t *seed)
 static void random_timers_agree_with_the_model(void **state)
 {
 	static uint64_t model[SOCKS][TIMER_KINDS];
-	struct engine *e = ((struct wheel_test *)*state)->e;
+	struct engine *e = *state;
 	uint64_t seed = test_seed(), now = 987654321;
 	struct sock *k[SOCKS];
 
@@ -245,7 +231,7 @@ static void random_timers_agree_with_the_model(void **state)
 
 static void following_timer_next_reaches_every_deadline_in_few_steps(void **state)
 {
-	struct engine *e = ((struct wheel_test *)*state)->e;
+	struct engine *e = *state;
 	struct sock *k = sock_alloc(e, SOCK_TCP, 4);
 	uint64_t seed = test_seed();
 

@@ -302,21 +302,19 @@ static void replies_find_the_way_back(void **state)
 }
 
 /* A second vNIC of stack 1, that leads nowhere. */
-static uint32_t second_vnic(struct pair *t, uint8_t *mem)
+static uint32_t second_vnic(struct pair *t, void *wire)
 {
-	int n = engine_vnic_alloc(t->e[1]);
+	uint32_t n = test_wire_join(wire, 0, t->e[1]);
 
 	assert_true(n > 0);
-	wire_format(mem);
-	wire_attach(&t->e[1]->vnic[n], stack_vnic(t->e[1]->s, (uint32_t)n), mem, 0);
-	return (uint32_t)n;
+	return n;
 }
 
 static void a_datagram_cant_take_a_route_that_the_socket_layer_vouches_for(void **state)
 {
 	struct pair *t = *state;
-	uint8_t *mem = map_anonymous(wire_size());
-	uint32_t other = second_vnic(t, mem);
+	void *wire = test_wire_new(NULL);
+	uint32_t other = second_vnic(t, wire);
 	struct sock *a = udp_socket(t->e[0], v4(1, 53), NULL);
 	struct endpoint dns = v4(1, 53);
 
@@ -330,14 +328,14 @@ static void a_datagram_cant_take_a_route_that_the_socket_layer_vouches_for(void 
 	pair_poll(t, 1);
 	assert_int_equal(udp_route_lookup(t->e[1], &dns), 0);
 	assert_int_equal(engine_vnic_free(t->e[1], other), 0);
-	munmap(mem, wire_size());
+	test_wire_free(wire);
 }
 
 static void a_flood_of_sources_cant_push_a_vouched_route_out(void **state)
 {
 	struct pair *t = *state;
-	uint8_t *mem = map_anonymous(wire_size());
-	uint32_t other = second_vnic(t, mem);
+	void *wire = test_wire_new(NULL);
+	uint32_t other = second_vnic(t, wire);
 	struct sock *b = udp_socket(t->e[1], v4(2, 2000), NULL);
 	struct endpoint dns = v4(1, 53), last = dns;
 
@@ -353,7 +351,7 @@ static void a_flood_of_sources_cant_push_a_vouched_route_out(void **state)
 	}
 	assert_int_equal(udp_route_lookup(t->e[1], &dns), other);
 	assert_int_equal(udp_route_lookup(t->e[1], &last), 0);
-	munmap(mem, wire_size());
+	test_wire_free(wire);
 }
 
 static void vouched_routes_themselves_are_bounded_and_the_newest_stay(void **state)

@@ -11,8 +11,8 @@
 
 #include <cmocka.h>
 
+#include "lib/test_stack.h"
 #include "vnic/ring.h"
-#include "vnic/sim.h"
 
 struct pair {
 	struct vnic v[2];
@@ -24,9 +24,7 @@ static int wire_up(void **state)
 {
 	struct pair *p = calloc(1, sizeof(*p));
 
-	p->mem = aligned_alloc(4096, wire_size());
-	memset(p->mem, 0, wire_size());
-	wire_format(p->mem);
+	p->mem = test_wire_new(NULL);
 	for (int i = 0; i < 2; i++)
 		wire_attach(&p->v[i], &p->st[i], p->mem, i);
 	*state = p;
@@ -37,7 +35,7 @@ static int wire_down(void **state)
 {
 	struct pair *p = *state;
 
-	free(p->mem);
+	test_wire_free(p->mem);
 	free(p);
 	return 0;
 }
@@ -377,9 +375,7 @@ struct link {
 static void link_up(struct link *l, const struct sim_config *cfg)
 {
 	memset(l, 0, sizeof(*l));
-	l->p.mem = aligned_alloc(64, (sim_size(cfg) + 63) / 64 * 64);
-	l->s = sim_create(l->p.mem, sim_size(cfg), cfg);
-	assert_non_null(l->s);
+	l->s = test_link_new(cfg);
 	for (int i = 0; i < 2; i++)
 		sim_attach(l->s, i, &l->p.v[i], &l->p.st[i]);
 }
@@ -404,7 +400,7 @@ static void sim_delivers_after_its_delay_and_completes_the_buffer(void **state)
 	assert_int_equal(l.p.v[1].ops->poll(&l.p.v[1], ev, 4), 1);
 	assert_int_equal(ev[0].len, 300);
 	assert_int_equal(vnic_rx_buf(&l.p.v[1], ev[0].buf)[ev[0].off + 299], 0x33);
-	free(l.p.mem);
+	test_link_free(l.s);
 }
 
 static void sim_keeps_to_its_rate_queue_mtu_and_rx_buffers(void **state)
@@ -431,7 +427,7 @@ static void sim_keeps_to_its_rate_queue_mtu_and_rx_buffers(void **state)
 		send_parts(&l.p.v[0], 1, 100, 1);
 	sim_step(l.s, 20000);
 	assert_int_equal(sim_statistics(l.s)->no_rx_buffer, 3); /* 8 buffers, none given back */
-	free(l.p.mem);
+	test_link_free(l.s);
 }
 
 static void sim_notices_a_buffer_rewritten_while_it_is_out(void **state)
@@ -447,7 +443,7 @@ static void sim_notices_a_buffer_rewritten_while_it_is_out(void **state)
 	l.p.v[0].tx_bufs[l.p.st[0].tx_free[l.p.st[0].free_top] * 2048u + 64] ^= 1;
 	sim_step(l.s, 10);
 	assert_int_equal(sim_statistics(l.s)->rewritten, 1);
-	free(l.p.mem);
+	test_link_free(l.s);
 }
 
 /* What the link does to 10,000 frames, as a digest. */
@@ -482,7 +478,7 @@ static uint64_t sim_digest(uint64_t seed, struct sim_stats *stats)
 	}
 	*stats = *sim_statistics(l.s);
 	assert_int_equal(tx_busy(&l.p.st[0]), 0);
-	free(l.p.mem);
+	test_link_free(l.s);
 	return digest;
 }
 

@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* UDP sockets between two processes with a stack each: both halves, connected and not, flags and errors. */
 #define _GNU_SOURCE
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
 #include <arpa/inet.h>
-#include <cmocka.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -17,56 +11,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "host/knobs.h"
+#include "lib/test_vsock.h"
 #include "socket/process.h"
-#include "socket/vsock.h"
-
-struct sk {
-	vsock_t v;
-	int fd;
-};
-
-#define NEED(x)                                                                                                        \
-	do {                                                                                                           \
-		if (!(x)) {                                                                                            \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                                        \
-			_exit(20);                                                                                     \
-		}                                                                                                      \
-	} while (0)
-
-static struct sockaddr_in loopback(uint16_t port)
-{
-	return (struct sockaddr_in){
-	    .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-}
-
-static struct sk make(void)
-{
-	struct sk s = {.fd = socket(AF_INET, SOCK_DGRAM, 0)};
-	enum reason reason;
-
-	NEED(vs_socket(AF_INET, SOCK_DGRAM, 0, s.fd, &s.v, &reason) == 0);
-	return s;
-}
-
-static struct sk bound(uint16_t *port)
-{
-	struct sk s = make();
-	struct sockaddr_in sin = loopback(0);
-	socklen_t len = sizeof(sin);
-	enum reason reason;
-
-	NEED(vs_bind(s.v, s.fd, (struct sockaddr *)&sin, sizeof(sin), &reason) == 0);
-	NEED(vs_getsockname(s.v, s.fd, (struct sockaddr *)&sin, &len) == 0);
-	*port = ntohs(sin.sin_port);
-	return s;
-}
-
-static void finish(struct sk *s)
-{
-	vs_close(s->v, false);
-	close(s->fd);
-}
 
 static ssize_t put(struct sk *s, const void *p, size_t n, const struct sockaddr_in *to)
 {
@@ -84,19 +30,21 @@ static ssize_t get(struct sk *s, void *p, size_t n, int flags, struct sockaddr_i
 		       true);
 }
 
-static void echo(struct sk *s)
+static void echo(struct sk *s, int unused)
 {
 	static char buf[65536];
 	struct sockaddr_in from;
 
+	(void)unused;
 	for (;;) {
 		ssize_t n = get(s, buf, sizeof(buf), 0, &from, NULL);
 
 		NEED(n >= 0);
 		if (n == 4 && !memcmp(buf, "quit", 4))
-			return;
+			break;
 		NEED(put(s, buf, (size_t)n, &from) == n);
 	}
+	sk_close(s);
 }
 
 /* Frames that came over wires in this process. */
@@ -113,27 +61,11 @@ static uint64_t wire_frames(void)
 static void with_server(void (*fn)(uint16_t))
 {
 	uint16_t port = 0;
-	int p[2], status;
-	pid_t server, c;
+	pid_t server = test_serve(SOCK_DGRAM, echo, 0, &port), c;
 
-	assert_int_equal(pipe(p), 0);
-	server = fork();
-	if (!server) {
-		struct sk s;
-
-		alarm(30);
-		s = bound(&port);
-		NEED(write(p[1], &port, sizeof(port)) == (ssize_t)sizeof(port));
-		echo(&s);
-		finish(&s);
-		_exit(0);
-	}
-	assert_int_equal(read(p[0], &port, sizeof(port)), (ssize_t)sizeof(port));
-	close(p[0]);
-	close(p[1]);
 	c = fork();
 	if (!c) {
-		struct sockaddr_in to = loopback(port);
+		struct sockaddr_in to = sk_loopback(port);
 		int fd = socket(AF_INET, SOCK_DGRAM, 0);
 
 		alarm(30);
@@ -141,18 +73,14 @@ static void with_server(void (*fn)(uint16_t))
 		NEED(sendto(fd, "quit", 4, 0, (struct sockaddr *)&to, sizeof(to)) == 4);
 		_exit(0);
 	}
-	assert_int_equal(waitpid(c, &status, 0), c);
-	assert_true(WIFEXITED(status));
-	assert_int_equal(WEXITSTATUS(status), 0);
-	assert_int_equal(waitpid(server, &status, 0), server);
-	assert_true(WIFEXITED(status));
-	assert_int_equal(WEXITSTATUS(status), 0);
+	test_ended_well(c);
+	test_ended_well(server);
 }
 
 static void unconnected(uint16_t port)
 {
-	struct sk s = make();
-	struct sockaddr_in to = loopback(port), from;
+	struct sk s = sk_make(AF_INET, SOCK_DGRAM);
+	struct sockaddr_in to = sk_loopback(port), from;
 	char buf[64];
 
 	for (int i = 0; i < 1000; i++) {
@@ -162,7 +90,7 @@ static void unconnected(uint16_t port)
 		NEED(from.sin_port == to.sin_port && from.sin_addr.s_addr == to.sin_addr.s_addr);
 	}
 	NEED(wire_frames() >= 1000);
-	finish(&s);
+	sk_close(&s);
 }
 
 static void datagrams_go_both_ways_over_a_wire(void **state)
@@ -173,8 +101,8 @@ static void datagrams_go_both_ways_over_a_wire(void **state)
 
 static void connected(uint16_t port)
 {
-	struct sk s = make();
-	struct sockaddr_in to = loopback(port);
+	struct sk s = sk_make(AF_INET, SOCK_DGRAM);
+	struct sockaddr_in to = sk_loopback(port);
 	enum reason reason;
 	char buf[64];
 	int flags = 0;
@@ -189,7 +117,7 @@ static void connected(uint16_t port)
 	NEED(put(&s, "", 0, NULL) == 0);
 	NEED(get(&s, buf, 4, 0, NULL, &flags) == 0);
 	NEED(wire_frames() >= 2);
-	finish(&s);
+	sk_close(&s);
 }
 
 static void a_connected_socket_peeks_truncates_and_takes_empty_datagrams(void **state)
@@ -201,8 +129,8 @@ static void a_connected_socket_peeks_truncates_and_takes_empty_datagrams(void **
 static void large(uint16_t port)
 {
 	static char out[65508], in[60000];
-	struct sk s = make();
-	struct sockaddr_in to = loopback(port);
+	struct sk s = sk_make(AF_INET, SOCK_DGRAM);
+	struct sockaddr_in to = sk_loopback(port);
 
 	for (size_t i = 0; i < sizeof(out); i++)
 		out[i] = (char)(i * 7);
@@ -211,7 +139,7 @@ static void large(uint16_t port)
 	NEED(!memcmp(in, out, sizeof(in)));
 	NEED(put(&s, out, sizeof(out), &to) == -EMSGSIZE);
 	NEED(put(&s, out, 65508, &to) == -EMSGSIZE);
-	finish(&s);
+	sk_close(&s);
 }
 
 static void a_large_datagram_arrives_whole(void **state)
@@ -223,8 +151,8 @@ static void a_large_datagram_arrives_whole(void **state)
 static void both_halves(uint16_t port)
 {
 	uint16_t mine;
-	struct sk s = bound(&mine);
-	struct sockaddr_in to = loopback(port), me = loopback(mine), from;
+	struct sk s = sk_bound(SOCK_DGRAM, &mine);
+	struct sockaddr_in to = sk_loopback(port), me = sk_loopback(mine), from;
 	struct timeval tv = {.tv_usec = 30000};
 	int plain = socket(AF_INET, SOCK_DGRAM, 0);
 	char buf[64];
@@ -238,7 +166,7 @@ static void both_halves(uint16_t port)
 	NEED(vs_setsockopt(s.v, s.fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) == 0);
 	NEED(get(&s, buf, sizeof(buf), 0, &from, NULL) == -EAGAIN);
 	close(plain);
-	finish(&s);
+	sk_close(&s);
 }
 
 static void one_socket_hears_wires_and_the_kernel(void **state)
@@ -249,8 +177,6 @@ static void one_socket_hears_wires_and_the_kernel(void **state)
 
 int main(void)
 {
-	char err[256];
-	extern char **environ;
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(datagrams_go_both_ways_over_a_wire),
 	    cmocka_unit_test(a_connected_socket_peeks_truncates_and_takes_empty_datagrams),
@@ -258,7 +184,5 @@ int main(void)
 	    cmocka_unit_test(one_socket_hears_wires_and_the_kernel),
 	};
 
-	if (knobs_load(environ, err, sizeof(err)) < 0)
-		return 2;
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return test_vsock_main(tests);
 }

@@ -15,24 +15,21 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include <cmocka.h>
 
-#include "engine/engine.h"
-#include "vnic/sim.h"
+#include "lib/test_stack.h"
 
 #define TOTAL (32u << 20) /* bytes of the stream that must arrive */
 #define PORT 7
 #define ROUNDS_MAX 4000000u
 #define TICK_US 20u
+#define START_US 1000000000u
 
 static const uint8_t marker[16] = "between a and c";
 
 struct node {
 	struct engine e;
-	void *mem;
-	size_t len;
 	uint8_t addr[16];
 };
 
@@ -53,51 +50,26 @@ struct setting {
 
 static void node_up(struct node *n, uint8_t last)
 {
-	struct stack_config cfg = {
-	    .max_socks = 64, .max_pkts = 8192, .max_private = 512, .hash_buckets = 64, .max_fdinfo = 2};
+	struct stack_config cfg = test_config();
 
+	cfg.max_socks = cfg.hash_buckets = 64;
+	cfg.max_private = 512;
 	memset(cfg.secret, last, sizeof(cfg.secret));
-	cfg.defaults = (struct sock_defaults){
-	    .rcvbuf = 131072,
-	    .rcvbuf_max = 1 << 20,
-	    .sndbuf = 262144,
-	    .sndbuf_max = 1 << 20,
-	    .rto_min_ms = 200,
-	    .rto_max_ms = 120000,
-	    .delack_ms = 40,
-	    .time_wait_ms = 1000,
-	    .syn_retries = 6,
-	    .synack_retries = 5,
-	    .retries2 = 15,
-	    .keep_idle_s = 7200,
-	    .keep_intvl_s = 75,
-	    .keep_cnt = 9,
-	    .fin_timeout_s = 60,
-	    .somaxconn = 128,
-	};
-	n->len = stack_size(&cfg);
-	n->mem = mmap(NULL, n->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	assert_true(n->mem != MAP_FAILED);
-	assert_int_equal(stack_format(n->mem, n->len, &cfg), 0);
-	engine_attach(&n->e, n->mem);
-	n->e.s->proc[0].pid = 1;
-	n->e.s->procs = 1;
-	memcpy(n->addr, (uint8_t[16]){[10] = 0xff, [11] = 0xff, [12] = 10, [15] = last}, 16);
+	cfg.defaults.sndbuf = 262144;
+	cfg.defaults.rcvbuf_max = cfg.defaults.sndbuf_max = 1 << 20;
+	cfg.defaults.time_wait_ms = 1000;
+	cfg.defaults.somaxconn = 128;
+	test_stack_new(&n->e, &cfg, START_US);
+	memcpy(n->addr, test_addr4(last, 0).addr, 16);
 }
 
-static void join(struct node *x, struct node *y, uint8_t **mem)
+static void *join(struct node *x, struct node *y)
 {
-	struct node *end[2] = {x, y};
+	void *wire = test_wire_new(NULL);
 
-	*mem = mmap(NULL, wire_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	assert_true(*mem != MAP_FAILED);
-	wire_format(*mem);
-	for (int i = 0; i < 2; i++) {
-		int n = engine_vnic_alloc(&end[i]->e);
-
-		assert_true(n >= 0);
-		wire_attach(&end[i]->e.vnic[n], stack_vnic(end[i]->e.s, (uint32_t)n), *mem, i);
-	}
+	test_wire_join(wire, 0, &x->e);
+	test_wire_join(wire, 1, &y->e);
+	return wire;
 }
 
 static int set_up(void **state)
@@ -107,9 +79,9 @@ static int set_up(void **state)
 	t->node = calloc(3, sizeof(*t->node));
 	for (uint8_t i = 0; i < 3; i++)
 		node_up(&t->node[i], i + 1);
-	join(&t->node[0], &t->node[1], &t->wire[0]);
-	join(&t->node[0], &t->node[2], &t->wire[1]);
-	t->now = 1000000000;
+	t->wire[0] = join(&t->node[0], &t->node[1]);
+	t->wire[1] = join(&t->node[0], &t->node[2]);
+	t->now = START_US;
 	*state = t;
 	return 0;
 }
@@ -119,9 +91,9 @@ static int tear_down(void **state)
 	struct setting *t = *state;
 
 	for (int i = 0; i < 3; i++)
-		munmap(t->node[i].mem, t->node[i].len);
-	munmap(t->wire[0], wire_size());
-	munmap(t->wire[1], wire_size());
+		test_stack_free(&t->node[i].e);
+	test_wire_free(t->wire[0]);
+	test_wire_free(t->wire[1]);
 	free(t->node);
 	free(t);
 	return 0;
