@@ -68,6 +68,9 @@ struct sock_defaults {
 	uint32_t fin_timeout_s;
 	uint32_t somaxconn;
 	uint32_t no_timestamps; /* 1: do not offer RFC 7323 timestamps */
+	uint32_t burst_min;     /* segments that go as one burst at least; 0: 2, as Linux */
+	uint32_t keep_cwnd_idle; /* 1: cwnd survives an idle time (net.ipv4.tcp_slow_start_after_idle=0) */
+	uint32_t notsent_lowat; /* of sockets that did not set TCP_NOTSENT_LOWAT; 0: none */
 };
 
 struct sock {

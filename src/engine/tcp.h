@@ -163,12 +163,21 @@ struct tcb {
 	uint8_t reord_seen;    /* RACK: reordering was seen */
 	uint8_t tlp_out;       /* a tail loss probe is unanswered: 1 new data, 2 a retransmission */
 	uint8_t rtos;          /* retransmission timeouts in a row */
+	uint8_t fin_alone;     /* the FIN went in a segment of its own */
+	uint32_t burst_seq;    /* where the last burst of txq begins, which a write may complete */
 
 	/* challenge ACKs (RFC 5961, per socket) and options */
 	uint64_t challenge_window_us;
 	uint32_t challenge_count;
 	uint32_t keep_idle_s, keep_intvl_s, keep_cnt;
 	uint32_t user_timeout_ms, linger2_s, syncnt, maxseg, notsent_lowat, defer_accept_s;
+
+	/* short ways over a wire (tcp_fast.c) */
+	uint64_t rtt_next_us;  /* the next ACK that samples the round trip comes after this */
+	uint8_t hdr_len;       /* of the headers kept in hdr; 0: none, no short ways */
+	uint8_t hdr_pad;
+	uint16_t hdr_tos_ttl;  /* of the socket when hdr was made */
+	uint8_t hdr[80];       /* Ethernet, IP and TCP header of our segments; ends at the end */
 
 	/* statistics */
 	uint64_t segs_out, segs_in, bytes_acked, bytes_received, bytes_sent, bytes_retrans;

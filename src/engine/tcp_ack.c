@@ -267,6 +267,6 @@ void tcp_ack(struct engine *e, struct sock *k, const struct segment *g)
 		tcp_arm_rto(e, k);
 	else if (moved && !outstanding)
 		window_answered(e, k);
-	if (r.acked)
+	if (r.acked && tcp_no_network(e, k)) /* on a network tcp_input does, when it has sent what may go */
 		tcp_write_space(e, k);
 }

@@ -110,6 +110,7 @@ void tcp_send_probe(struct engine *e, struct sock *k, bool data)
 		uint32_t room = t->snd_una + t->snd_wnd - t->snd_nxt;
 
 		if (p->len <= room || tcp_split(e, k, p, room)) {
+			p->flags |= PKT_PSH; /* no more is coming, it seems */
 			tcp_push(e, k, TCP_PUSH_FORCE);
 			return;
 		}

@@ -7,7 +7,8 @@
  * C = 0.4 segments/s^3, beta = 0.7.
  *
  * Slow start ends before a loss when the round trip grows: HyStart++ compares the smallest RTT of this round with
- * the last round's, and then grows four times slower for five rounds (CSS) unless the RTT comes down again.
+ * the last round's, and then grows four times slower for five rounds (CSS) unless the RTT comes down again. As in Linux
+ * there is no bound (L) on what one ACK may add: it is never more than it acknowledges.
  */
 #include "engine/tcp_cc.h"
 
@@ -16,7 +17,6 @@
 #define MAX_RTT_THRESH 16000u
 #define CSS_GROWTH 4u
 #define CSS_ROUNDS 5u
-#define SS_LIMIT 8u /* L: segments that one ACK may add in slow start */
 
 struct cubic {
 	uint64_t epoch_us; /* start of congestion avoidance; 0: not begun */
@@ -101,16 +101,13 @@ static void hystart_sample(struct tcb *t, struct cubic *c)
 /* Returns the bytes left for congestion avoidance. */
 static uint32_t slow_start(struct tcb *t, struct cubic *c, uint32_t bytes)
 {
-	uint32_t n;
-
 	if (t->ssthresh == TCP_INFINITE_SSTHRESH)
 		hystart_sample(t, c);
 	if (t->cwnd >= t->ssthresh)
 		return bytes;
-	n = min_u32(bytes, SS_LIMIT * t->mss);
 	if (c->css)
-		return tcp_cc_slow_start(t, n / CSS_GROWTH), 0;
-	return tcp_cc_slow_start(t, n) ? bytes - n : 0;
+		return tcp_cc_slow_start(t, bytes / CSS_GROWTH), 0;
+	return tcp_cc_slow_start(t, bytes);
 }
 
 /* --- CUBIC --- */

@@ -130,6 +130,8 @@ static inline bool fast_path(struct engine *e, struct sock *k, struct segment *g
 			tcp_rx_in_order(e, k, g);
 		if (t->send_head || t->lost > t->retrans || (t->flags & TCPF_FIN_QUEUED))
 			tcp_output(e, k);
+		if (t->flags & TCPF_NOSPACE)
+			tcp_write_space(e, k);
 	} else {
 		tcp_rx_in_order(e, k, g);
 	}
@@ -145,7 +147,8 @@ static bool paws_reject(const struct engine *e, const struct tcb *t, const struc
 	       e->s->now_us - t->ts_recent_us < PAWS_MAX_IDLE_US;
 }
 
-/* RFC 7323 4.3: TS.Recent follows segments that touch what was acknowledged last. */
+/* RFC 7323 4.3: TS.Recent follows segments that touch what was acknowledged last. After the check of the ACK, as Linux:
+ * a forged segment must not set it so high that PAWS then drops what is genuine. */
 static void update_ts_recent(const struct engine *e, struct tcb *t, const struct segment *g)
 {
 	if ((t->flags & TCPF_TS) && g->o.has_ts && seq_leq(g->seq, t->last_ack_sent) &&
@@ -181,10 +184,8 @@ static bool check_sequence(struct engine *e, struct sock *k, const struct segmen
 		answer_unusable(e, k, g);
 		return false;
 	}
-	if (seq_geq(end, t->rcv_wup) && seq_leq(g->seq, t->rcv_nxt + wnd)) {
-		update_ts_recent(e, t, g);
+	if (seq_geq(end, t->rcv_wup) && seq_leq(g->seq, t->rcv_nxt + wnd))
 		return true;
-	}
 	count(e->s, C_tcp_unacceptable);
 	if (g->len && seq_leq(end, t->rcv_nxt) && (t->flags & TCPF_SACK)) { /* RFC 2883: say that it came twice */
 		t->dsack_start = g->seq;
@@ -308,6 +309,7 @@ static bool check_ack(struct engine *e, struct sock *k, const struct segment *g)
 		tcp_send_challenge_ack(e, k);
 		return false;
 	}
+	update_ts_recent(e, t, g);
 	if (seq_geq(g->ack, t->snd_una) && t->state != TCP_TIME_WAIT)
 		tcp_ack(e, k, g);
 	return true;
@@ -387,6 +389,8 @@ void tcp_conn_input(struct engine *e, struct sock *k, struct segment *g)
 	if (!tcp_rx_text(e, k, g))
 		return;
 	tcp_output(e, k);
+	if (t->flags & TCPF_NOSPACE)
+		tcp_write_space(e, k);
 	tcp_rx_ack_policy(e, k);
 }
 

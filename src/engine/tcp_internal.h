@@ -12,6 +12,7 @@
  *   tcp_output.c   which segment goes next: window, cwnd, Nagle; builds segments, ACKs, RSTs
  *   tcp_ack.c      what an ACK does to txq: cumulative, SACK scoreboard, RTT samples
  *   tcp_recovery.c fast retransmit, PRR, RACK-like marking, RTO recovery, undo, F-RTO
+ *   tcp_fast.c     the short ways for the usual segment over a wire
  *   tcp_timer.c    RTO, probes, delayed ACK, keepalive, life
  *   tcp_cc.c, tcp_cubic.c, tcp_newreno.c   congestion control
  */
@@ -146,6 +147,9 @@ void tcp_enter_time_wait(struct engine *e, struct sock *k);
 void tcp_set_mss(struct engine *e, struct sock *k); /* from peer_mss, pmtu, options */
 void tcp_established(struct engine *e, struct sock *k); /* handshake complete, both ways of opening */
 
+/* tcp_send.c: space came back: tells the writer by Linux's rule. */
+void tcp_write_space(struct engine *e, struct sock *k);
+
 /* tcp_output.c */
 /* Send what may go now: retransmissions first, then new data, FIN; then an ACK if one is owed. */
 void tcp_output(struct engine *e, struct sock *k);
@@ -159,6 +163,11 @@ void tcp_reply_rst(struct engine *e, const struct segment *g);
 /* Stateless SYN-ACK (cookies). */
 void tcp_reply_syn_ack(struct engine *e, struct sock *listener, const struct segment *g, uint32_t isn,
 		       const uint8_t *opts, uint32_t opts_len);
+
+/* tcp_fast.c: short ways over a wire, which leave everything unusual to the others */
+void tcp_fast_init(struct engine *e, struct sock *k); /* the connection is established */
+/* One write of len bytes, as tcp_send. 0: not for the short way, nothing was done. */
+ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t len, uint64_t now_us);
 
 /* tcp_ack.c: an acceptable ACK (snd_una <= ack <= snd_max): scoreboard, RTT, cc, recovery, free space. Called by
  * tcp_input after the ACK's acceptability and before data. Does not output. */

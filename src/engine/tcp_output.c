@@ -248,7 +248,8 @@ static void restart_if_idle(struct engine *e, struct sock *k)
 {
 	struct tcb *t = &k->tcp;
 
-	if (t->snd_una == t->snd_nxt && t->last_snd_us && e->s->now_us - t->last_snd_us > t->rto_us)
+	if (!e->s->cfg.defaults.keep_cwnd_idle && t->snd_una == t->snd_nxt && t->last_snd_us &&
+	    e->s->now_us - t->last_snd_us > t->rto_us)
 		tcp_cc_ops(k)->idle(e, k);
 }
 
@@ -267,29 +268,31 @@ static void note_usage(struct sock *k, bool limited)
 
 /* How many segments go as one burst: about a millisecond's worth at the pace of the connection, more on short paths, at
  * least two (Linux's tcp_tso_autosize). */
-static uint32_t burst_size(const struct tcb *t, uint32_t limit)
+static uint32_t burst_size(const struct engine *e, const struct tcb *t, uint32_t limit)
 {
+	uint32_t least = max_u32(e->s->cfg.defaults.burst_min, 2);
 	uint64_t rate = (uint64_t)t->cwnd * (t->cwnd < t->ssthresh / 2 ? 200 : 120) / 100; /* bytes a round trip */
 	uint32_t near = t->min_rtt_us >> 9;
 	uint64_t bytes = rate * 1000000 / max_u32(t->srtt_us, 1) / 1024;
 
 	if (near < 32)
 		bytes += BURST_MAX >> near;
-	return max_u32((uint32_t)(bytes < BURST_MAX ? bytes : BURST_MAX) / limit, 2);
+	return max_u32((uint32_t)(bytes < BURST_MAX ? bytes : BURST_MAX) / limit, least);
 }
 
 /* A new burst begins: the segments of it that may go now. The last of several carries PSH, so that a receiver that
  * gathers segments passes them on (as Linux; RFC 9293 3.9.1.2 lets the sender choose). */
-static uint32_t burst_now(const struct sock *k, enum tcp_push how, uint32_t limit)
+static uint32_t burst_now(const struct engine *e, const struct sock *k, enum tcp_push how, uint32_t limit)
 {
 	const struct tcb *t = &k->tcp;
 	uint32_t flight = tcp_in_flight(k), queued = t->snd_end - t->snd_nxt;
 	int32_t window = (int32_t)(t->snd_una + t->snd_wnd - t->snd_nxt);
 	uint32_t n = queued / limit + (queued % limit && nagle_allows(t, how));
 
-	n = min_u32(n, t->cwnd > flight ? (t->cwnd - flight) / limit : 0);
+	n = min_u32(n, t->cwnd > flight ? min_u32(t->cwnd - flight, t->cwnd / 2) / limit : 0);
+	n = min_u32(n, max_u32(t->snd_max_wnd / 2, limit) / limit);
 	n = min_u32(n, window > 0 ? (uint32_t)window / limit + ((uint32_t)window == queued) : 0);
-	return min_u32(n, burst_size(t, limit));
+	return min_u32(n, burst_size(e, t, limit));
 }
 
 static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
@@ -316,7 +319,7 @@ static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
 		if (!full && !nagle_allows(t, how))
 			break;
 		if (!lossless && !left)
-			left = burst = burst_now(k, how, limit);
+			left = burst = burst_now(e, k, how, limit);
 		left -= left != 0;
 		send_run(e, k, &r, full, !lossless, burst > 1 && !left);
 	}
@@ -335,6 +338,7 @@ static void send_fin(struct engine *e, struct sock *k)
 	if (!tcp_send_control(e, k, t->snd_end, TH_FIN | TH_ACK))
 		return;
 	fin_sent(t);
+	t->fin_alone = 1;
 	tcp_data_sent(e, k);
 	if (idle || !t->timer[TIMER_RTO].deadline_us)
 		tcp_arm_rto(e, k);
@@ -360,8 +364,10 @@ static void note_retransmission(struct engine *e, struct sock *k, const struct r
 		p->retrans++;
 		p->sent_us = e->s->now_us;
 	}
-	if (!t->retrans_ts)
-		t->retrans_ts = tcp_ts_now(e, k) | 1u; /* 0 means none; a millisecond more is harmless */
+	if (!t->retrans_ts) {
+		t->retrans_ts = tcp_ts_now(e, k);
+		t->retrans_ts -= t->retrans_ts == 0; /* 0 means none; later than it is would undo what was right */
+	}
 	if (!t->first_retrans_us)
 		t->first_retrans_us = e->s->now_us;
 	t->undo_retrans = (t->undo_retrans == TCP_UNDO_NONE ? 0 : t->undo_retrans) + r->len;

@@ -32,7 +32,6 @@ uint32_t tcp_poll(struct engine *e, const struct sock *k)
 	const struct tcb *t = &k->tcp;
 	uint32_t ev = 0;
 
-	(void)e;
 	if (t->state == TCP_LISTEN)
 		return t->accept_count ? EV_IN | EV_RDNORM : 0;
 	if (t->state == TCP_CLOSED || t->state == TCP_TIME_WAIT || (shut_rd(k) && (k->flags & SOCKF_SHUT_WR)))
@@ -42,7 +41,7 @@ uint32_t tcp_poll(struct engine *e, const struct sock *k)
 	if (t->state != TCP_SYN_SENT && t->state != TCP_SYN_RECEIVED) {
 		if (readable(k))
 			ev |= EV_IN | EV_RDNORM;
-		if ((k->flags & SOCKF_SHUT_WR) || tcp_writable(k))
+		if ((k->flags & SOCKF_SHUT_WR) || tcp_writable(e, k))
 			ev |= EV_OUT | EV_WRNORM;
 		if ((t->flags & (TCPF_URG_VALID | TCPF_URG_BYTE | TCPF_URG_READ)) == (TCPF_URG_VALID | TCPF_URG_BYTE))
 			ev |= EV_PRI;

@@ -171,7 +171,7 @@ static void auto_tune(struct engine *e, struct sock *k)
 static void after_read(struct engine *e, struct sock *k, bool copied)
 {
 	struct tcb *t = &k->tcp;
-	uint32_t wnd;
+	uint32_t wnd, most;
 
 	if (t->flags & (TCPF_ACK_DELAYED | TCPF_ACK_NOW)) {
 		bool pushed = (t->flags & TCPF_PUSHED2) || ((t->flags & TCPF_PUSHED) && !(t->flags & TCPF_PINGPONG));
@@ -183,8 +183,9 @@ static void after_read(struct engine *e, struct sock *k, bool copied)
 	}
 	if (!copied || (t->flags & TCPF_FIN_RCVD) || t->state == TCP_CLOSED)
 		return;
-	if (2 * (uint64_t)window_left(t) <= k->rcvbuf) {
-		wnd = window_select(e, k);
+	most = min32(k->rcvbuf, 65535u << t->rcv_wscale);
+	if (2 * (uint64_t)window_left(t) <= most) {
+		wnd = min32(window_select(e, k), most);
 		if (wnd && wnd >= 2 * window_left(t)) {
 			count(e->s, C_tcp_window_updates);
 			tcp_send_ack(e, k);

@@ -59,13 +59,27 @@ static void source_copy(struct source *w, uint8_t *to, size_t n)
 	}
 }
 
-bool tcp_writable(const struct sock *k)
+/* TCP_NOTSENT_LOWAT; UINT32_MAX: none. */
+static uint32_t notsent_limit(const struct engine *e, const struct tcb *t)
+{
+	uint32_t lowat = t->notsent_lowat ? t->notsent_lowat : e->s->cfg.defaults.notsent_lowat;
+
+	return lowat ? lowat : UINT32_MAX;
+}
+
+/* Ready for a writer who waits: he is not woken for a few bytes (as Linux, half of what makes him wait). */
+bool tcp_writable(const struct engine *e, const struct sock *k)
 {
 	const struct tcb *t = &k->tcp;
 
-	if (t->flags & TCPF_NOBUF || (t->notsent_lowat && t->snd_end - t->snd_nxt >= t->notsent_lowat))
+	if (t->flags & TCPF_NOBUF || 2ull * (t->snd_end - t->snd_nxt) >= notsent_limit(e, t))
 		return false;
 	return (uint64_t)t->txq.bytes * 3 <= (uint64_t)k->sndbuf * 2;
+}
+
+static uint32_t pow2_up(uint32_t n)
+{
+	return n <= 1 ? 1 : 1u << (32 - __builtin_clz(n - 1));
 }
 
 /* Let sndbuf follow what the connection can have in flight, twice cwnd as Linux. Without a network the peer's window is
@@ -78,7 +92,12 @@ static void grow_sndbuf(struct engine *e, struct sock *k)
 
 	if (k->flags & SOCKF_SNDBUF_SET || k->sndbuf >= max)
 		return;
-	want = tcp_no_network(e, k) ? (uint64_t)t->snd_max_wnd + t->mss : 2ull * t->cwnd;
+	if (tcp_no_network(e, k))
+		want = (uint64_t)t->snd_max_wnd + t->mss;
+	else if (tcp_in_flight(k) < t->cwnd) /* as Linux: twice cwnd, at what a segment costs it */
+		want = 2ull * max_u32(t->cwnd / max_u32(t->mss, 1), 10) * (pow2_up(t->mss + 640) + 256);
+	else
+		return;
 	if (want > max)
 		want = max;
 	if (want > k->sndbuf)
@@ -88,7 +107,7 @@ static void grow_sndbuf(struct engine *e, struct sock *k)
 void tcp_write_space(struct engine *e, struct sock *k)
 {
 	grow_sndbuf(e, k);
-	if (k->tcp.flags & TCPF_NOSPACE && tcp_writable(k)) {
+	if (k->tcp.flags & TCPF_NOSPACE && tcp_writable(e, k)) {
 		k->tcp.flags &= ~TCPF_NOSPACE;
 		sock_notify(e, k, EV_OUT);
 	}
@@ -122,24 +141,46 @@ static uint32_t push_size(const struct engine *e, const struct sock *k, uint32_t
 	return tcp_no_network(e, k) ? limit - limit % cap : most - most % limit;
 }
 
+/* How much more the last burst of the queue takes; a new one is begun as long as the queue is not full. On a network,
+ * as in Linux, where sndbuf and TCP_NOTSENT_LOWAT decide whether another buffer is added to the queue. */
+static uint32_t burst_room(const struct engine *e, struct sock *k, uint32_t whole)
+{
+	struct tcb *t = &k->tcp;
+
+	if (seq_lt(t->burst_seq, t->snd_nxt) || seq_gt(t->burst_seq, t->snd_end))
+		t->burst_seq = t->snd_nxt;
+	if (t->burst_seq == t->snd_end || t->snd_end - t->burst_seq >= whole) {
+		if (t->txq.bytes >= k->sndbuf || t->snd_end - t->snd_nxt >= notsent_limit(e, t))
+			return 0;
+		t->burst_seq = t->snd_end;
+	}
+	return whole - (t->snd_end - t->burst_seq);
+}
+
 /* Copy up to `want` bytes into txq. Returns the bytes copied. */
 static size_t fill(struct engine *e, struct sock *k, struct vnic *v, struct source *w, size_t want, uint32_t limit)
 {
 	struct tcb *t = &k->tcp;
 	uint32_t cap = min_u32(v->st->buf_size - PKT_HEADROOM, limit);
 	uint32_t whole = push_size(e, k, limit, cap), unpushed = t->snd_end - t->snd_nxt;
+	bool network = !tcp_no_network(e, k);
 	size_t done = 0;
 
 	while (done < want) {
 		/* Only a pkt that was never sent may grow; send_head is 0 when all were. */
 		struct pkt *p = t->send_head ? pkt_at(e->s, t->txq.tail) : NULL;
-		uint32_t n;
+		uint32_t n, room = network ? burst_room(e, k, whole) : UINT32_MAX;
 
+		if (!room)
+			break;
 		if ((!p || p->len >= cap) && !(p = new_pkt(e, k, v->st)))
 			break;
 		if (!done)
 			p->flags &= (uint8_t)~PKT_PSH; /* no longer the end of a write */
 		n = (uint32_t)(want - done < cap - p->len ? want - done : cap - p->len);
+		n = min_u32(n, room);
+		if (n == room)
+			p->flags |= PKT_PSH; /* as where tcp_output ends a burst */
 		source_copy(w, vnic_tx_buf(v, p->buf) + p->off + p->len, n);
 		p->len += n;
 		t->txq.bytes += n;
@@ -199,7 +240,12 @@ ssize_t tcp_send(struct engine *e, struct sock *k, const struct iovec *iov, int 
 	struct source w;
 	size_t want, done;
 	uint32_t limit;
-	int err = send_error(k);
+	ssize_t n = iovcnt == 1 && !(skip | (unsigned)flags) ? tcp_fast_send(e, k, iov->iov_base, iov->iov_len, now_us) : 0;
+	int err;
+
+	if (n)
+		return n;
+	err = send_error(k);
 
 	tcp_set_now(e, now_us);
 	if (!err && !v)
@@ -212,9 +258,9 @@ ssize_t tcp_send(struct engine *e, struct sock *k, const struct iovec *iov, int 
 	want = w.total;
 	if (!want)
 		return 0;
-	if (t->notsent_lowat && t->snd_end - t->snd_nxt >= t->notsent_lowat)
-		want = 0;
-	if (want + t->txq.bytes > k->sndbuf)
+	if (t->snd_end - t->snd_nxt >= notsent_limit(e, t))
+		want = tcp_no_network(e, k) ? 0 : want;
+	else if (tcp_no_network(e, k) && want + t->txq.bytes > k->sndbuf)
 		want = t->txq.bytes < k->sndbuf ? k->sndbuf - t->txq.bytes : 0;
 	limit = tcp_segment_limit(e, k);
 	done = fill(e, k, v, &w, want, limit);
@@ -228,7 +274,7 @@ ssize_t tcp_send(struct engine *e, struct sock *k, const struct iovec *iov, int 
 	} else if (!held_by_nagle(t, limit)) {
 		tcp_push(e, k, flags & TCP_F_MORE ? TCP_PUSH_HOLD : TCP_PUSH_NAGLE);
 	}
-	if (!(t->flags & TCPF_NOSPACE) && !tcp_writable(k))
+	if (!(t->flags & TCPF_NOSPACE) && !tcp_writable(e, k))
 		t->flags |= TCPF_NOSPACE;
 	return done ? (ssize_t)done : -EAGAIN;
 }

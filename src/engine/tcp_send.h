@@ -59,9 +59,7 @@ bool tcp_retransmit(struct engine *e, struct sock *k, struct pkt *p);
 bool tcp_send_head_busy(const struct engine *e, const struct sock *k);
 
 /* tcp_send.c */
-bool tcp_writable(const struct sock *k);
-/* Space came back: tells the writer by Linux's rule. */
-void tcp_write_space(struct engine *e, struct sock *k);
+bool tcp_writable(const struct engine *e, const struct sock *k);
 
 /* tcp_recovery.c */
 void tcp_rack_delivered(struct engine *e, struct sock *k, const struct pkt *p);

@@ -43,13 +43,16 @@ bool tcp_arm_tlp(struct engine *e, struct sock *k)
 {
 	struct tcb *t = &k->tcp;
 	const struct pkt *head = pkt_at(e->s, t->txq.head);
-	uint64_t now = e->s->now_us, pto = probe_timeout(k);
+	uint64_t pto = probe_timeout(k), now = e->s->now_us, due = now + pto;
+	uint64_t timeout = (head && head->flags & PKT_SENT ? head->sent_us : now) + tcp_rto_now(e, t);
 
-	/* Each segment sent puts the probe off, but not beyond the time of the oldest's timeout. */
-	if (!pto || !head || now + pto >= head->sent_us + tcp_rto_now(e, t))
+	if (!pto)
 		return false;
+	/* Each segment sent puts the probe off, but not beyond the time of the oldest's timeout. */
+	if (due > timeout)
+		due = timeout > now ? timeout : now + 1;
 	t->rto_kind = TCP_RTO_TLP;
-	timer_set(e, k, TIMER_RTO, now + pto);
+	timer_set(e, k, TIMER_RTO, due);
 	return true;
 }
 
@@ -180,6 +183,9 @@ static void tail_loss_probe(struct engine *e, struct sock *k)
 	}
 	if (t->snd_nxt != nxt) {
 		t->tlp_out = 1;
+	} else if (t->flags & TCPF_FIN_SENT && (t->fin_alone || !t->txq.tail)) {
+		t->tlp_out = tcp_send_control(e, k, t->snd_end, TH_FIN | TH_ACK) ? 2 : 0;
+		t->retrans_total += t->tlp_out != 0;
 	} else {
 		p = pkt_at(e->s, t->send_head);
 		p = p ? pkt_at(e->s, p->prev) : pkt_at(e->s, t->txq.tail);

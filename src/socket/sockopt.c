@@ -55,7 +55,7 @@ static int set_socket_int(struct engine *e, struct sock *k, int name, int v, uin
 		return 0;
 	case SO_SNDBUF:
 	case SO_SNDBUFFORCE:
-		k->sndbuf = (uint32_t)v / 2;
+		k->sndbuf = (uint32_t)v; /* what is queued counts without overhead */
 		set_flag(k, SOCKF_SNDBUF_SET, true);
 		return 0;
 	}
@@ -221,7 +221,7 @@ static int get_socket_int(struct sock *k, int name, int *v)
 		*v = (int)(k->flags & SOCKF_RCVBUF_SET ? 2 * k->rcvbuf : k->rcvbuf);
 		return 0;
 	case SO_SNDBUF:
-		*v = (int)(k->flags & SOCKF_SNDBUF_SET ? 2 * k->sndbuf : k->sndbuf);
+		*v = (int)k->sndbuf;
 		return 0;
 	}
 	return SOCKOPT_NOT_OURS;

@@ -69,6 +69,14 @@ ssize_t call_readv(void *u, int fd, const struct iovec *iov, int n)
 	return call_recvmsg(u, fd, &msg, 0);
 }
 
+static bool wait_writable(struct machine *m, const struct sock *k)
+{
+	while (!(tcp_poll(&m->e, k) & (EV_OUT | EV_ERR | EV_HUP)))
+		if (!machine_block(m))
+			return false;
+	return true;
+}
+
 static ssize_t send_all(struct machine *m, struct machine_fd *f, const struct msghdr *msg, int flags)
 {
 	struct sock *k = sock_at(m->e.s, f->sock);
@@ -83,7 +91,7 @@ static ssize_t send_all(struct machine *m, struct machine_fd *f, const struct ms
 			done += (size_t)r;
 		else if (r != -EAGAIN)
 			return done ? (ssize_t)done : r;
-		else if (!blocks(f, flags) || !machine_block(m))
+		else if (!blocks(f, flags) || !wait_writable(m, k))
 			return done ? (ssize_t)done : -EAGAIN;
 	} while (done < total && blocks(f, flags));
 	return (ssize_t)done;

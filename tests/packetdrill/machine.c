@@ -144,6 +144,9 @@ static void read_defaults(struct sock_defaults *d)
 	d->keep_cnt = sysctl_number("ipv4/tcp_keepalive_probes", 0, 9);
 	d->fin_timeout_s = sysctl_number("ipv4/tcp_fin_timeout", 0, 60);
 	d->somaxconn = sysctl_number("core/somaxconn", 0, 4096);
+	d->burst_min = sysctl_number("ipv4/tcp_min_tso_segs", 0, 2);
+	d->keep_cwnd_idle = sysctl_number("ipv4/tcp_slow_start_after_idle", 0, 1) == 0;
+	d->notsent_lowat = sysctl_number("ipv4/tcp_notsent_lowat", 0, UINT32_MAX);
 	d->no_timestamps = sysctl_number("ipv4/tcp_timestamps", 0, 1) == 0;
 }
 

@@ -189,10 +189,15 @@ static void sndbuf_grows_with_cwnd(void **state)
 	r->t->cwnd = 200000;
 	sender_write(r, 1000, 0);
 	sender_ack(r, 1000, 1 << 16, 0);
-	assert_int_equal(r->k->sndbuf, 400000);
-	r->t->cwnd = 1 << 28;
+	assert_int_equal(r->k->sndbuf, r->e.s->cfg.defaults.sndbuf); /* nobody has waited for space */
+	r->t->flags |= TCPF_NOSPACE;
 	sender_write(r, 1000, 0);
 	sender_ack(r, 2000, 1 << 16, 0);
+	assert_int_equal(r->k->sndbuf, 2 * (int)(r->t->cwnd / 1000) * (2048 + 256)); /* a segment costs Linux that much */
+	r->t->cwnd = 1 << 28;
+	r->t->flags |= TCPF_NOSPACE;
+	sender_write(r, 1000, 0);
+	sender_ack(r, 3000, 1 << 16, 0);
 	assert_int_equal(r->k->sndbuf, r->e.s->cfg.defaults.sndbuf_max);
 	sender_free(r);
 }
