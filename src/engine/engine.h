@@ -89,6 +89,8 @@ void ip_input(struct engine *e, struct frame *f);
 void icmp_input(struct engine *e, struct frame *f);
 void udp_input(struct engine *e, struct frame *f);
 void tcp_input(struct engine *e, struct frame *f);
+/* The short way of a frame in one buffer that came over a wire and is held. False: nothing was done. */
+bool tcp_fast_input(struct engine *e, uint32_t vnic, const struct vnic_desc *d);
 
 /* Take payload [off, off+len) of the frame over into pkts appended to `out` (local list through ->next,
  * head returned). Buffers that are fully taken become PKT_RX without a copy; when the vNIC runs low of
@@ -114,6 +116,8 @@ uint32_t ip_header_len(int family);
  * before it), fill in the transport checksum at l4 + csum_off unless the vNIC needs none, and post.
  * parts describe transport header + payload; parts[0].off/len start at the transport header. */
 void ip_output(struct engine *e, const struct ip_out *o, struct vnic_desc *parts, int n, uint32_t csum_off);
+/* Only write the Ethernet and IP headers of a packet with len bytes from l4 on, in front of l4. */
+void ip_put_headers(struct engine *e, const struct ip_out *o, uint8_t *l4, uint32_t len);
 /* Largest transport payload+header for this vNIC and family. */
 uint32_t ip_mtu_payload(const struct engine *e, uint32_t vnic, int family);
 

@@ -240,12 +240,27 @@ static void put_ipv6(const struct ip_out *o, uint8_t *h, uint32_t len)
 	memcpy(h + 24, o->dst, 16);
 }
 
+void ip_put_headers(struct engine *e, const struct ip_out *o, uint8_t *l4, uint32_t len)
+{
+	const struct vnic_state *st = e->vnic[o->vnic].st;
+	uint8_t *eth = l4 - ip_header_len(o->family);
+
+	memcpy(eth, st->peer_mac, 6);
+	memcpy(eth + 6, st->mac, 6);
+	if (o->family == 4) {
+		put_be16(eth + 12, ETH_IPV4);
+		put_ipv4(e, o, eth + ETH_HEADER, len, !(st->features & VNIC_FEAT_CSUM_TX));
+	} else {
+		put_be16(eth + 12, ETH_IPV6);
+		put_ipv6(o, eth + ETH_HEADER, len);
+	}
+}
+
 void ip_output(struct engine *e, const struct ip_out *o, struct vnic_desc *parts, int n, uint32_t csum_off)
 {
 	struct vnic *v = o->vnic < VNIC_MAX ? &e->vnic[o->vnic] : NULL;
 	uint32_t header = ip_header_len(o->family), len = 0;
 	bool checksum;
-	uint8_t *eth;
 
 	if (!v || !v->ops || v->st->dead)
 		return drop(e, C_ip_no_vnic);
@@ -256,16 +271,7 @@ void ip_output(struct engine *e, const struct ip_out *o, struct vnic_desc *parts
 	checksum = !(v->st->features & VNIC_FEAT_CSUM_TX);
 	if (checksum)
 		fill_checksum(v, o, parts, n, csum_off, len);
-	eth = vnic_tx_buf(v, parts[0].buf) + parts[0].off - header;
-	memcpy(eth, v->st->peer_mac, 6);
-	memcpy(eth + 6, v->st->mac, 6);
-	if (o->family == 4) {
-		put_be16(eth + 12, ETH_IPV4);
-		put_ipv4(e, o, eth + ETH_HEADER, len, checksum);
-	} else {
-		put_be16(eth + 12, ETH_IPV6);
-		put_ipv6(o, eth + ETH_HEADER, len);
-	}
+	ip_put_headers(e, o, vnic_tx_buf(v, parts[0].buf) + parts[0].off, len);
 	parts[0].off = (uint16_t)(parts[0].off - header);
 	parts[0].len = (uint16_t)(parts[0].len + header);
 	for (int i = 0; i < n; i++) {

@@ -9,40 +9,13 @@
  */
 #include <string.h>
 
-#include "engine/engine.h"
+#include "engine/pkt_inline.h"
 
 #define RX_LET_GO 0x80u /* in vnic_state.rx_state beside "held" */
 
 static inline uint8_t *private_buf(struct stack *s, uint32_t buf)
 {
 	return (uint8_t *)s + s->off_private + (size_t)buf * PRIVATE_BUF_SIZE;
-}
-
-static struct pkt *pkt_new(struct stack *s, enum pkt_kind kind)
-{
-	struct stack_pool *pool = &s->pkt_pool;
-	struct pkt *p = pkt_at(s, pool->free_head);
-
-	if (p) {
-		pool->free_head = p->next;
-	} else if (pool->mark < pool->limit) {
-		p = pkt_at(s, pool->mark++);
-	} else {
-		count(s, C_pkt_none);
-		return NULL;
-	}
-	pool->in_use++;
-	memset(p, 0, sizeof(*p));
-	p->kind = (uint8_t)kind;
-	return p;
-}
-
-static void pkt_put(struct stack *s, struct pkt *p)
-{
-	p->kind = PKT_FREE;
-	p->next = s->pkt_pool.free_head;
-	s->pkt_pool.free_head = pkt_index(s, p);
-	s->pkt_pool.in_use--;
 }
 
 /* A private buffer's index, 0 none. Free ones hold the index of the next in their first bytes. */
@@ -72,14 +45,6 @@ static void private_free(struct stack *s, uint32_t buf)
 	memcpy(private_buf(s, buf), &pool->free_head, sizeof(uint32_t));
 	pool->free_head = buf;
 	pool->in_use--;
-}
-
-/* This process's mapping of the vNIC that p's buffer belongs to; NULL: not mapped, or another by now. */
-static inline struct vnic *pkt_vnic(struct engine *e, const struct pkt *p)
-{
-	struct vnic *v = p->vnic < VNIC_MAX ? &e->vnic[p->vnic] : NULL;
-
-	return v && v->ops && v->gen == p->vnic_gen ? v : NULL;
 }
 
 static struct pkt *alloc_tx(struct engine *e, uint32_t vnic, uint32_t keep)

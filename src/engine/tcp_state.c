@@ -279,6 +279,7 @@ void tcp_established(struct engine *e, struct sock *k)
 	t->last_rcv_us = now;
 	tcp_set_mss(e, k);
 	tcp_cc_ops(k)->init(e, k);
+	tcp_fast_init(e, k);
 	t->rcvq_space = min_u32(t->rcv_wnd, 10 * t->adv_mss);
 	t->rcvq_time_us = now;
 	if (k->flags & SOCKF_KEEPALIVE)

@@ -10,6 +10,7 @@
 #ifndef VD_TIMER_H
 #define VD_TIMER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct engine;
@@ -34,6 +35,11 @@ struct timer {
 
 void timer_set(struct engine *e, struct sock *k, enum timer_kind kind, uint64_t deadline_us);
 void timer_clear(struct sock *k, enum timer_kind kind);
+/* True: t is in the wheel and will be looked at by deadline_us, so that storing the deadline sets it. */
+static inline bool timer_covers(const struct timer *t, uint64_t deadline_us)
+{
+	return t->slot && (int32_t)((uint32_t)((deadline_us + 1023) >> 10) - t->due) >= 0;
+}
 static inline uint64_t timer_deadline(const struct timer *t)
 {
 	return t->deadline_us;

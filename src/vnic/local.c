@@ -18,7 +18,7 @@
  */
 #include <errno.h>
 
-#include "vnic/ring.h"
+#include "vnic/wire.h"
 
 #define WIRE_FEATURES (VNIC_FEAT_LOSSLESS | VNIC_FEAT_CSUM_TX | VNIC_FEAT_SCATTER)
 #define WIRE_PAGE 4096u
@@ -94,19 +94,6 @@ int wire_check(const void *mem, size_t len)
 	return memcmp(&got, &want, sizeof(got)) ? -EPROTO : 0;
 }
 
-/* Put what has been released into the ring, behind `behind` slots that the caller fills afterwards. */
-static void write_returns(struct vnic *v, uint32_t behind)
-{
-	struct vnic_state *st = v->st;
-	uint32_t n = st->ret_count, at = st->tx_prod + behind;
-
-	while (n) {
-		struct vnic_desc d = {.buf = st->ret[--n], .type = VNIC_DESC_RETURN};
-
-		ring_write(v->tx, at + n, WIRE_RING, &d);
-	}
-}
-
 static void local_flush(struct vnic *v)
 {
 	struct vnic_state *st = v->st;
@@ -116,7 +103,7 @@ static void local_flush(struct vnic *v)
 	st->ret_count = st->dead ? 0 : n;
 	if (!st->ret_count)
 		return;
-	write_returns(v, 0);
+	wire_write_returns(v, 0);
 	st->ret_count = 0;
 	st->tx_prod += n;
 	st->ret_quiet += n;
@@ -133,7 +120,11 @@ static void local_post(struct vnic *v, const struct vnic_desc *d, int n)
 
 	if (st->dead || n <= 0)
 		return;
-	write_returns(v, parts);
+	if (n == 1) {
+		wire_post_one(v, d->buf, d->off, d->len);
+		return;
+	}
+	wire_write_returns(v, parts);
 	for (uint32_t i = parts; i-- > 0;) {
 		struct vnic_desc part = d[i];
 
