@@ -194,7 +194,7 @@ static void fin_rides_on_the_last_data(void **state)
 	assert_int_equal(r->t->snd_nxt, DATA0 + 101);
 	sender_wait(r, 250 * MS); /* all of it again */
 	assert_true(was_sent(r, 2, 0));
-	sender_ack(r, 100, 1 << 16, 0);
+	sender_ack(r, 64, 1 << 16, 0);
 	assert_true(last_sent(r)->flags & TH_FIN);
 	assert_int_equal(last_sent(r)->seq, DATA0 + (last_sent(r)->len ? 64 : 100));
 	assert_int_equal(sender_write(r, 1, 0), -EPIPE);
@@ -239,17 +239,18 @@ static void a_writer_hears_of_space_only_after_a_refusal(void **state)
 	(void)state;
 	r->k->flags |= SOCKF_SNDBUF_SET;
 	r->k->sndbuf = 9000;
+	r->t->snd_max_wnd = 6000; /* bursts, which are not broken off, are of half of that */
 	sender_write(r, 3000, 0);
-	sender_ack(r, 3000, 1 << 16, 0);
+	sender_ack(r, 3000, 6000, 0);
 	assert_false(sender_edges(r) & EV_OUT);
 	assert_int_equal(sender_write(r, 20000, 0), 9000);
 	assert_int_equal(sender_write(r, 1, 0), -EAGAIN);
-	assert_false(tcp_writable(r->k));
-	sender_ack(r, 5000, 1 << 16, 0);
+	assert_false(tcp_writable(&r->e, r->k));
+	sender_ack(r, 5000, 6000, 0);
 	assert_false(sender_edges(r) & EV_OUT); /* 7000 of 9000 are in use: less than a third is free */
-	sender_ack(r, 6000, 1 << 16, 0);
+	sender_ack(r, 6000, 6000, 0);
 	assert_true(sender_edges(r) & EV_OUT);
-	assert_true(tcp_writable(r->k));
+	assert_true(tcp_writable(&r->e, r->k));
 	sender_free(r);
 }
 
@@ -267,7 +268,7 @@ static void running_out_of_buffers_is_back_pressure(void **state)
 		n += got;
 	assert_int_equal(got, -EAGAIN);
 	assert_true(r->st->free_top >= r->st->tx_count / 2 - 1); /* half is left to others */
-	assert_false(tcp_writable(r->k));
+	assert_false(tcp_writable(&r->e, r->k));
 	sender_edges(r);
 	r->dev.hold = false;
 	for (uint32_t b = 0; b < r->st->tx_count; b++)
