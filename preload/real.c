@@ -3,6 +3,9 @@
  * libc's own functions behind the intercepted names, found with dlsym(RTLD_NEXT), and the table of real calls that
  * the lower layers use. Resolved once: by the constructor, or by a call that comes before it. The early call
  * comes while the dynamic linker runs constructors, so there is only one thread.
+ *
+ * Where libc stands before us (it is named first in LD_PRELOAD), nothing comes after us: then libc is asked by name. Few
+ * of the program's calls reach us there, but those that do must work.
  */
 #include <dlfcn.h>
 #include <sys/syscall.h>
@@ -52,10 +55,20 @@ static void fill_host_sys(void)
 	host_sys.sigmask = pthread_sigmask;
 }
 
+static void *find(const char *name)
+{
+	void *found = dlsym(RTLD_NEXT, name), *libc;
+
+	if (found)
+		return found;
+	libc = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
+	return libc ? dlsym(libc, name) : NULL;
+}
+
 void real_resolve(void)
 {
 	for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++)
-		*symbols[i].where = dlsym(RTLD_NEXT, symbols[i].name);
+		*symbols[i].where = find(symbols[i].name);
 	fill_host_sys();
 	real_ready = true;
 }

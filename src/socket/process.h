@@ -177,10 +177,15 @@ static inline bool stack_pending(const struct attached *a)
 
 #define POLL_BUDGET 64
 
-/* With the lock: take in what has arrived and fire what is due. Number of frames. */
+/* With the lock: take in what has arrived and fire what is due. Number of frames. Processes that share the stack read
+ * their clocks each for itself, so one may be a little behind: the stack's time never goes back. */
 static inline int stack_poll(struct attached *a, uint64_t now_us)
 {
-	int n = engine_poll(&a->e, now_us, POLL_BUDGET);
+	int n;
+
+	if (__builtin_expect(now_us < a->s->now_us, 0))
+		now_us = a->s->now_us;
+	n = engine_poll(&a->e, now_us, POLL_BUDGET);
 
 	if (__builtin_expect(a->s->wheel.pending && now_us >> 10 > a->s->wheel.now_ms, 0))
 		engine_tick(&a->e, now_us);

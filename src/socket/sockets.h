@@ -30,6 +30,8 @@ static inline uint64_t stack_now(struct attached *a)
 {
 	uint64_t now = clock_us();
 
+	if (__builtin_expect(now < a->s->now_us, 0)) /* another process of the tree read a clock that is ahead */
+		now = a->s->now_us;
 	if (__builtin_expect(a->s->wheel.pending && now >> 10 > a->s->wheel.now_ms, 0))
 		engine_tick(&a->e, now);
 	return now;

@@ -224,6 +224,7 @@ struct sender {
 	struct endpoint remote;
 	int family;
 	bool nonblock, bound;
+	bool itself; /* the destination is this very socket: no engine takes that from a wire */
 	uint64_t timeout_us;
 	int error;
 	uint32_t vnic;
@@ -241,6 +242,8 @@ static int look_at_sender(vsock_t v, const struct endpoint *to, struct sender *o
 	out->family = k->family;
 	out->nonblock = k->flags & SOCKF_NONBLOCK;
 	out->bound = k->local.port != 0;
+	out->itself = k->local.port == out->remote.port &&
+		      (addr_any(k->local.addr) || !memcmp(k->local.addr, out->remote.addr, sizeof(k->local.addr)));
 	out->timeout_us = k->sndtimeo_us;
 	out->error = k->flags & SOCKF_SHUT_WR ? EPIPE : k->so_error;
 	if (out->error != EPIPE)
@@ -292,6 +295,8 @@ ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int
 		return ret;
 	c.to = s.remote;
 	c.vnic = s.vnic;
+	if (s.itself)
+		return kernel_send(fd, iov, iovcnt, flags, to, tolen, NULL, 0);
 	if (c.vnic == VNIC_NONE && c.to.port)
 		c.vnic = find_way(vs_attached(v), s.family, &c.to);
 	if (c.vnic == VNIC_NONE || (s.family == 4) != addr_v4(c.to.addr))

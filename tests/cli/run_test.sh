@@ -75,6 +75,12 @@ mkdir -p "$work/moved/bin" "$work/moved/lib" "$work/a b"
 cp "$viaduct" "$work/moved/bin/" && cp "$build/libviaduct.so" "$work/moved/lib/"
 check "an installed tree can be moved" 0 "$work/moved/lib/libviaduct.so" "$work/moved/bin/viaduct" run cat /proc/self/maps
 cp "$viaduct" "$build/libviaduct.so" "$work/a b/"
+check "libc before the library in LD_PRELOAD" 0 '^carried$' env LD_PRELOAD=libc.so.6 "$viaduct" run python3 -c \
+	"import socket
+s = socket.create_server(('127.0.0.1', 0))
+c = socket.create_connection(s.getsockname())
+s.accept()[0].send(b'carried')
+print(c.recv(10).decode())"
 check "a path that LD_PRELOAD can't name is refused" 1 'space or colon' "$work/a b/viaduct" run true
 rm "$work/moved/lib/libviaduct.so"
 check "a missing library" 1 'no libviaduct.so' "$work/moved/bin/viaduct" run true
