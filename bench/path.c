@@ -15,8 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/engine.h"
 #include "engine/tcp.h"
+#include "lib/test_stack.h"
 
 #define SMALL 64u
 #define LARGE 65536u
@@ -35,62 +35,19 @@ static void check(bool good, const char *what)
 	exit(1);
 }
 
-static void *memory(size_t len)
-{
-	void *p = aligned_alloc(4096, (len + 4095) & ~(size_t)4095);
-
-	check(p, "no memory");
-	return memset(p, 0, len);
-}
-
-static struct stack_config config(void)
-{
-	return (struct stack_config){
-	    .max_socks = 64,
-	    .max_pkts = 8192,
-	    .max_private = 2048,
-	    .hash_buckets = 64,
-	    .max_fdinfo = 16,
-	    .secret = {7},
-	    .defaults = {.rcvbuf = 131072,
-			 .rcvbuf_max = 6291456,
-			 .sndbuf = 87040,
-			 .sndbuf_max = 4194304,
-			 .rto_min_ms = 200,
-			 .rto_max_ms = 120000,
-			 .delack_ms = 40,
-			 .time_wait_ms = 60000,
-			 .syn_retries = 6,
-			 .synack_retries = 5,
-			 .retries2 = 15,
-			 .fin_timeout_s = 60,
-			 .somaxconn = 4096},
-	};
-}
-
-static struct endpoint address(int i, uint16_t port)
-{
-	struct endpoint p = {.addr = {[10] = 0xff, [11] = 0xff, [12] = 10, [15] = (uint8_t)(i + 1)}, .port = port};
-
-	return p;
-}
-
 static void open_pair(void)
 {
-	struct stack_config cfg = config();
-	struct endpoint client = address(0, 4000), server = address(1, 80);
+	struct stack_config cfg = test_config();
+	struct endpoint client = test_addr4(1, 4000), server = test_addr4(2, 80);
 	struct sock *listener;
-	void *wire = memory(wire_size());
+	void *wire = test_wire_new(NULL);
 	int child;
 
-	wire_format(wire);
+	cfg.max_socks = cfg.hash_buckets = 64;
+	cfg.defaults.sndbuf = 87040;
 	for (int i = 0; i < 2; i++) {
-		void *mem = memory(stack_size(&cfg));
-
-		check(stack_format(mem, stack_size(&cfg), &cfg) == 0, "no stack");
-		engine_attach(&end[i], mem);
-		check(engine_vnic_alloc(&end[i]) == 0, "no vNIC");
-		wire_attach(&end[i].vnic[0], stack_vnic(mem, 0), wire, i);
+		test_stack_new(&end[i], &cfg, now);
+		check(test_wire_join(wire, i, &end[i]) == 0, "not the first vNIC");
 		engine_poll(&end[i], now, 1);
 		engine_tick(&end[i], now);
 	}

@@ -3,9 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "fuzz.h"
+#include "lib/test_stack.h"
 
 #define DAY_US (24 * 3600 * 1000000ull)
 
@@ -21,39 +21,19 @@ void fuzz_failed(const char *condition, const char *file, int line)
 
 struct engine *fuzz_stack(uint64_t now_us)
 {
-	static void *mem;
-	struct stack_config cfg = {
-	    .max_socks = FUZZ_SOCKS, .max_pkts = 1024, .max_private = 256, .hash_buckets = 16, .max_fdinfo = 2};
-	size_t len = stack_size(&cfg);
+	struct stack_config cfg = test_config();
 
-	memset(cfg.secret, 7, sizeof(cfg.secret));
-	cfg.defaults = (struct sock_defaults){
-	    .rcvbuf = 32768,
-	    .rcvbuf_max = 131072,
-	    .sndbuf = 32768,
-	    .sndbuf_max = 65536,
-	    .rto_min_ms = 200,
-	    .rto_max_ms = 120000,
-	    .delack_ms = 40,
-	    .time_wait_ms = 60000,
-	    .syn_retries = 6,
-	    .synack_retries = 5,
-	    .retries2 = 15,
-	    .keep_idle_s = 7200,
-	    .keep_intvl_s = 75,
-	    .keep_cnt = 9,
-	    .fin_timeout_s = 60,
-	    .somaxconn = 64,
-	};
-	mem = mmap(mem, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (mem ? MAP_FIXED : 0), -1, 0);
-	fuzz_require(mem != MAP_FAILED);
-	fuzz_require(stack_format(mem, len, &cfg) == 0);
-	memset(&the_engine, 0, sizeof(the_engine));
+	cfg.max_socks = FUZZ_SOCKS;
+	cfg.max_pkts = 1024;
+	cfg.max_private = 256;
+	cfg.hash_buckets = 16;
+	cfg.max_fdinfo = 2;
+	cfg.defaults.rcvbuf = cfg.defaults.sndbuf = 32768;
+	cfg.defaults.rcvbuf_max = 131072;
+	cfg.defaults.sndbuf_max = 65536;
+	cfg.defaults.somaxconn = 64;
+	test_stack_again(&the_engine, &cfg, now_us);
 	memset(seen_gen, 0, sizeof(seen_gen));
-	engine_attach(&the_engine, mem);
-	the_engine.s->proc[0].pid = 1;
-	the_engine.s->procs = 1;
-	the_engine.s->now_us = now_us;
 	return &the_engine;
 }
 
@@ -127,7 +107,7 @@ void fuzz_check(struct engine *e, uint64_t now_us, bool deep)
 
 void fuzz_address(uint8_t addr[16], uint8_t last)
 {
-	memcpy(addr, (uint8_t[16]){[10] = 0xff, [11] = 0xff, [12] = 10, [15] = last}, 16);
+	memcpy(addr, test_addr4(last, 0).addr, 16);
 }
 
 static void put16(uint8_t *p, uint32_t v)

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "fuzz.h"
+#include "lib/test_stack.h"
 #include "vnic/sim.h"
 
 #define SLOTS 8u
@@ -486,10 +487,9 @@ static void begin(const uint8_t *data, size_t size)
 	z.in = (struct input){data, data + size};
 	z.now = 1000000000;
 	z.e = fuzz_stack(z.now);
-	fuzz_require(engine_vnic_alloc(z.e) == 0);
 	z.link = sim_create(mem, sizeof(mem), &cfg);
 	fuzz_require(z.link);
-	sim_attach(z.link, 0, &z.e->vnic[0], stack_vnic(z.e->s, 0));
+	fuzz_require(test_link_join(z.link, 0, z.e) == 0);
 	sim_attach(z.link, 1, &z.peer, &z.peer_state);
 	for (uint32_t i = 0; i < SLOTS; i++) {
 		z.slot[i].local = (uint16_t)(2000 + i);

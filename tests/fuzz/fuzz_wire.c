@@ -6,9 +6,9 @@
  * the wire can be given up.
  */
 #include <string.h>
-#include <sys/mman.h>
 
 #include "fuzz.h"
+#include "lib/test_stack.h"
 #include "vnic/ring.h"
 
 #define RECORDS_MAX 300u
@@ -155,12 +155,8 @@ static void begin(const uint8_t *data, size_t size)
 	z.now = 1000000000;
 	z.prod = 0;
 	z.e = fuzz_stack(z.now);
-	z.mem = mmap(z.mem, wire_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (z.mem ? MAP_FIXED : 0),
-		     -1, 0);
-	fuzz_require(z.mem != MAP_FAILED);
-	wire_format(z.mem);
-	fuzz_require(engine_vnic_alloc(z.e) == 0);
-	wire_attach(&z.e->vnic[0], stack_vnic(z.e->s, 0), z.mem, 0);
+	z.mem = test_wire_new(z.mem);
+	fuzz_require(test_wire_join(z.mem, 0, z.e) == 0);
 	wire_attach(&z.hostile, &z.hostile_state, z.mem, 1);
 	k = sock_alloc(z.e, SOCK_TCP, 4);
 	fuzz_address(k->local.addr, 1);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* See machine.h. The vNIC is a provider of its own: what the engine posts is copied out and its buffers return at once. */
+/* See machine.h. What the engine posts to its device is copied out. */
 #include "machine.h"
 
 #include <stdio.h>
@@ -13,9 +13,9 @@
 #define CAPTURE_BUFS 2048u
 #define CAPTURE_BUF_SIZE 2048u
 
-static void capture_post(struct vnic *v, const struct vnic_desc *d, int n)
+static void captured(void *arg, struct vnic *v, const struct vnic_desc *d, int n)
 {
-	struct machine *m = v->priv;
+	struct machine *m = arg;
 	struct out_frame *o = &m->out[m->out_tail % MACHINE_OUT];
 	uint32_t total = 0;
 
@@ -32,53 +32,8 @@ static void capture_post(struct vnic *v, const struct vnic_desc *d, int n)
 	for (int i = 0; i < n; i++) {
 		memcpy(o->bytes + total, vnic_tx_buf(v, d[i].buf) + d[i].off, d[i].len);
 		total += d[i].len;
-		if (!(v->st->tx_state[d[i].buf] & VNIC_TX_PKT)) { /* an ACK's buffer: nobody else frees it */
-			v->st->tx_state[d[i].buf] = VNIC_TX_PKT;
-			vnic_tx_free(v, d[i].buf);
-		}
 	}
 	m->out_tail++;
-}
-
-static int capture_poll(struct vnic *v, struct vnic_desc *ev, int max)
-{
-	(void)v, (void)ev, (void)max;
-	return 0; /* frames come in through engine_input */
-}
-
-static void capture_release(struct vnic *v, uint32_t buf)
-{
-	(void)v, (void)buf;
-}
-
-static const struct vnic_ops capture_ops = {capture_poll, capture_post, capture_release};
-
-static bool attach_vnic(struct machine *m)
-{
-	int i = engine_vnic_alloc(&m->e);
-
-	if (i < 0)
-		return false;
-	struct vnic *v = &m->e.vnic[i];
-	struct vnic_state *st = stack_vnic(m->e.s, (uint32_t)i);
-
-	m->vnic = (uint32_t)i;
-	st->provider = VNIC_PROV_SIM;
-	st->mtu = 1500;
-	st->buf_size = CAPTURE_BUF_SIZE;
-	st->tx_count = CAPTURE_BUFS;
-	for (uint32_t b = 0; b < CAPTURE_BUFS; b++)
-		st->tx_free[b] = (uint16_t)(CAPTURE_BUFS - 1 - b);
-	st->free_top = CAPTURE_BUFS;
-	v->ops = &capture_ops;
-	v->st = st;
-	v->gen = st->gen;
-	v->tx_bufs = calloc(CAPTURE_BUFS, CAPTURE_BUF_SIZE);
-	v->evq = calloc(2, sizeof(*v->evq)); /* an event queue that stays empty */
-	st->evq_entries = 2;
-	v->priv = m;
-	v->doorbell_fd[0] = v->doorbell_fd[1] = v->life_fd = -1;
-	return v->tx_bufs && v->evq;
 }
 
 struct machine *machine_new(void)
@@ -152,35 +107,27 @@ static void read_defaults(struct sock_defaults *d)
 
 void machine_configure(struct machine *m)
 {
-	struct stack_config cfg = {
-	    .max_socks = 512, .max_pkts = 16384, .max_private = 8192, .hash_buckets = 1024, .max_fdinfo = 64};
+	struct stack_config cfg = test_config();
 
 	if (m->configured)
 		return;
+	cfg.max_pkts = 16384;
+	cfg.max_private = 8192;
 	read_defaults(&cfg.defaults);
 	for (size_t i = 0; i < sizeof(cfg.secret); i++)
 		cfg.secret[i] = (uint8_t)(i * 37 + 11); /* runs repeat exactly */
-	size_t len = stack_size(&cfg);
-	void *mem = NULL;
-	if (posix_memalign(&mem, 4096, len))
-		abort();
-	memset(mem, 0, len);
-	if (stack_format(mem, len, &cfg) < 0)
-		abort();
-	engine_attach(&m->e, mem);
-	m->e.s->proc[0].pid = (uint32_t)getpid();
-	m->e.s->now_us = m->now_us;
-	if (!attach_vnic(m))
-		abort();
+	test_stack_new(&m->e, &cfg, m->now_us);
+	m->device = (struct test_device){
+	    .sent = captured, .arg = m, .mtu = 1500, .bufs = CAPTURE_BUFS, .buf_size = CAPTURE_BUF_SIZE};
+	m->vnic = test_device_join(&m->device, &m->e);
 	m->configured = true;
 }
 
 void machine_free(struct machine *m)
 {
 	if (m->configured) {
-		free(m->e.vnic[m->vnic].tx_bufs);
-		free(m->e.vnic[m->vnic].evq);
-		free(m->e.s);
+		test_device_free(&m->device);
+		test_stack_free(&m->e);
 	}
 	free(m);
 }

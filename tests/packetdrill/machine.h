@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "engine/engine.h"
+#include "lib/test_stack.h"
 
 #define MACHINE_FDS 1024 /* descriptor numbers below this */
 #define MACHINE_OUT 4096
@@ -38,11 +38,12 @@ struct machine {
 	pthread_mutex_t mutex;
 	pthread_cond_t moved, looked;
 	pthread_t main_thread;
-	uint64_t epoch; /* goes up each time that the engine moved */
+	uint64_t epoch;    /* goes up each time that the engine moved */
 	int parked, fresh; /* threads in machine_block; how many have seen this epoch */
 
 	struct engine e;
 	uint64_t now_us;
+	struct test_device device;
 	uint32_t vnic;
 	bool configured;
 	uint16_t next_port;
@@ -67,7 +68,8 @@ bool machine_block(struct machine *m);
 void machine_input(struct machine *m, const void *packet, size_t len);
 
 struct machine_fd *machine_fd(struct machine *m, int fd, enum fd_use use); /* NULL: EBADF is set */
-/* A descriptor number is a kernel socket's of that family: it checks options, and packetdrill may close it by itself. */
+/* A descriptor number is a kernel socket's of that family: it checks options, and packetdrill may close it by itself.
+ */
 int machine_fd_new(struct machine *m, enum fd_use use, int family, struct machine_fd **out);
 /* Drain the dirty ring: tells the epoll sets of sockets that have news (sets.c). */
 void sets_news(struct machine *m);

@@ -117,7 +117,6 @@ int main(int argc, char **argv)
 		add(&t, w, world_run(w, running_seed, verbose));
 	} while (!single && t.connections < connections && t.failed < max_failures && seconds() - start < limit);
 	report(&t, seconds() - start);
-	free(w->link_mem);
 	free(w);
 	return t.failed ? 1 : 0;
 }

@@ -10,9 +10,9 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "engine/tcp_internal.h"
+#include "lib/test_stack.h"
 #include "world.h"
 
 #define SECOND 1000000ull
@@ -125,34 +125,25 @@ static void plan_stack(struct world *w, struct stack_config *c)
 {
 	static const uint8_t ccs[] = {TCP_CC_CUBIC, TCP_CC_CUBIC, TCP_CC_NEWRENO};
 
-	*c = (struct stack_config){
-	    .max_socks = 128, .max_pkts = 8192, .max_private = 4096, .hash_buckets = 64, .max_fdinfo = 16};
+	struct sock_defaults *d = &c->defaults;
+
+	*c = test_config();
+	c->max_socks = 128;
+	c->max_private = 4096;
+	c->hash_buckets = 64;
 	if (!w->clean && one_in(w, 4)) {
 		c->max_pkts = pick_log(w, 400, 4000);
 		c->max_private = pick_log(w, 200, 2000);
 	}
 	for (size_t i = 0; i < sizeof(c->secret); i++)
 		c->secret[i] = (uint8_t)sim_random(&w->random);
-	c->defaults = (struct sock_defaults){
-	    .rcvbuf = pick_log(w, 4096, 131072),
-	    .sndbuf = pick_log(w, 4096, 262144),
-	    .cc = ccs[pick(w, 3)],
-	    .rto_min_ms = 200,
-	    .rto_max_ms = 120000,
-	    .delack_ms = 40,
-	    .time_wait_ms = one_in(w, 2) ? 60000 : 1000,
-	    .syn_retries = 6,
-	    .synack_retries = 5,
-	    .retries2 = 15,
-	    .keep_idle_s = 7200,
-	    .keep_intvl_s = 75,
-	    .keep_cnt = 9,
-	    .fin_timeout_s = 60,
-	    .somaxconn = 4096,
-	    .no_timestamps = one_in(w, 3),
-	};
-	c->defaults.rcvbuf_max = c->defaults.rcvbuf << pick(w, 5);
-	c->defaults.sndbuf_max = c->defaults.sndbuf << pick(w, 5);
+	d->rcvbuf = pick_log(w, 4096, 131072);
+	d->sndbuf = pick_log(w, 4096, 262144);
+	d->cc = ccs[pick(w, 3)];
+	d->time_wait_ms = one_in(w, 2) ? 60000 : 1000;
+	d->no_timestamps = one_in(w, 3);
+	d->rcvbuf_max = d->rcvbuf << pick(w, 5);
+	d->sndbuf_max = d->sndbuf << pick(w, 5);
 }
 
 static void make_host(struct world *w, int i)
@@ -164,20 +155,14 @@ static void make_host(struct world *w, int i)
 
 	plan_stack(w, &cfg);
 	memset(h, 0, sizeof(*h));
-	h->len = stack_size(&cfg);
-	h->mem = mmap(NULL, h->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	h->e = calloc(1, sizeof(*h->e));
-	if (h->mem == MAP_FAILED || !h->e || stack_format(h->mem, h->len, &cfg)) {
+	if (!h->e) {
 		printf("out of memory\n");
 		exit(2);
 	}
-	engine_attach(h->e, h->mem);
-	h->e->s->proc[0].pid = 1;
-	h->e->s->procs = 1;
-	h->e->s->now_us = w->now;
-	if (engine_vnic_alloc(h->e) != 0)
+	test_stack_new(h->e, &cfg, w->now);
+	if (test_link_join(w->link, i, h->e) != 0)
 		world_fail(w, "the first vNIC is not number 0");
-	sim_attach(w->link, i, &h->e->vnic[0], stack_vnic(h->e->s, 0));
 	memcpy(h->addr, w->family == 6 ? v6 : v4, 16);
 	h->addr[15] = (uint8_t)(i + 1);
 	h->backlog = one_in(w, 3) ? pick(w, 4) : 128;
@@ -234,9 +219,6 @@ static void forbid_sack(void *arg, int from, uint8_t *f, uint32_t len)
 
 static void make(struct world *w, uint64_t seed, bool verbose)
 {
-	void *mem = w->link_mem;
-	size_t len = w->link_len;
-
 	memset(w, 0, sizeof(*w));
 	w->seed = w->random = seed;
 	w->verbose = verbose;
@@ -251,14 +233,7 @@ static void make(struct world *w, uint64_t seed, bool verbose)
 		w->cut_for_good = one_in(w, 3);
 	}
 	plan_link(w);
-	w->link_mem = mem;
-	w->link_len = len;
-	if (sim_size(&w->cfg) > w->link_len) {
-		free(w->link_mem);
-		w->link_len = sim_size(&w->cfg) + VNIC_LINE;
-		w->link_mem = aligned_alloc(VNIC_LINE, (w->link_len + VNIC_LINE - 1) / VNIC_LINE * VNIC_LINE);
-	}
-	w->link = sim_create(w->link_mem, w->link_len, &w->cfg);
+	w->link = test_link_new(&w->cfg);
 	trace_reset(w);
 	sim_set_tap(w->link, trace_frame, w);
 	if (w->no_sack && !(w->cfg.features & VNIC_FEAT_CSUM_TX))
@@ -290,9 +265,10 @@ static void make(struct world *w, uint64_t seed, bool verbose)
 static void unmake(struct world *w)
 {
 	for (int i = 0; i < 2; i++) {
-		munmap(w->host[i].mem, w->host[i].len);
+		test_stack_free(w->host[i].e);
 		free(w->host[i].e);
 	}
+	test_link_free(w->link);
 }
 
 /* --- running --- */

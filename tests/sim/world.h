@@ -74,8 +74,6 @@ struct conn {
 
 struct host {
 	struct engine *e;
-	void *mem;
-	size_t len;
 	uint32_t listener; /* socket's index; 0: none */
 	uint32_t backlog;
 	uint32_t accept_pause_us;
@@ -96,8 +94,6 @@ struct world {
 	bool no_sack; /* the option is taken out of the SYNs */
 	struct sim_config cfg;
 	struct sim *link;
-	void *link_mem;
-	size_t link_len;
 	struct host host[2];
 	struct conn conn[CONNS_MAX];
 	uint32_t conns, open_ends;

@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/test_stack.h"
+
 #define LINK_BUFS 1024
 #define LINK_BUF_SIZE 2048
 
@@ -90,44 +92,20 @@ static bool configure_tap(void)
 
 static void make_stack(struct tap_world *w, uint64_t seed)
 {
-	struct stack_config cfg = {
-	    .max_socks = 256, .max_pkts = 16384, .max_private = 8192, .hash_buckets = 256, .max_fdinfo = 16};
+	struct stack_config cfg = test_config();
 
+	cfg.max_socks = cfg.hash_buckets = 256;
+	cfg.max_pkts = 16384;
+	cfg.max_private = 8192;
+	cfg.defaults.sndbuf = 262144;
+	cfg.defaults.time_wait_ms = 1000;
+	cfg.defaults.somaxconn = 128;
 	for (size_t i = 0; i < sizeof(cfg.secret); i++)
 		cfg.secret[i] = (uint8_t)sim_random(&seed);
-	cfg.defaults = (struct sock_defaults){
-	    .rcvbuf = 131072,
-	    .rcvbuf_max = 6291456,
-	    .sndbuf = 262144,
-	    .sndbuf_max = 4194304,
-	    .cc = TCP_CC_CUBIC,
-	    .rto_min_ms = 200,
-	    .rto_max_ms = 120000,
-	    .delack_ms = 40,
-	    .time_wait_ms = 1000,
-	    .syn_retries = 6,
-	    .synack_retries = 5,
-	    .retries2 = 15,
-	    .keep_idle_s = 7200,
-	    .keep_intvl_s = 75,
-	    .keep_cnt = 9,
-	    .fin_timeout_s = 60,
-	    .somaxconn = 128,
-	};
-	size_t len = stack_size(&cfg);
-
-	len = (len + 4095) / 4096 * 4096;
-	w->stack_mem = aligned_alloc(4096, len);
 	w->e = calloc(1, sizeof(*w->e));
-	if (!w->stack_mem || !w->e)
+	if (!w->e)
 		abort();
-	memset(w->stack_mem, 0, len);
-	if (stack_format(w->stack_mem, len, &cfg))
-		abort();
-	engine_attach(w->e, w->stack_mem);
-	w->e->s->proc[0].pid = (uint32_t)getpid();
-	w->e->s->procs = 1;
-	w->e->s->now_us = tap_now_us();
+	test_stack_new(w->e, &cfg, tap_now_us());
 }
 
 static void captured(void *arg, uint64_t now_us, int from, const uint8_t *frame, uint32_t len, enum sim_fate fate)
@@ -145,18 +123,15 @@ static void make_link(struct tap_world *w, uint64_t seed, const struct sim_dir *
 				 .tx_bufs = LINK_BUFS,
 				 .rx_bufs = LINK_BUFS,
 				 .flights = 4096};
-	int i = engine_vnic_alloc(w->e);
+	struct vnic_state *st;
 
 	cfg.dir[0] = cfg.dir[1] = dir ? *dir : (struct sim_dir){.delay_us = 50};
-	w->link_mem = aligned_alloc(VNIC_LINE, (sim_size(&cfg) + VNIC_LINE - 1) / VNIC_LINE * VNIC_LINE);
-	if (i < 0 || !w->link_mem)
-		abort();
-	w->vnic = (uint32_t)i;
-	w->link = sim_create(w->link_mem, sim_size(&cfg), &cfg);
-	sim_attach(w->link, 0, &w->e->vnic[i], stack_vnic(w->e->s, w->vnic));
+	w->link = test_link_new(&cfg);
+	w->vnic = test_link_join(w->link, 0, w->e);
 	sim_attach(w->link, 1, &w->far, &w->far_state);
-	memcpy(w->e->vnic[i].st->mac, engine_mac, 6);
-	memcpy(w->e->vnic[i].st->peer_mac, kernel_mac, 6);
+	st = stack_vnic(w->e->s, w->vnic);
+	memcpy(st->mac, engine_mac, 6);
+	memcpy(st->peer_mac, kernel_mac, 6);
 	sim_set_tap(w->link, captured, w->capture);
 }
 
@@ -181,8 +156,8 @@ void tap_world_free(struct tap_world *w)
 {
 	close(w->tap_fd);
 	capture_free(w->capture);
-	free(w->link_mem);
-	free(w->stack_mem);
+	test_link_free(w->link);
+	test_stack_free(w->e);
 	free(w->e);
 	free(w);
 }

@@ -32,10 +32,8 @@ struct capture;
 struct tap_world {
 	int tap_fd;
 	struct engine *e;
-	void *stack_mem;
 	uint32_t vnic;
 	struct sim *link;
-	void *link_mem;
 	struct vnic far; /* the link's other end, whose frames go to and come from the tap */
 	struct vnic_state far_state;
 	struct capture *capture;
