@@ -32,6 +32,7 @@ enum tcp_cc_id { TCP_CC_CUBIC, TCP_CC_NEWRENO, TCP_CC_COUNT };
 #define TCP_F_MORE 0x02     /* MSG_MORE */
 #define TCP_F_PEEK 0x04     /* MSG_PEEK */
 #define TCP_F_TRUNC 0x08    /* MSG_TRUNC: discard instead of copying */
+#define TCP_F_EOR 0x10      /* MSG_EOR: later writes go in segments of their own */
 
 /* tcb.flags */
 #define TCPF_NODELAY 0x0001u
@@ -160,9 +161,10 @@ struct tcb {
 	uint32_t usage_seq, usage_max; /* most in flight in the round trip that ends with usage_seq */
 	uint32_t tlp_end;      /* snd_nxt when a tail loss probe was sent */
 	uint8_t rto_kind;      /* what TIMER_RTO stands for: enum tcp_rto_kind */
-	uint8_t reord_seen;    /* RACK: reordering was seen */
+	uint8_t reord_seen;    /* RACK: so often reordering was seen */
 	uint8_t tlp_out;       /* a tail loss probe is unanswered: 1 new data, 2 a retransmission */
 	uint8_t rtos;          /* retransmission timeouts in a row */
+	uint16_t reordering;   /* greatest distance of it seen, in segments; at least TCP_DUPTHRESH counts */
 	uint8_t fin_alone;     /* the FIN went in a segment of its own */
 	uint32_t burst_seq;    /* where the last burst of txq begins, which a write may complete */
 

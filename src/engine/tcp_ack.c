@@ -10,6 +10,8 @@
  */
 #include "engine/tcp_send.h"
 
+#define MAX_REORDERING 300u /* segments, as Linux */
+
 uint32_t tcp_in_flight(const struct sock *k)
 {
 	const struct tcb *t = &k->tcp;
@@ -75,6 +77,15 @@ static void note_delivered(struct engine *e, struct sock *k, const struct pkt *p
 	r->last_us = p->sent_us;
 }
 
+/* What begins at seq came later than what ends at fack, which was sent after it. */
+static void note_reordering(struct tcb *t, uint32_t seq, uint32_t fack)
+{
+	uint32_t distance = (fack - seq + t->mss - 1) / max_u32(t->mss, 1);
+
+	t->reord_seen += t->reord_seen < UINT8_MAX;
+	t->reordering = (uint16_t)max_u32(t->reordering, min_u32(distance, MAX_REORDERING));
+}
+
 /* Take `n` bytes of p out of the counts of its marks. */
 static void uncount(struct tcb *t, const struct pkt *p, uint32_t n)
 {
@@ -100,9 +111,9 @@ static void clean_txq(struct engine *e, struct sock *k, uint32_t ack, struct ack
 		r->acked += n;
 		if (!(p->flags & PKT_SACKED)) {
 			r->fresh += n;
-			if (!(p->flags & PKT_EVER_RETRANS) && t->sacked_pkts && seq_lt(p->seq, t->fack) &&
+			if (!(p->flags & PKT_EVER_RETRANS) && r->prior_sacked && seq_lt(p->seq, r->prior_fack) &&
 			    t->flags & TCPF_SACK)
-				t->reord_seen = 1;
+				note_reordering(t, p->seq, r->prior_fack);
 		}
 		if (n < p->len) { /* the peer took a part of it */
 			p->seq += n;
@@ -142,8 +153,8 @@ static void mark_sacked(struct engine *e, struct sock *k, struct pkt *p, struct 
 
 	if (p->flags & PKT_SACKED)
 		return;
-	if (!(p->flags & PKT_EVER_RETRANS) && t->sacked_pkts && seq_lt(p->seq, t->fack))
-		t->reord_seen = 1; /* it came later than what was sent after it */
+	if (!(p->flags & PKT_EVER_RETRANS) && r->prior_sacked && seq_lt(p->seq, r->prior_fack))
+		note_reordering(t, p->seq, r->prior_fack);
 	note_delivered(e, k, p, r);
 	if (p->flags & PKT_LOST)
 		t->lost -= p->len;
@@ -233,7 +244,11 @@ static void window_answered(struct engine *e, struct sock *k)
 void tcp_ack(struct engine *e, struct sock *k, const struct segment *g)
 {
 	struct tcb *t = &k->tcp;
-	struct ack_result r = {.prior_una = t->snd_una, .has_ecr = g->o.has_ts, .ecr = g->o.ts_ecr};
+	struct ack_result r = {.prior_una = t->snd_una,
+			       .prior_fack = t->fack,
+			       .prior_sacked = t->sacked_pkts,
+			       .has_ecr = g->o.has_ts,
+			       .ecr = g->o.ts_ecr};
 	bool moved, outstanding = t->snd_una != t->snd_nxt;
 
 	r.reducing = t->ca_state == TCP_CA_RECOVERY || t->ca_state == TCP_CA_CWR;
@@ -255,6 +270,10 @@ void tcp_ack(struct engine *e, struct sock *k, const struct segment *g)
 		r.dupack = outstanding && !g->len && !(g->flags & (TH_SYN | TH_FIN)) && !moved &&
 			   (!(t->flags & TCPF_SACK) || r.sacked);
 	}
+	if (r.advanced && !(t->flags & TCPF_SACK)) /* duplicate ACKs have told of some of it */
+		r.fresh -= min_u32(t->sacked, r.fresh > t->mss ? r.fresh - t->mss : 0);
+	if (r.advanced && t->rto_kind == TCP_RTO_REORDER)
+		t->rto_kind = TCP_RTO_RETRANS; /* RACK sets it again if there is still something to wait for */
 	t->delivered += r.fresh + r.sacked;
 	if (r.advanced || r.sacked)
 		sample_rtt(e, k, &r);
@@ -263,7 +282,7 @@ void tcp_ack(struct engine *e, struct sock *k, const struct segment *g)
 		tcp_recovery_on_ack(e, k, &r);
 	if (!tcp_no_network(e, k))
 		control_congestion(e, k, &r);
-	if (r.advanced || (r.sacked && t->rto_kind != TCP_RTO_REORDER))
+	if ((r.advanced || r.sacked) && t->rto_kind != TCP_RTO_REORDER)
 		tcp_arm_rto(e, k);
 	else if (moved && !outstanding)
 		window_answered(e, k);

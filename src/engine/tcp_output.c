@@ -62,7 +62,7 @@ bool tcp_split(struct engine *e, struct sock *k, struct pkt *p, uint32_t len)
 	rest->retrans = p->retrans;
 	rest->sent_us = p->sent_us;
 	rest->delivered = p->delivered;
-	p->flags &= (uint8_t)~PKT_PSH;
+	p->flags &= (uint8_t) ~(PKT_PSH | PKT_END);
 	pkt_insert_after(e->s, &t->txq, p, rest); /* with no bytes yet: the queue's sum stays right */
 	rest->len = p->len - len;
 	p->len = len;
@@ -221,7 +221,7 @@ static bool is_full(const struct engine *e, const struct sock *k, const struct r
 {
 	uint32_t room = min_u32(e->vnic[k->vnic].st->buf_size - PKT_HEADROOM, limit);
 
-	return r->len == limit || pkt_index(e->s, r->last) != k->tcp.txq.tail ||
+	return r->len == limit || r->last->flags & PKT_END || pkt_index(e->s, r->last) != k->tcp.txq.tail ||
 	       (r->last->len >= room && r->len + room > limit);
 }
 
@@ -298,7 +298,7 @@ static uint32_t burst_now(const struct engine *e, const struct sock *k, enum tcp
 static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
 {
 	struct tcb *t = &k->tcp;
-	uint32_t limit = tcp_segment_limit(e, k), burst = 0, left = 0;
+	uint32_t limit = tcp_segment_limit(e, k), left = 0, sent = 0;
 	bool lossless = tcp_no_network(e, k), limited = false, full;
 	struct run r;
 	struct pkt *p;
@@ -319,9 +319,13 @@ static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
 		if (!full && !nagle_allows(t, how))
 			break;
 		if (!lossless && !left)
-			left = burst = burst_now(e, k, how, limit);
+			left = burst_now(e, k, how, limit);
 		left -= left != 0;
-		send_run(e, k, &r, full, !lossless, burst > 1 && !left);
+		if (r.last->flags & PKT_END)
+			left = 0;
+		sent++;
+		send_run(e, k, &r, full, !lossless, sent > 1 && !left);
+		sent = left ? sent : 0;
 	}
 	if (!lossless)
 		note_usage(k, limited);
@@ -342,6 +346,8 @@ static void send_fin(struct engine *e, struct sock *k)
 	tcp_data_sent(e, k);
 	if (idle || !t->timer[TIMER_RTO].deadline_us)
 		tcp_arm_rto(e, k);
+	else if (!tcp_no_network(e, k) && t->rto_kind != TCP_RTO_REORDER)
+		tcp_arm_tlp(e, k);
 }
 
 bool tcp_send_head_busy(const struct engine *e, const struct sock *k)

@@ -66,7 +66,7 @@ void tcp_rack_delivered(struct engine *e, struct sock *k, const struct pkt *p)
 
 static uint32_t reorder_window(const struct tcb *t)
 {
-	if (!t->reord_seen && (t->ca_state >= TCP_CA_RECOVERY || t->sacked_pkts >= TCP_DUPTHRESH))
+	if (!t->reord_seen && (t->ca_state >= TCP_CA_RECOVERY || t->sacked_pkts >= tcp_dupthresh(t)))
 		return 0;
 	return min_u32(t->min_rtt_us / 4, t->srtt_us);
 }

@@ -183,7 +183,9 @@ static bool fin_arrived(struct engine *e, struct sock *k)
 	switch (t->state) {
 	case TCP_ESTABLISHED:
 		tcp_set_state(e, k, TCP_CLOSE_WAIT);
-		t->flags |= TCPF_PINGPONG; /* our own FIN may follow soon and carry the ACK */
+		t->flags |= TCPF_PINGPONG;                         /* our own FIN may follow soon and carry the ACK */
+		if (!t->last_data_us && !tcp_lossless(e, k->vnic)) /* nothing was said: nothing will be */
+			t->flags |= TCPF_ACK_NOW;
 		break;
 	case TCP_FIN_WAIT_1: /* simultaneous close */
 		tcp_set_state(e, k, TCP_CLOSING);

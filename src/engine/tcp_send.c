@@ -94,7 +94,7 @@ static void grow_sndbuf(struct engine *e, struct sock *k)
 		return;
 	if (tcp_no_network(e, k))
 		want = (uint64_t)t->snd_max_wnd + t->mss;
-	else if (tcp_in_flight(k) < t->cwnd) /* as Linux: twice cwnd, at what a segment costs it */
+	else if (tcp_in_flight(k) < t->cwnd) /* as Linux: twice cwnd, at what a segment costs it, if cwnd is not full */
 		want = 2ull * max_u32(t->cwnd / max_u32(t->mss, 1), 10) * (pow2_up(t->mss + 640) + 256);
 	else
 		return;
@@ -173,14 +173,14 @@ static size_t fill(struct engine *e, struct sock *k, struct vnic *v, struct sour
 
 		if (!room)
 			break;
-		if ((!p || p->len >= cap) && !(p = new_pkt(e, k, v->st)))
+		if ((!p || p->len >= cap || p->flags & PKT_END) && !(p = new_pkt(e, k, v->st)))
 			break;
 		if (!done)
 			p->flags &= (uint8_t)~PKT_PSH; /* no longer the end of a write */
 		n = (uint32_t)(want - done < cap - p->len ? want - done : cap - p->len);
 		n = min_u32(n, room);
 		if (n == room)
-			p->flags |= PKT_PSH; /* as where tcp_output ends a burst */
+			p->flags |= PKT_END;
 		source_copy(w, vnic_tx_buf(v, p->buf) + p->off + p->len, n);
 		p->len += n;
 		t->txq.bytes += n;
@@ -225,7 +225,7 @@ static void mark_end(struct engine *e, struct tcb *t, int flags)
 	struct pkt *tail = pkt_at(e->s, t->txq.tail);
 
 	if (!(flags & TCP_F_MORE) && tail)
-		tail->flags |= PKT_PSH;
+		tail->flags |= PKT_PSH | (flags & TCP_F_EOR ? PKT_END : 0);
 	if (flags & TCP_F_OOB) {
 		t->snd_up = t->snd_end; /* behind the urgent byte, as the kernel does by default */
 		t->flags |= TCPF_SND_URG;
@@ -240,7 +240,8 @@ ssize_t tcp_send(struct engine *e, struct sock *k, const struct iovec *iov, int 
 	struct source w;
 	size_t want, done;
 	uint32_t limit;
-	ssize_t n = iovcnt == 1 && !(skip | (unsigned)flags) ? tcp_fast_send(e, k, iov->iov_base, iov->iov_len, now_us) : 0;
+	ssize_t n =
+	    iovcnt == 1 && !(skip | (unsigned)flags) ? tcp_fast_send(e, k, iov->iov_base, iov->iov_len, now_us) : 0;
 	int err;
 
 	if (n)

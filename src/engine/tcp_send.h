@@ -35,6 +35,7 @@ enum tcp_push {
 /* What one ACK said. */
 struct ack_result {
 	uint32_t prior_una;
+	uint32_t prior_fack, prior_sacked; /* tcb.fack and tcb.sacked_pkts before it */
 	uint32_t acked;  /* bytes newly acknowledged, cumulatively, SYN and FIN left out */
 	uint32_t fresh;  /* of these, bytes that SACK had not reported before */
 	uint32_t sacked; /* bytes newly reported by SACK */
@@ -84,6 +85,12 @@ static inline bool tcp_no_network(const struct engine *e, const struct sock *k)
 static inline struct pkt *tcp_next_pkt(const struct engine *e, const struct pkt *p)
 {
 	return pkt_at(e->s, p->next);
+}
+
+/* Duplicates that mean a loss: more where the path is known to reorder further (as Linux). */
+static inline uint32_t tcp_dupthresh(const struct tcb *t)
+{
+	return t->reordering > TCP_DUPTHRESH ? t->reordering : TCP_DUPTHRESH;
 }
 
 static inline uint32_t min_u32(uint32_t a, uint32_t b)

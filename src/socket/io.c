@@ -150,7 +150,8 @@ ssize_t vs_send(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flag
 
 	if (!tcp_name(v))
 		return udp_transmit(v, fd, iov, iovcnt, flags, to, tolen, control, controllen, wait);
-	io.flags = (flags & MSG_OOB ? TCP_F_OOB : 0) | (flags & MSG_MORE ? TCP_F_MORE : 0);
+	io.flags =
+	    (flags & MSG_OOB ? TCP_F_OOB : 0) | (flags & MSG_MORE ? TCP_F_MORE : 0) | (flags & MSG_EOR ? TCP_F_EOR : 0);
 	io.total = iov_total(iov, iovcnt);
 	if (io_step(&io) || !wait || flags & MSG_DONTWAIT || io.nonblock)
 		return io_result(&io);

@@ -56,7 +56,7 @@ static void fill_sender(const struct tcb *t, const struct tcp_stats *st, struct 
 	i->tcpi_rttvar = t->rttvar_us;
 	i->tcpi_snd_ssthresh = t->ssthresh >= INFINITE_SSTHRESH ? INFINITE_SSTHRESH : t->ssthresh / mss;
 	i->tcpi_snd_cwnd = t->cwnd / mss;
-	i->tcpi_reordering = 3;
+	i->tcpi_reordering = t->reordering > 3 ? t->reordering : 3;
 	i->tcpi_reord_seen = t->reord_seen;
 	i->tcpi_total_retrans = t->retrans_total;
 	i->tcpi_max_pacing_rate = UINT64_MAX;

@@ -80,7 +80,8 @@ static bool wait_writable(struct machine *m, const struct sock *k)
 static ssize_t send_all(struct machine *m, struct machine_fd *f, const struct msghdr *msg, int flags)
 {
 	struct sock *k = sock_at(m->e.s, f->sock);
-	int f_engine = ((flags & MSG_OOB) ? TCP_F_OOB : 0) | ((flags & MSG_MORE) ? TCP_F_MORE : 0);
+	int f_engine = ((flags & MSG_OOB) ? TCP_F_OOB : 0) | ((flags & MSG_MORE) ? TCP_F_MORE : 0) |
+		       ((flags & MSG_EOR) ? TCP_F_EOR : 0);
 	size_t total = 0, done = 0;
 
 	for (size_t i = 0; i < msg->msg_iovlen; i++)

@@ -176,8 +176,8 @@ int call_poll(void *u, struct pollfd *fds, nfds_t n, int timeout_ms)
 	for (;;) {
 		ready = 0;
 		for (nfds_t i = 0; i < n; i++) {
-			fds[i].revents = (short)(machine_poll_fd(m, fds[i].fd) &
-						 ((uint32_t)fds[i].events | POLLERR | POLLHUP));
+			fds[i].revents =
+			    (short)(machine_poll_fd(m, fds[i].fd) & ((uint32_t)fds[i].events | POLLERR | POLLHUP));
 			ready += fds[i].revents != 0;
 		}
 		if (ready || m->now_us >= until || !machine_block(m))
