@@ -131,8 +131,13 @@ int fcntl(int fd, int op, ...)
 	if (op == F_DUPFD || op == F_DUPFD_CLOEXEC)
 		return duplicated(fd, r);
 	v = fd_vsock(fd);
-	if (op == F_SETFL && v != VS_NONE)
+	if (v == VS_NONE)
+		return r;
+	if (op == F_SETFL)
 		vs_set_nonblock(v, ((int)(intptr_t)arg & O_NONBLOCK) != 0);
+	if (op == F_SETOWN || op == F_SETOWN_EX || op == F_SETSIG ||
+	    (op == F_SETFL && (int)(intptr_t)arg & (O_ASYNC | O_APPEND | O_DIRECT | O_NOATIME)))
+		vs_spoil(v);
 	return r;
 }
 TWIN_OF(fcntl, __fcntl);
@@ -156,6 +161,7 @@ static int socket_ioctl(vsock_t v, int fd, unsigned long request, int *arg)
 		r = vs_set_nonblock(v, *arg != 0);
 		return r < 0 ? (int)posix_result(r) : real.ioctl(fd, request, arg);
 	default:
+		vs_spoil(v);
 		return real.ioctl(fd, request, arg);
 	}
 	if (r < 0)

@@ -33,8 +33,11 @@ int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
 	struct epset *set = fd_epset(epfd), *nested = fd_epset(fd);
 
-	if (!set)
+	if (!set) {
+		if (fd_vsock(fd) != VS_NONE)
+			vs_spoil(fd_vsock(fd)); /* a set that we don't know would keep it */
 		return real.epoll_ctl(epfd, op, fd, event);
+	}
 	if (epfd == fd || nested == set)
 		return (int)posix_result(-EINVAL);
 	return (int)posix_result(ep_ctl(set, op, fd, fd_vsock(fd), nested, event));

@@ -69,14 +69,15 @@ static uint64_t forget(int fd)
 	return ring_remove((uint32_t)fd) ? word : 0;
 }
 
-/* What was behind a word has no descriptor any more. Without the lock: it may wait (SO_LINGER). */
-static void end_description(uint64_t word)
+/* What was behind a word has no descriptor any more, or only fd, which is about to be closed (-1: none). Without the
+ * lock: it may wait (SO_LINGER). */
+static void end_description(uint64_t word, int fd)
 {
 	uint64_t value = word & FD_VALUE_MASK;
 
 	if (fd_word_kind(word) == FD_ACCELERATED) {
 		ep_forget(value);
-		vs_close(value, true);
+		vs_close_fd(value, fd, true);
 	} else if (fd_word_kind(word) == FD_EPOLL) {
 		ep_free((struct epset *)(uintptr_t)value);
 	}
@@ -96,7 +97,7 @@ static void enter(int fd, uint64_t word)
 	atomic_store_explicit(&fd_table[fd], word, memory_order_release);
 	fd_unlock();
 	if (unlikely(stale))
-		end_description(stale);
+		end_description(stale, -1);
 }
 
 static uint64_t make_word(enum fd_kind kind, uint64_t value)
@@ -149,7 +150,7 @@ void fd_set_dup(int old, int fd)
 	}
 	fd_unlock();
 	if (stale)
-		end_description(stale);
+		end_description(stale, -1);
 }
 
 void fd_closing(int fd)
@@ -160,7 +161,7 @@ void fd_closing(int fd)
 	last = forget(fd);
 	fd_unlock();
 	if (last)
-		end_description(last);
+		end_description(last, fd);
 }
 
 void fd_closing_range(unsigned first, unsigned last)

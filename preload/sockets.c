@@ -15,18 +15,20 @@ static bool is_ip(int domain)
 
 int socket(int domain, int type, int protocol)
 {
-	int fd = real.socket(domain, type, protocol), r;
 	enum reason reason = REASON_NONE;
 	vsock_t v = VS_NONE;
+	int fd;
 
-	if (fd < 0 || !fd_limit)
-		return fd;
-	if (!is_ip(domain)) {
-		fd_set_other(fd);
+	if (!fd_limit || !is_ip(domain)) {
+		fd = real.socket(domain, type, protocol);
+		if (fd >= 0 && fd_limit)
+			fd_set_other(fd);
 		return fd;
 	}
-	r = vs_socket(domain, type, protocol, fd, &v, &reason);
-	if (r == 0)
+	fd = vs_open(domain, type, protocol, &v, &reason);
+	if (fd < 0)
+		return (int)posix_result(fd);
+	if (v != VS_NONE)
 		fd_set_socket(fd, v);
 	else
 		fd_set_kernel(fd, reason);

@@ -175,12 +175,23 @@ static const struct view *listed_as_accelerated(const struct views *v, pid_t pid
 	return NULL;
 }
 
+/* A backing socket that is kept for another connection. */
+static bool listed_as_own(const struct views *v, pid_t pid, int fd)
+{
+	for (unsigned i = 0; i < v->count; i++)
+		if (v->list[i].s->creator_pid == (uint32_t)pid && view_fdinfo(&v->list[i], fd).kind == FD_OWN)
+			return true;
+	return false;
+}
+
 /* False: it is one of viaduct's own. */
 static bool explain_fd(const struct views *v, const struct table *t, pid_t pid, int fd, uint64_t inode)
 {
 	const struct known *k = find_inode(t, inode);
 	enum reason reason = known_reason(v, pid, fd);
 	uint32_t index;
+	if (listed_as_own(v, pid, fd))
+		return false;
 	if (k) {
 		print_accelerated(fd, k->view, k->index);
 		return true;

@@ -49,6 +49,10 @@ enum sock_proto { SOCK_FREE, SOCK_TCP, SOCK_UDP };
 #define SOCKF_REUSEPORT 0x1000u
 #define SOCKF_PKTINFO 0x2000u  /* IP_PKTINFO / IPV6_RECVPKTINFO */
 #define SOCKF_HASHED 0x4000u   /* is in the lookup table */
+/* What happened to the backing socket (src/socket/backing.c). */
+#define SOCKF_BACKING_OPTIONS 0x8000u /* options of ours were set on it */
+#define SOCKF_BACKING_SPOILT 0x10000u /* it may not serve again */
+#define SOCKF_BACKING_BOUND 0x20000u  /* connect() has bound it */
 
 struct endpoint {
 	uint8_t addr[16]; /* v4-mapped for IPv4; all zero (or ::ffff:0.0.0.0) for any */
@@ -102,6 +106,7 @@ struct sock {
 	uint8_t tos, ttl;   /* ttl 0: default 64 */
 	uint8_t connect_retry; /* nonblocking connect over a wire that was known: a refusal may be stale */
 	uint8_t pad;
+	uint16_t backing, port_hold; /* of the process that made it (src/socket/backing.c); 0: none */
 	uint64_t tx_bytes, rx_bytes, created_us; /* for tools */
 	uint32_t txwait_next, txwait_prev; /* waits for tx buffers of a vNIC (txwait.c); own index in prev: first */
 	uint32_t txwait_vnic;              /* which vNIC's */

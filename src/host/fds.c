@@ -59,6 +59,20 @@ static int base_number(void)
 	return (int)(lim.rlim_cur * 3 / 4);
 }
 
+int host_fd_dup_high(int fd)
+{
+	int high = host_sys.fcntl(fd, F_DUPFD_CLOEXEC, base_number());
+
+	if (high < 0)
+		return -errno;
+	if (high >= FD_TRACKED) {
+		host_sys.close(high);
+		return -EMFILE;
+	}
+	mark(high);
+	return high;
+}
+
 int host_fd_high(int fd)
 {
 	if (fd < 0)

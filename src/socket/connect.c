@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "socket/backing.h"
 #include "socket/raw.h"
 #include "socket/sockets.h"
 
@@ -99,14 +100,33 @@ static bool tuple_free(vsock_t v, const struct endpoint *local, const struct end
 	return yes;
 }
 
+/* Say how it got its port: one that we hold already (hold), or by binding the backing socket. */
+static void bound_by_us(vsock_t v, uint16_t hold)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+
+	if (!k)
+		return;
+	k->port_hold = hold;
+	if (!hold)
+		k->flags |= SOCKF_BACKING_BOUND;
+	stack_leave(a);
+}
+
 /* Make the backing socket own a port at *local. Ports are taken in turn: the kernel, which would take any that it
  * knows to be free, does not know which of them the engine's closed connections still need. */
 static int bind_backing(vsock_t v, int fd, int family, struct endpoint *local, const struct endpoint *remote)
 {
 	struct sockaddr_storage ss;
 	struct endpoint bound;
+	uint16_t hold = backing_port(v, family, local, remote);
 	int ret;
 
+	if (hold) {
+		bound_by_us(v, hold);
+		return 0;
+	}
 	pthread_once(&ports_once, read_port_range);
 	for (int tries = 0; tries <= PORT_TRIES; tries++) {
 		uint32_t n = atomic_fetch_add(&port_next, 1);
@@ -121,6 +141,7 @@ static int bind_backing(vsock_t v, int fd, int family, struct endpoint *local, c
 		if (tries == PORT_TRIES)
 			return -EADDRNOTAVAIL;
 	}
+	bound_by_us(v, 0);
 	if (local->port)
 		return 0;
 	ret = sock_kernel_name(fd, &bound);

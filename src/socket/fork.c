@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "socket/backing.h"
 #include "socket/sockets.h"
 
 static uint32_t child_slot[VS_STACKS_MAX];
@@ -16,6 +17,7 @@ static uint32_t stacks; /* whose locks are held */
 
 void vs_fork_prepare(const vsock_t *all, size_t n)
 {
+	backing_fork_prepare();
 	stacks = atomic_load(&attached_count);
 	for (uint32_t i = 0; i < stacks; i++) {
 		stack_enter(attached[i]);
@@ -67,6 +69,7 @@ void vs_fork_child(void)
 	process_after_fork();
 	wait_after_fork();
 	wire_after_fork();
+	backing_after_fork();
 	listener_after_fork();
 	udp_forget();
 	helper_after_fork();

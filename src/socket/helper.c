@@ -26,6 +26,7 @@
 
 #include "host/host.h"
 #include "host/knobs.h"
+#include "socket/backing.h"
 #include "socket/raw.h"
 #include "socket/wire.h"
 
@@ -191,7 +192,7 @@ static int ms_until(uint64_t deadline)
 static int fall_asleep(void)
 {
 	uint32_t n = atomic_load(&attached_count);
-	uint64_t deadline = UINT64_MAX, reap = wire_reap();
+	uint64_t deadline = UINT64_MAX, reap = wire_reap(), trim = backing_trim();
 
 	for (uint32_t i = 0; i < n; i++) {
 		uint64_t d;
@@ -203,6 +204,8 @@ static int fall_asleep(void)
 	}
 	if (reap && clock_us() + reap < deadline)
 		deadline = clock_us() + reap;
+	if (trim && clock_us() + trim < deadline)
+		deadline = clock_us() + trim;
 	for (uint32_t i = 0; i < n; i++)
 		if (stack_pending(attached[i]))
 			return 0;

@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "socket/backing.h"
 #include "socket/sockets.h"
 
 #define KERNEL_TURN 32u
@@ -127,6 +128,7 @@ static int engine_listen(vsock_t v, int fd, const struct endpoint *local, int ba
 	if (local)
 		k->local = *local;
 	k->inode = inode;
+	k->flags |= SOCKF_BACKING_SPOILT;
 	ret = tcp_listen(&a->e, k, backlog);
 	stack_leave(a);
 	return ret;
@@ -298,6 +300,7 @@ static int from_engine(struct accepting *c, vsock_t v)
 	struct attached *a;
 	struct sock *k = vs_enter(v, &a), *child;
 	struct endpoint remote;
+	uint16_t entry;
 	int family, fd, i;
 
 	if (!k)
@@ -310,21 +313,24 @@ static int from_engine(struct accepting *c, vsock_t v)
 	stack_leave(a);
 	if (i < 0)
 		return i;
-	fd = host_sys.socket(family == 6 ? AF_INET6 : AF_INET, SOCK_STREAM | c->flags, 0);
+	fd = backing_socket(family == 6 ? AF_INET6 : AF_INET, c->flags, false, &entry);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	k = vs_enter(v, &a);
 	i = k ? tcp_accept(&a->e, k) : -EBADF;
 	child = i > 0 ? sock_at(a->s, (uint32_t)i) : NULL;
 	if (child) {
 		child->holders = 1ull << a->slot;
 		child->flags = (child->flags & ~SOCKF_NONBLOCK) | (c->flags & SOCK_NONBLOCK ? SOCKF_NONBLOCK : 0);
+		child->backing = entry;
 		c->child = vs_name(a, child);
 		remote = child->remote;
 	}
 	if (k)
 		stack_leave(a);
+	backing_own(entry, child ? c->child : VS_NONE);
 	if (!child) {
+		backing_release(VS_NONE, -1, &(struct backing_left){.entry = entry});
 		host_sys.close(fd);
 		return i < 0 ? i : -EAGAIN;
 	}

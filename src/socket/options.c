@@ -44,6 +44,7 @@ int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, sockl
 		len = sizeof(size);
 	}
 	ret = sockopt_set(&a->e, k, level, name, val, len, stack_now(a));
+	k->flags |= ret == SOCKOPT_NOT_OURS ? SOCKF_BACKING_SPOILT : SOCKF_BACKING_OPTIONS;
 	if (ret == SOCKOPT_NOT_OURS)
 		count(a->s, C_sock_option_kernel);
 	stack_leave(a);

@@ -3,7 +3,7 @@
 #ifndef VD_REASON_H
 #define VD_REASON_H
 
-enum fd_kind { FD_OTHER, FD_ACCELERATED, FD_KERNEL_SOCKET, FD_EPOLL };
+enum fd_kind { FD_OTHER, FD_ACCELERATED, FD_KERNEL_SOCKET, FD_EPOLL, FD_OWN /* ours, published only */ };
 
 #define REASON_TABLE(R)                                                                                                \
 	R(NONE, "It is accelerated.")                                                                                  \

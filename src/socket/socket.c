@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "socket/backing.h"
 #include "socket/raw.h"
 #include "socket/sockets.h"
 
@@ -78,16 +79,11 @@ uint64_t sock_inode(int fd)
 	return fstat(fd, &st) < 0 ? 0 : st.st_ino;
 }
 
-int vs_socket(int domain, int type, int protocol, int fd, vsock_t *out, enum reason *reason)
+static int make(enum sock_proto proto, int domain, int type, int fd, uint32_t flags, vsock_t *out, enum reason *reason)
 {
-	enum sock_proto proto = SOCK_FREE;
-	struct attached *a;
+	struct attached *a = process_own_stack();
 	struct sock *k;
 
-	*reason = wanted(domain, type, protocol, &proto);
-	if (*reason != REASON_NONE)
-		return VS_KERNEL;
-	a = process_own_stack();
 	if (!a) {
 		*reason = REASON_NO_STACK;
 		return VS_KERNEL;
@@ -98,8 +94,7 @@ int vs_socket(int domain, int type, int protocol, int fd, vsock_t *out, enum rea
 		k->holders = 1ull << a->slot;
 		k->interest = 0;
 		k->waiters = 0;
-		if (type & SOCK_NONBLOCK)
-			k->flags |= SOCKF_NONBLOCK;
+		k->flags |= flags | (type & SOCK_NONBLOCK ? SOCKF_NONBLOCK : 0);
 		k->created_us = clock_us();
 		if (proto == SOCK_UDP)
 			k->inode = sock_inode(fd);
@@ -110,6 +105,45 @@ int vs_socket(int domain, int type, int protocol, int fd, vsock_t *out, enum rea
 		return 0;
 	*reason = REASON_NO_SOCKETS;
 	return VS_KERNEL;
+}
+
+int vs_socket(int domain, int type, int protocol, int fd, vsock_t *out, enum reason *reason)
+{
+	enum sock_proto proto = SOCK_FREE;
+
+	*reason = wanted(domain, type, protocol, &proto);
+	return *reason == REASON_NONE ? make(proto, domain, type, fd, SOCKF_BACKING_SPOILT, out, reason) : VS_KERNEL;
+}
+
+int vs_open(int domain, int type, int protocol, vsock_t *out, enum reason *reason)
+{
+	enum sock_proto proto = SOCK_FREE;
+	struct attached *a;
+	uint16_t entry = 0;
+	struct sock *k;
+	int fd;
+
+	*out = VS_NONE;
+	*reason = wanted(domain, type, protocol, &proto);
+	if (*reason == REASON_NONE && proto == SOCK_TCP) {
+		fd = backing_socket(domain, type & (SOCK_NONBLOCK | SOCK_CLOEXEC), true, &entry);
+	} else {
+		fd = host_sys.socket(domain, type, protocol);
+		fd = fd < 0 ? -errno : fd;
+	}
+	if (fd < 0 || *reason != REASON_NONE || make(proto, domain, type, fd, 0, out, reason) < 0)
+		*out = VS_NONE;
+	if (!entry)
+		return fd;
+	backing_own(entry, *out);
+	k = *out == VS_NONE ? NULL : vs_enter(*out, &a);
+	if (k) {
+		k->backing = entry;
+		stack_leave(a);
+	} else {
+		backing_release(*out, -1, &(struct backing_left){.entry = entry});
+	}
+	return fd;
 }
 
 /* --- ending --- */
@@ -135,9 +169,12 @@ int sock_to_kernel(vsock_t v, enum reason why, enum reason *reason)
 	rendezvous_close(v);
 	k = vs_enter(v, &a);
 	if (k) {
+		struct backing_left left = {.entry = k->backing, .port = k->port_hold};
+
 		count(a->s, C_sock_to_kernel);
 		sock_let_go(a, k, stack_now(a));
 		stack_leave(a);
+		backing_release(v, -1, &left);
 	}
 	return VS_KERNEL;
 }
@@ -168,8 +205,28 @@ static void linger(vsock_t v, uint32_t seconds)
 	(void)wait_for(&w);
 }
 
+/* With the lock, before the process lets go of it. */
+static struct backing_left how_left(const struct attached *a, const struct sock *k)
+{
+	struct backing_left left = {.entry = k->backing, .port = k->port_hold, .family = k->family, .local = k->local};
+
+	left.reusable = k->proto == SOCK_TCP && k->tcp.state != TCP_LISTEN && !(k->flags & SOCKF_BACKING_SPOILT) &&
+			k->holders == 1ull << a->slot;
+	left.bound = k->flags & SOCKF_BACKING_BOUND;
+	left.reusable = left.reusable && (!left.bound || k->local.port);
+	left.options = k->flags & SOCKF_BACKING_OPTIONS;
+	left.nonblock = k->flags & SOCKF_NONBLOCK;
+	return left;
+}
+
 void vs_close(vsock_t v, bool wait_linger)
 {
+	vs_close_fd(v, -1, wait_linger);
+}
+
+void vs_close_fd(vsock_t v, int fd, bool wait_linger)
+{
+	struct backing_left left;
 	struct attached *a;
 	struct sock *k;
 	uint32_t seconds = 0;
@@ -191,8 +248,10 @@ void vs_close(vsock_t v, bool wait_linger)
 	if (k->proto == SOCK_TCP && k->flags & SOCKF_LINGER && !(k->flags & SOCKF_NONBLOCK) &&
 	    !(k->holders & ~(1ull << a->slot)) && k->tcp.state != TCP_LISTEN)
 		seconds = k->linger_s;
+	left = how_left(a, k);
 	sock_let_go(a, k, stack_now(a));
 	stack_leave(a);
+	backing_release(v, fd, &left);
 	if (seconds && wait_linger)
 		linger(v, seconds);
 }
@@ -283,6 +342,7 @@ int vs_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, enum re
 		return ret;
 	if (udp)
 		return udp_bind(v, fd, sa, len);
+	vs_spoil(v);
 	if (host_sys.bind(fd, sa, len) < 0)
 		return -errno;
 	ret = sock_kernel_name(fd, &local);
@@ -352,6 +412,17 @@ int vs_set_nonblock(vsock_t v, bool on)
 	k->flags = on ? k->flags | SOCKF_NONBLOCK : k->flags & ~SOCKF_NONBLOCK;
 	stack_leave(a);
 	return 0;
+}
+
+void vs_spoil(vsock_t v)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+
+	if (!k)
+		return;
+	k->flags |= SOCKF_BACKING_SPOILT;
+	stack_leave(a);
 }
 
 bool vs_nonblock(vsock_t v)

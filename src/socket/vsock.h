@@ -41,8 +41,15 @@ static inline uint32_t vs_index_of(vsock_t v)
 /* --- making and ending --- */
 /* An accelerated socket behind fd, or VS_KERNEL (family, type or protocol not ours; no stack to be had). */
 int vs_socket(int domain, int type, int protocol, int fd, vsock_t *out, enum reason *reason);
+/* socket() as a whole: a descriptor, perhaps one whose backing socket was used before, and *out, or VS_NONE with
+ * *reason: the kernel's. Descriptor or -errno. */
+int vs_open(int domain, int type, int protocol, vsock_t *out, enum reason *reason);
 /* This process's last descriptor for it is closed (the caller closes fd itself, after this). */
 void vs_close(vsock_t v, bool wait_linger);
+/* The same; fd, its last descriptor, is still open, so the backing socket can be kept for another. */
+void vs_close_fd(vsock_t v, int fd, bool wait_linger);
+/* Something was done to the backing socket that the engine does not know of: it will not be used again. */
+void vs_spoil(vsock_t v);
 /* After fork, in the child: the child's process slot is added to the holders of these sockets. Called by the
  * fork interposer with all of the process's sockets, in the parent before fork (prepare), then in both. */
 void vs_fork_prepare(const vsock_t *all, size_t n);

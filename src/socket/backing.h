@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Backing sockets and ports that are used again (backing.c has the theory of operation). */
+#ifndef VD_BACKING_H
+#define VD_BACKING_H
+
+#include "socket/process.h"
+
+/* A descriptor for a TCP socket, as socket(domain, SOCK_STREAM | flags, 0) gives it: a socket that was used before, or
+ * a new one. `fresh`: no option may have been set on it. *entry: for struct sock.backing, once it has a name
+ * (backing_own). Descriptor or -errno. */
+int backing_socket(int domain, int flags, bool fresh, uint16_t *entry);
+void backing_own(uint16_t entry, vsock_t v);
+
+/* How the program leaves a backing socket behind. */
+struct backing_left {
+	uint16_t entry, port; /* struct sock.backing, .port_hold */
+	uint8_t family;
+	bool reusable; /* it may serve again: nothing was done to it that the next user would see */
+	bool bound;    /* connect() has bound it to `local`: it may go on holding the port */
+	bool options;  /* options were set that the engine answers for */
+	bool nonblock;
+	struct endpoint local;
+};
+/* v is closed here; fd is still open (-1: not any more). */
+void backing_release(vsock_t v, int fd, const struct backing_left *left);
+
+/* A port at local->addr that this process holds and that v may connect to remote from: local->port and the result for
+ * struct sock.port_hold; 0: none. With no lock held. */
+uint16_t backing_port(vsock_t v, int family, struct endpoint *local, const struct endpoint *remote);
+
+/* Close what has not been used for a while. Microseconds until it is worth calling again; 0: nothing is left. */
+uint64_t backing_trim(void);
+/* Around fork: see backing.c. */
+void backing_fork_prepare(void);
+void backing_after_fork(void);
+
+#endif
