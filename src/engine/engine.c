@@ -198,21 +198,23 @@ static int poll_vnic(struct engine *e, uint32_t i, int *parts)
 int engine_poll(struct engine *e, uint64_t now_us, int budget)
 {
 	struct stack *s = e->s;
-	uint32_t first = s->poll_next % VNIC_MAX;
+	uint32_t first = s->poll_next % VNIC_MAX, words = (s->vnic_high + 63) / 64;
+	uint64_t low = (1ull << first % 64) - 1; /* bits before `first`: they come last */
 	int frames = 0;
 	int most;
 
 	s->now_us = now_us;
+	if (words > VNIC_WORDS || first / 64 >= words)
+		words = VNIC_WORDS;
 	do {
 		most = 0;
 		/* Once around, beginning with `first`: its word comes twice, first the bits from it on. */
-		for (uint32_t n = 0; n <= VNIC_WORDS; n++) {
-			uint32_t w = (first / 64 + n) % VNIC_WORDS;
-			uint64_t bits = s->vnic_used[w], low = (1ull << first % 64) - 1;
+		for (uint32_t n = 0, w = first / 64; n <= words; n++, w = w + 1 == words ? 0 : w + 1) {
+			uint64_t bits = s->vnic_used[w];
 
 			if (n == 0)
 				bits &= ~low;
-			else if (n == VNIC_WORDS)
+			else if (n == words)
 				bits &= low;
 			for (; bits; bits &= bits - 1) {
 				uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits);

@@ -9,6 +9,7 @@
  *                   copied from those that tcp_fast_init made (RFC 9293 3.1), only what changes is written.
  *   tcp_fast_input  the next segment in order (header prediction, as V. Jacobson's), and an ACK of what was never
  *                   lost. It finds its connection by comparing addresses and ports with the last one's headers.
+ *   tcp_fast_recv   a plain read of what lies in buffers of the wire.
  *
  * A wire loses nothing, so there is nothing here of recovery and congestion control: with anything marked in txq the
  * general code takes over. The round trip is sampled once in RTT_EVERY_US, which is all that TCP_INFO and a timer that
@@ -148,7 +149,7 @@ static inline ssize_t add_to_waiting(struct engine *e, struct sock *k, struct vn
 	struct tcb *t = &k->tcp;
 	struct pkt *p = pkt_at(e->s, t->txq.tail);
 
-	if (!p || t->flags & (TCPF_NODELAY | TCPF_ACK_NOW) || t->snd_una == t->snd_nxt ||
+	if (!p || p->flags & PKT_END || t->flags & (TCPF_NODELAY | TCPF_ACK_NOW) || t->snd_una == t->snd_nxt ||
 	    !seq_gt(t->snd_sml, t->snd_una) || p->len + len > v->st->buf_size - PKT_HEADROOM ||
 	    (t->snd_end - t->snd_nxt + len) * 4 > t->snd_max_wnd || t->snd_end - t->snd_nxt + len > t->mss / 2)
 		return 0;
@@ -421,4 +422,59 @@ bool tcp_fast_input(struct engine *e, uint32_t vnic, const struct vnic_desc *d)
 	if (p)
 		delay_ack(e, k);
 	return true;
+}
+
+/* --- the program reads --- */
+
+/* Does tcp_was_read have anything to do? */
+static inline bool read_matters(const struct engine *e, const struct sock *k)
+{
+	const struct tcb *t = &k->tcp;
+	uint32_t owed = t->flags & (TCPF_ACK_DELAYED | TCPF_ACK_NOW);
+
+	return (t->rcv_rtt_us && e->s->now_us - t->rcvq_time_us >= t->rcv_rtt_us) ||
+	       2 * (uint64_t)(t->rcv_adv - t->rcv_nxt) <= k->rcvbuf || seq_gt(t->rcv_nxt, t->rcv_adv) ||
+	       (owed && (t->rcv_nxt - t->rcv_wup > t->rcv_mss || t->flags & TCPF_PUSHED2 ||
+			 (t->flags & (TCPF_PUSHED | TCPF_PINGPONG)) == TCPF_PUSHED));
+}
+
+ssize_t tcp_fast_recv(struct engine *e, struct sock *k, void *to, size_t len, uint64_t now_us)
+{
+	struct tcb *t = &k->tcp;
+	struct pkt *p = pkt_at(e->s, k->rxq.head);
+	size_t done = 0;
+
+	if (!t->hdr_len || t->flags & TCPF_URG_VALID)
+		return 0;
+	while (p && done < len) {
+		struct vnic *v = pkt_vnic(e, p);
+		uint32_t n = (uint32_t)(p->len < len - done ? p->len : len - done);
+		struct pkt *next = pkt_at(e->s, p->next);
+
+		if (p->kind != PKT_RX || !v)
+			break;
+		if (next && next->kind == PKT_RX)
+			__builtin_prefetch(vnic_rx_buf(v, next->buf) + next->off);
+		memcpy((uint8_t *)to + done, vnic_rx_buf(v, p->buf) + p->off, n);
+		done += n;
+		if (n < p->len) {
+			p->seq += n;
+			p->off = (uint16_t)(p->off + n);
+			p->len -= n;
+			k->rxq.bytes -= n;
+			break;
+		}
+		pkt_shift(e->s, &k->rxq, p);
+		v->ops->release(v, p->buf);
+		pkt_put(e->s, p);
+		p = next;
+	}
+	if (!done)
+		return 0;
+	tcp_set_now(e, now_us);
+	t->rcv_read += (uint32_t)done;
+	t->rcvq_copied += (uint32_t)done;
+	if (read_matters(e, k))
+		tcp_was_read(e, k, true);
+	return (ssize_t)done;
 }

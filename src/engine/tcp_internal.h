@@ -111,6 +111,8 @@ uint32_t tcp_new_isn(struct engine *e, const struct endpoint *local, const struc
 
 /* tcp_recv.c */
 uint32_t tcp_syn_window(struct engine *e, struct sock *k); /* of a SYN: at most 65535, not to be scaled */
+/* The program has read (rcvq_copied is counted already; copied: more than the urgent byte): buffer size, ACK, window. */
+void tcp_was_read(struct engine *e, struct sock *k, bool copied);
 void tcp_delack_due(struct engine *e, struct sock *k);     /* the delayed ACK's time has come: sends it */
 uint32_t tcp_window(struct engine *e, struct sock *k); /* receive window to advertise now, bytes, never shrinking */
 /* In-order data was queued: receiver's round trip, segment size estimate, and what ACK is owed for it. */
@@ -168,6 +170,9 @@ void tcp_reply_syn_ack(struct engine *e, struct sock *listener, const struct seg
 void tcp_fast_init(struct engine *e, struct sock *k); /* the connection is established */
 /* One write of len bytes, as tcp_send. 0: not for the short way, nothing was done. */
 ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t len, uint64_t now_us);
+
+/* One read of at most len bytes, as tcp_recv. 0: not for the short way, nothing was done. */
+ssize_t tcp_fast_recv(struct engine *e, struct sock *k, void *to, size_t len, uint64_t now_us);
 
 /* tcp_ack.c: an acceptable ACK (snd_una <= ack <= snd_max): scoreboard, RTT, cc, recovery, free space. Called by
  * tcp_input after the ACK's acceptability and before data. Does not output. */

@@ -359,15 +359,25 @@ static ssize_t recv_nothing(struct sock *k)
 	return t->state == TCP_CLOSED ? -ENOTCONN : -EAGAIN;
 }
 
+void tcp_was_read(struct engine *e, struct sock *k, bool copied)
+{
+	if (copied)
+		auto_tune(e, k);
+	after_read(e, k, copied);
+}
+
 ssize_t tcp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int iovcnt, size_t skip, int flags,
 		 uint64_t now_us)
 {
 	struct tcb *t = &k->tcp;
+	ssize_t n = iovcnt == 1 && !(skip | (unsigned)flags) ? tcp_fast_recv(e, k, iov->iov_base, iov->iov_len, now_us) : 0;
 	struct sink to;
-	size_t want = sink_start(&to, iov, iovcnt, skip, (flags & TCP_F_TRUNC) != 0);
+	size_t want;
 	bool peek = (flags & TCP_F_PEEK) != 0;
-	ssize_t n;
 
+	if (n)
+		return n;
+	want = sink_start(&to, iov, iovcnt, skip, (flags & TCP_F_TRUNC) != 0);
 	tcp_set_now(e, now_us);
 	if (t->state == TCP_LISTEN)
 		return -ENOTCONN;
@@ -380,8 +390,6 @@ ssize_t tcp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int 
 		return n;
 	mark_passed(t);
 	t->rcvq_copied += (uint32_t)n;
-	if (n > 0)
-		auto_tune(e, k);
-	after_read(e, k, n > 0);
+	tcp_was_read(e, k, n > 0);
 	return n == 0 && want > 0 ? recv_nothing(k) : n; /* only an urgent byte was there */
 }
