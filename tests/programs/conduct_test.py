@@ -46,7 +46,7 @@ def spinning_ping_pong_makes_no_system_calls(test):
     flags = ["-i", HOST, "-p", port, "--tcp"]
     test.start(["taskset", "-c", "0", "sockperf", "server"] + flags, port)
     out = test.run(["taskset", "-c", "1", "strace", "-f", "-c", "-o", test.path("calls"), "sockperf", "ping-pong", *flags,
-                    "-m", "64", "-t", "2"])
+                    "-m", "64", "-t", "2", "--mps=5000000"])
     messages = int(re.search(r"SentMessages=(\d+)", out).group(1))
     with open(test.path("calls"), encoding="ascii", errors="replace") as table:
         text = table.read()
