@@ -77,51 +77,50 @@ int execvp(const char *file, char *const argv[])
 	return execvpe(file, argv, environ);
 }
 
-/* The arguments up to and with NULL. False: too many. */
-static bool collect(char *argv[ARGS_MAX], const char *first, va_list args)
+/* The arguments up to and with NULL, and the environment behind it or ours, for a function that takes arrays. */
+static int exec_list(int (*exec)(const char *, char *const[], char *const[]), const char *file, const char *first,
+		     va_list args, bool with_env)
 {
+	char *argv[ARGS_MAX];
 	int n = 0;
 
 	argv[n++] = (char *)first;
 	while (argv[n - 1] && n < ARGS_MAX)
 		argv[n++] = va_arg(args, char *);
-	return !argv[n - 1];
+	if (argv[n - 1])
+		return (int)posix_result(-E2BIG);
+	return exec(file, argv, with_env ? va_arg(args, char **) : environ);
 }
 
 int execl(const char *file, const char *arg, ...)
 {
-	char *argv[ARGS_MAX];
 	va_list args;
-	bool all;
+	int r;
 
 	va_start(args, arg);
-	all = collect(argv, arg, args);
+	r = exec_list(execve, file, arg, args, false);
 	va_end(args);
-	return all ? execve(file, argv, environ) : (int)posix_result(-E2BIG);
+	return r;
 }
 
 int execlp(const char *file, const char *arg, ...)
 {
-	char *argv[ARGS_MAX];
 	va_list args;
-	bool all;
+	int r;
 
 	va_start(args, arg);
-	all = collect(argv, arg, args);
+	r = exec_list(execvpe, file, arg, args, false);
 	va_end(args);
-	return all ? execvpe(file, argv, environ) : (int)posix_result(-E2BIG);
+	return r;
 }
 
 int execle(const char *file, const char *arg, ...)
 {
-	char *argv[ARGS_MAX], **envp = NULL;
 	va_list args;
-	bool all;
+	int r;
 
 	va_start(args, arg);
-	all = collect(argv, arg, args);
-	if (all)
-		envp = va_arg(args, char **);
+	r = exec_list(execve, file, arg, args, true);
 	va_end(args);
-	return all ? execve(file, argv, envp) : (int)posix_result(-E2BIG);
+	return r;
 }

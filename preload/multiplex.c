@@ -305,11 +305,7 @@ static int wait_ready(struct call *c, int64_t timeout_us, const sigset_t *mask)
 			return n;
 		if (r < 0)
 			return r == -ETIMEDOUT ? 0 : r;
-		if (timeout_us > 0) {
-			uint64_t spent = clock_us() - start;
-
-			left = spent >= (uint64_t)timeout_us ? 0 : timeout_us - (int64_t)spent;
-		}
+		left = wait_left(start, timeout_us);
 	}
 }
 
@@ -509,13 +505,9 @@ static int select_wait(struct pollfd *fds, int count, int64_t us, const sigset_t
 		if (r <= 0 || !hup_only(fds, count) || us == 0)
 			return r;
 		real.poll(NULL, 0, 1);
-		if (us > 0) {
-			uint64_t spent = clock_us() - start;
-
-			if (spent >= (uint64_t)us)
-				return 0;
-			left = us - (int64_t)spent;
-		}
+		left = wait_left(start, us);
+		if (!left)
+			return 0;
 	}
 }
 

@@ -240,11 +240,7 @@ static int wait_blocking(struct epset *set, struct epoll_event *events, int max,
 			return n;
 		if (r < 0)
 			return r == -ETIMEDOUT ? 0 : r;
-		if (timeout_us > 0) {
-			uint64_t spent = clock_us() - start;
-
-			left = spent >= (uint64_t)timeout_us ? 0 : timeout_us - (int64_t)spent;
-		}
+		left = wait_left(start, timeout_us);
 	}
 }
 

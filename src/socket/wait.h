@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "host/host.h"
 #include "socket/vsock.h"
 
 struct wait {
@@ -29,6 +30,17 @@ struct wait {
 	int watch_fd;
 	bool watch_ready; /* out: watch_fd has had one of watch_events */
 };
+
+/* What is left of a timeout that began at start_us; one of 0 or for ever stays what it is. */
+static inline int64_t wait_left(uint64_t start_us, int64_t timeout_us)
+{
+	uint64_t spent;
+
+	if (timeout_us <= 0)
+		return timeout_us;
+	spent = clock_us() - start_us;
+	return spent >= (uint64_t)timeout_us ? 0 : timeout_us - (int64_t)spent;
+}
 
 /* Between two looks of a spinning thread. */
 static inline void wait_relax(void)
