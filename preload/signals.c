@@ -138,7 +138,7 @@ int sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 	sigset_t all, mask;
 	int r;
 
-	if (sig <= 0 || sig >= NSIG || !real.sigaction)
+	if (sig <= 0 || sig >= NSIG)
 		return real.sigaction(sig, act, old);
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &mask);

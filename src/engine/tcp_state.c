@@ -126,7 +126,7 @@ void tcp_done(struct engine *e, struct sock *k, int err)
 static void tw_list(struct engine *e, struct sock *k)
 {
 	struct stack *s = e->s;
-	struct sock *last = sock_at(s, s->tw_tail);
+	struct sock *last;
 	uint32_t i = sock_index(s, k);
 
 	if (s->tw_count >= s->cfg.max_socks / 4)

@@ -168,7 +168,7 @@ int hello_receive(int fd, struct hello *h, int *fds, int count, int64_t deadline
 	bool refusal = !rc && a.count == 0 && h->status < 0;
 	if (!rc && !refusal && a.count != count)
 		rc = -EPROTO;
-	if (rc < 0) {
+	if (rc) {
 		for (int i = 0; i < a.count; i++)
 			host_sys.close(a.fds[i]);
 		return rc;

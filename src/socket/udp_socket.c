@@ -382,7 +382,7 @@ static ssize_t receive_engine(struct receiving *c)
 {
 	struct attached *a;
 	struct sock *k = vs_enter(c->v, &a);
-	struct udp_meta meta;
+	struct udp_meta meta = {0};
 	ssize_t n;
 	uint32_t flags;
 	int family;
@@ -400,7 +400,6 @@ static ssize_t receive_engine(struct receiving *c)
 		k->so_error = 0;
 	} else if (n == -EAGAIN && flags & SOCKF_SHUT_RD) {
 		n = 0;
-		meta = (struct udp_meta){0};
 	}
 	stack_leave(a);
 	if (n < 0)
