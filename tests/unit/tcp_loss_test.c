@@ -191,6 +191,17 @@ static void send_bytes(struct lossy *l, size_t n)
 	assert_int_equal(tcp_send(&l->e[0], l->k[0], &iov, 1, 0, 0, l->now), (ssize_t)n);
 }
 
+/* Send so many bytes, the first of the connection; all must arrive within this time. How long it took. */
+static uint64_t transfer(struct lossy *l, size_t n, uint64_t us)
+{
+	uint64_t took;
+
+	send_bytes(l, n);
+	took = run(l, n, us, true);
+	assert_int_equal(l->got, n);
+	return took;
+}
+
 static uint64_t counter(const struct lossy *l, enum counter c)
 {
 	return l->e[0].s->counters[c];
@@ -203,9 +214,7 @@ static void one_loss_costs_one_round_trip(void **state)
 
 	(void)state;
 	l->drop = 1 << 2;
-	send_bytes(l, 14000);
-	took = run(l, 14000, 5 * SECOND, true);
-	assert_int_equal(l->got, 14000);
+	took = transfer(l, 14000, 5 * SECOND);
 	assert_true(took < 4 * ONE_WAY + 5 * MS); /* there, back, and there again */
 	assert_int_equal(counter(l, C_tcp_rto), 0);
 	assert_int_equal(counter(l, C_tcp_retrans), 1);
@@ -219,9 +228,7 @@ static void one_loss_without_sack_costs_one_round_trip(void **state)
 
 	(void)state;
 	l->drop = 1 << 2;
-	send_bytes(l, 14000);
-	took = run(l, 14000, 5 * SECOND, true);
-	assert_int_equal(l->got, 14000);
+	took = transfer(l, 14000, 5 * SECOND);
 	assert_true(took < RTO_MIN);
 	assert_int_equal(counter(l, C_tcp_rto), 0);
 	lossy_free(l);
@@ -234,9 +241,7 @@ static void several_holes_are_repaired_without_a_timeout(void **state)
 
 	(void)state;
 	l->drop = 1ull << 2 | 1ull << 4 | 1ull << 6;
-	send_bytes(l, 40000);
-	took = run(l, 40000, 5 * SECOND, true);
-	assert_int_equal(l->got, 40000);
+	took = transfer(l, 40000, 5 * SECOND);
 	assert_true(took < RTO_MIN);
 	assert_int_equal(counter(l, C_tcp_rto), 0);
 	assert_int_equal(counter(l, C_tcp_retrans), 3); /* each once, and nothing else */
@@ -249,9 +254,7 @@ static void several_holes_without_sack_are_repaired_without_a_timeout(void **sta
 
 	(void)state;
 	l->drop = 1ull << 2 | 1ull << 5;
-	send_bytes(l, 40000);
-	run(l, 40000, 5 * SECOND, true);
-	assert_int_equal(l->got, 40000);
+	transfer(l, 40000, 5 * SECOND);
 	assert_int_equal(counter(l, C_tcp_rto), 0);
 	lossy_free(l);
 }
@@ -281,9 +284,7 @@ static void a_lost_retransmission_is_found(void **state)
 
 	(void)state;
 	l->drop = 1ull << 2 | 1ull << 11; /* and the 11th to arrive is the second copy of the 2nd */
-	send_bytes(l, 14480);
-	run(l, 14480, 5 * SECOND, true);
-	assert_int_equal(l->got, 14480);
+	transfer(l, 14480, 5 * SECOND);
 	assert_int_equal(counter(l, C_tcp_retrans) >= 2, 1);
 	lossy_free(l);
 }
@@ -295,9 +296,7 @@ static void everything_lost_comes_again_after_the_timeout(void **state)
 
 	(void)state;
 	l->drop = 0xffe; /* all ten, and the first attempt after them */
-	send_bytes(l, 14480);
-	took = run(l, 14480, 20 * SECOND, true);
-	assert_int_equal(l->got, 14480);
+	took = transfer(l, 14480, 20 * SECOND);
 	assert_true(took > RTO_MIN / 2 && took < 4 * SECOND);
 	lossy_free(l);
 }

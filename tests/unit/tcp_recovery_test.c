@@ -148,16 +148,22 @@ static void a_lost_tail_is_probed_before_the_timeout(void **state)
 	sender_free(r);
 }
 
+/* The retransmission timeout, as if the probe's turn had passed. */
+static void time_out(struct sender *r)
+{
+	r->t->tlp_out = 1;
+	r->t->tlp_end = r->t->snd_nxt;
+	tcp_arm_rto(&r->e, r->k);
+	sender_wait(r, r->t->rto_us + 5 * MS);
+}
+
 static void a_timeout_sends_everything_again_in_slow_start(void **state)
 {
 	struct sender *r = in_flight(4, true);
 	uint64_t first;
 
 	(void)state;
-	r->t->tlp_out = 1; /* as if the probe's turn had passed */
-	r->t->tlp_end = r->t->snd_nxt;
-	tcp_arm_rto(&r->e, r->k);
-	sender_wait(r, r->t->rto_us + 5 * MS);
+	time_out(r);
 	assert_int_equal(r->sents, 1);
 	assert_int_equal(r->sent[0].seq, DATA0 + 1000);
 	assert_int_equal(r->t->cwnd, 1000);
@@ -175,10 +181,7 @@ static void a_spurious_timeout_is_undone_by_new_data(void **state)
 	struct sender *r = in_flight(8, true);
 
 	(void)state;
-	r->t->tlp_out = 1;
-	r->t->tlp_end = r->t->snd_nxt;
-	tcp_arm_rto(&r->e, r->k);
-	sender_wait(r, r->t->rto_us + 5 * MS);
+	time_out(r);
 	assert_int_equal(r->t->ca_state, TCP_CA_LOSS);
 	r->sents = 0;
 	sender_ack(r, 2000, 1 << 20, 0);    /* might be the retransmission's */
@@ -198,10 +201,7 @@ static void a_real_timeout_is_not_undone(void **state)
 	struct sender *r = in_flight(8, true);
 
 	(void)state;
-	r->t->tlp_out = 1;
-	r->t->tlp_end = r->t->snd_nxt;
-	tcp_arm_rto(&r->e, r->k);
-	sender_wait(r, r->t->rto_us + 5 * MS);
+	time_out(r);
 	r->sents = 0;
 	sender_ack(r, 2000, 1 << 20, 0);
 	sender_ack(r, 2000, 1 << 20, 1, 9000u, 10000u); /* the new data came, the old did not */
