@@ -195,6 +195,7 @@ int tcp_listen(struct engine *e, struct sock *k, int backlog);
 /* The next established child (its index), or -EAGAIN, or -EINVAL if not listening. The child is held by
  * nobody yet: the caller sets holders. */
 int tcp_accept(struct engine *e, struct sock *k);
+/* How many wait to be accepted; 0 also where the next came over a vNIC that is not mapped in this process. */
 uint32_t tcp_accept_pending(struct engine *e, const struct sock *k);
 
 /* Queue bytes to send, starting `skip` bytes into the iovec, and output what may go. Bytes taken, or

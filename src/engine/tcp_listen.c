@@ -355,8 +355,10 @@ int tcp_accept(struct engine *e, struct sock *k)
 
 uint32_t tcp_accept_pending(struct engine *e, const struct sock *k)
 {
-	(void)e;
-	return k->tcp.state == TCP_LISTEN ? k->tcp.accept_count : 0;
+	const struct sock *c = k->tcp.state == TCP_LISTEN ? sock_at(e->s, k->tcp.accept_head) : NULL;
+
+	/* A forked process does not have the wires that its parent made since: it could not serve the connection. */
+	return c && c->vnic < VNIC_MAX && e->vnic[c->vnic].ops ? k->tcp.accept_count : 0;
 }
 
 void tcp_listen_close(struct engine *e, struct sock *listener)

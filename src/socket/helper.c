@@ -63,7 +63,8 @@ static int watch(int fd, uint32_t events, uint64_t what)
 
 /* --- what it does --- */
 
-/* True if this process is the one to answer for the listener: in a tree, only those who accept on it. */
+/* True if this process is the one to answer for the listener: in a tree, only those who accept on it. As long as nobody
+ * has, the clients wait: a connection over a wire that is made now could be accepted by nobody else. */
 static bool answers(vsock_t v, bool *alive)
 {
 	struct attached *a;
@@ -73,7 +74,10 @@ static bool answers(vsock_t v, bool *alive)
 	*alive = k != NULL;
 	if (!k)
 		return false;
-	yes = !k->interest || k->interest >> a->slot & 1;
+	if (k->interest || k->proto == SOCK_TCP)
+		yes = k->interest >> a->slot & 1 || !((k->interest | k->holders) & ~(1ull << a->slot));
+	else
+		yes = true;
 	stack_leave(a);
 	return yes;
 }

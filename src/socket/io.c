@@ -4,6 +4,7 @@
  * on the socket's own vNIC are taken in first. If that was not enough and the call blocks, wait_for runs the same
  * step again whenever something has arrived.
  */
+#include "socket/busy.h"
 #include "socket/sockets.h"
 
 /* A call under way. */
@@ -104,7 +105,9 @@ static __attribute__((noinline)) ssize_t io_wait(struct io *io)
 	int ret;
 
 	io->everything = true;
+	busy_begin(io->v);
 	ret = wait_for(&w);
+	busy_end(io->v);
 	if (ret < 0 && !io->done)
 		return ret == -ETIMEDOUT ? -EAGAIN : ret;
 	return io_result(io);

@@ -9,9 +9,9 @@
  *
  * After fork. A child that shows interest in an inherited listener (accept, poll, epoll) gets a clone of it: a listener
  * of the same address in its own stack. Its helper answers on the inherited rendezvous descriptor; whoever's helper is
- * first makes the wire, so workers share the clients. The parent stops answering as soon as somebody has shown
- * interest and it has not (sock.interest). In the parent's stack the listener stays, so a client with a wire to the
- * parent can still connect, and every process that has that wire mapped accepts from it.
+ * first makes the wire, so workers share the clients. From the fork on, the parent answers only if it shows interest
+ * itself (sock.interest): its children do not have the wires that it makes. In the parent's stack the listener stays,
+ * so a client with a wire to the parent can still connect, and every process that has that wire mapped accepts from it.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -253,11 +253,25 @@ static void take_over(vsock_t v, const struct sock *like)
 		helper_watch_listener(clone, fd);
 }
 
+/* Our helper may have stopped answering when we had not shown interest yet. */
+static void answer_again(vsock_t v)
+{
+	struct listening *l;
+	int fd;
+
+	quiet_lock(&table_lock);
+	l = find(v);
+	fd = l ? l->rdv_fd : -1;
+	quiet_unlock(&table_lock);
+	if (fd >= 0)
+		helper_watch_listener(v, fd);
+}
+
 void vs_listener_interest(vsock_t v, int fd)
 {
 	struct attached *a;
 	struct sock *k = vs_enter(v, &a), copy;
-	bool foreign;
+	bool foreign, shared;
 
 	(void)fd;
 	if (!k)
@@ -268,10 +282,13 @@ void vs_listener_interest(vsock_t v, int fd)
 	}
 	k->interest |= 1ull << a->slot;
 	foreign = a != __atomic_load_n(&own_stack, __ATOMIC_ACQUIRE);
+	shared = k->holders & ~(1ull << a->slot);
 	copy = *k;
 	stack_leave(a);
 	if (foreign)
 		take_over(v, &copy);
+	else if (shared)
+		answer_again(v);
 }
 
 void listener_after_fork(void)
@@ -308,8 +325,7 @@ static int from_engine(struct accepting *c, vsock_t v)
 	if (stack_pending(a))
 		stack_poll(a, stack_now(a));
 	family = k->family;
-	i = k->tcp.state != TCP_LISTEN || k->flags & SOCKF_SHUT_RD ? -EINVAL
-								   : (tcp_accept_pending(&a->e, k) ? 0 : -EAGAIN);
+	i = k->tcp.state != TCP_LISTEN ? -EINVAL : (tcp_accept_pending(&a->e, k) ? 0 : -EAGAIN);
 	stack_leave(a);
 	if (i < 0)
 		return i;

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "socket/backing.h"
+#include "socket/busy.h"
 #include "socket/raw.h"
 #include "socket/sockets.h"
 
@@ -231,6 +232,8 @@ void vs_close_fd(vsock_t v, int fd, bool wait_linger)
 	struct sock *k;
 	uint32_t seconds = 0;
 
+	if (busy_defers_close(v))
+		return;
 	listener_drop(v);
 	rendezvous_close(v);
 	k = vs_enter(v, &a);
@@ -282,6 +285,7 @@ void vs_exit(const vsock_t *all, size_t n)
 	struct attached *a = __atomic_load_n(&own_stack, __ATOMIC_ACQUIRE);
 	struct wait w = {.ready = all_sent, .arg = a, .timeout_us = EXIT_LINGER_US, .kernel_fd = -1, .restart = true};
 
+	busy_exit();
 	for (size_t i = 0; i < n; i++)
 		vs_close(all[i], false);
 	if (a && a->active)
@@ -290,6 +294,7 @@ void vs_exit(const vsock_t *all, size_t n)
 
 int vs_shutdown(vsock_t v, int fd, int how)
 {
+	bool kernel_too = vs_has_kernel_half(v), stops = false;
 	struct attached *a;
 	struct sock *k;
 	int ret;
@@ -308,15 +313,18 @@ int vs_shutdown(vsock_t v, int fd, int how)
 		sock_notify(&a->e, k, EV_IN | EV_OUT | EV_RDHUP | (how == SHUT_RDWR ? EV_HUP : 0));
 	} else if (k->tcp.state == TCP_LISTEN) {
 		ret = 0;
-		if (how != SHUT_WR) {
-			k->flags |= SOCKF_SHUT_RD;
-			sock_notify(&a->e, k, EV_IN | EV_HUP | EV_RDHUP);
-		}
+		stops = how != SHUT_WR; /* as the kernel: an unconnected socket that may listen again */
+		if (stops)
+			tcp_abort(&a->e, k, 0, stack_now(a));
 	} else {
 		ret = tcp_shutdown(&a->e, k, how, stack_now(a));
 	}
 	stack_leave(a);
-	if (vs_has_kernel_half(v) && host_sys.shutdown(fd, how) < 0 && ret == 0)
+	if (stops) {
+		listener_drop(v);
+		rendezvous_close(v);
+	}
+	if (kernel_too && host_sys.shutdown(fd, how) < 0 && ret == 0)
 		ret = -errno;
 	wait_wake_all();
 	return ret;
@@ -499,8 +507,6 @@ static uint32_t poll_one(vsock_t v)
 		return connect_again(v) ? 0 : poll_one(v);
 	}
 	ev = k->proto == SOCK_UDP ? udp_poll(&a->e, k) : tcp_poll(&a->e, k);
-	if (k->proto == SOCK_TCP && k->tcp.state == TCP_LISTEN && k->flags & SOCKF_SHUT_RD)
-		ev |= EV_IN | EV_RDNORM | EV_HUP | EV_RDHUP;
 	stack_leave(a);
 	return ev;
 }
