@@ -4,8 +4,8 @@
  * the lower layers use. Resolved once: by the constructor, or by a call that comes before it. The early call
  * comes while the dynamic linker runs constructors, so there is only one thread.
  *
- * Where libc stands before us (it is named first in LD_PRELOAD), nothing comes after us: then libc is asked by name. Few
- * of the program's calls reach us there, but those that do must work.
+ * Where libc stands before us (it is named first in LD_PRELOAD), nothing comes after us: then libc is asked by name.
+ * Few of the program's calls reach us there, but those that do must work.
  */
 #include <dlfcn.h>
 #include <sys/syscall.h>

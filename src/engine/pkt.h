@@ -15,14 +15,14 @@ struct stack;
 enum pkt_kind { PKT_FREE, PKT_TX, PKT_RX, PKT_PRIVATE };
 
 /* pkt.flags */
-#define PKT_SACKED 0x01u    /* tx: the peer has it, says SACK */
-#define PKT_LOST 0x02u      /* tx: considered lost, to be sent again */
-#define PKT_RETRANS 0x04u   /* tx: retransmission is in flight */
+#define PKT_SACKED 0x01u       /* tx: the peer has it, says SACK */
+#define PKT_LOST 0x02u         /* tx: considered lost, to be sent again */
+#define PKT_RETRANS 0x04u      /* tx: retransmission is in flight */
 #define PKT_EVER_RETRANS 0x08u /* tx: gives no RTT sample (Karn) */
-#define PKT_SENT 0x10u      /* tx: was transmitted at least once */
-#define PKT_PSH 0x20u       /* end of an application's write */
-#define PKT_URG 0x40u       /* rx: last byte is urgent data */
-#define PKT_END 0x80u       /* tx: a burst ends here, nothing is appended */
+#define PKT_SENT 0x10u         /* tx: was transmitted at least once */
+#define PKT_PSH 0x20u          /* end of an application's write */
+#define PKT_URG 0x40u          /* rx: last byte is urgent data */
+#define PKT_END 0x80u          /* tx: a burst ends here, nothing is appended */
 
 #define PKT_HEADROOM 128u /* before the payload of a tx buffer: room for all headers */
 
@@ -30,7 +30,7 @@ enum pkt_kind { PKT_FREE, PKT_TX, PKT_RX, PKT_PRIVATE };
 
 /* One cache line. A datagram's first pkt says in the second half where it came from; TCP has its own there. */
 struct pkt {
-	uint32_t next;       /* queue, or pool's free list */
+	uint32_t next; /* queue, or pool's free list */
 	union {
 		uint32_t prev; /* queue */
 		struct {
@@ -38,21 +38,21 @@ struct pkt {
 			uint8_t tos, ttl;
 		};
 	};
-	uint32_t len;        /* payload bytes */
-	uint32_t buf;        /* buffer index in its area */
-	uint16_t off;        /* of the payload in the buffer */
-	uint16_t vnic;       /* whose buffer (PKT_TX, PKT_RX); over which it came (PKT_PRIVATE) */
-	uint32_t vnic_gen;   /* generation of the vNIC when taken: a dead vNIC's buffer is not touched */
-	uint32_t frag;       /* next part of the same datagram (UDP), 0 none */
-	uint8_t kind;        /* enum pkt_kind */
-	uint8_t flags;       /* PKT_* */
-	uint16_t retrans;    /* times sent again */
+	uint32_t len;      /* payload bytes */
+	uint32_t buf;      /* buffer index in its area */
+	uint16_t off;      /* of the payload in the buffer */
+	uint16_t vnic;     /* whose buffer (PKT_TX, PKT_RX); over which it came (PKT_PRIVATE) */
+	uint32_t vnic_gen; /* generation of the vNIC when taken: a dead vNIC's buffer is not touched */
+	uint32_t frag;     /* next part of the same datagram (UDP), 0 none */
+	uint8_t kind;      /* enum pkt_kind */
+	uint8_t flags;     /* PKT_* */
+	uint16_t retrans;  /* times sent again */
 	union {
 		struct {
-			uint64_t sent_us;    /* last transmission */
-			uint64_t delivered;  /* rate sample: connection's delivered bytes when sent */
-			uint32_t seq;        /* sequence number of the first payload byte */
-			uint32_t aux;        /* out-of-order tree: child */
+			uint64_t sent_us;   /* last transmission */
+			uint64_t delivered; /* rate sample: connection's delivered bytes when sent */
+			uint32_t seq;       /* sequence number of the first payload byte */
+			uint32_t aux;       /* out-of-order tree: child */
 			uint32_t aux2;
 			uint32_t pad;
 		};

@@ -43,12 +43,12 @@ enum sock_proto { SOCK_FREE, SOCK_TCP, SOCK_UDP };
 #define SOCKF_LINGER 0x0040u
 #define SOCKF_SHUT_RD 0x0080u
 #define SOCKF_SHUT_WR 0x0100u
-#define SOCKF_ORPHAN 0x0200u   /* the program has closed it; the engine frees it when done */
+#define SOCKF_ORPHAN 0x0200u     /* the program has closed it; the engine frees it when done */
 #define SOCKF_RCVBUF_SET 0x0400u /* SO_RCVBUF was set: no auto-tuning */
 #define SOCKF_SNDBUF_SET 0x0800u
 #define SOCKF_REUSEPORT 0x1000u
-#define SOCKF_PKTINFO 0x2000u  /* IP_PKTINFO / IPV6_RECVPKTINFO */
-#define SOCKF_HASHED 0x4000u   /* is in the lookup table */
+#define SOCKF_PKTINFO 0x2000u /* IP_PKTINFO / IPV6_RECVPKTINFO */
+#define SOCKF_HASHED 0x4000u  /* is in the lookup table */
 /* What happened to the backing socket (src/socket/backing.c). */
 #define SOCKF_BACKING_OPTIONS 0x8000u /* options of ours were set on it */
 #define SOCKF_BACKING_SPOILT 0x10000u /* it may not serve again */
@@ -63,50 +63,50 @@ struct endpoint {
 struct sock_defaults {
 	uint32_t rcvbuf, rcvbuf_max; /* bytes; auto-tuning goes from one to the other */
 	uint32_t sndbuf, sndbuf_max;
-	uint32_t cc;            /* enum tcp_cc_id */
+	uint32_t cc; /* enum tcp_cc_id */
 	uint32_t rto_min_ms, rto_max_ms;
 	uint32_t delack_ms;
-	uint32_t time_wait_ms;  /* 60000, as Linux */
+	uint32_t time_wait_ms;                          /* 60000, as Linux */
 	uint32_t syn_retries, synack_retries, retries2; /* as the sysctls of Linux */
 	uint32_t keep_idle_s, keep_intvl_s, keep_cnt;
 	uint32_t fin_timeout_s;
 	uint32_t somaxconn;
-	uint32_t no_timestamps; /* 1: do not offer RFC 7323 timestamps */
-	uint32_t burst_min;     /* segments that go as one burst at least; 0: 2, as Linux */
+	uint32_t no_timestamps;  /* 1: do not offer RFC 7323 timestamps */
+	uint32_t burst_min;      /* segments that go as one burst at least; 0: 2, as Linux */
 	uint32_t keep_cwnd_idle; /* 1: cwnd survives an idle time (net.ipv4.tcp_slow_start_after_idle=0) */
-	uint32_t notsent_lowat; /* of sockets that did not set TCP_NOTSENT_LOWAT; 0: none */
+	uint32_t notsent_lowat;  /* of sockets that did not set TCP_NOTSENT_LOWAT; 0: none */
 };
 
 struct sock {
 	/* the first lines are what the fast path touches */
 	_Alignas(64) uint8_t proto; /* enum sock_proto */
-	uint8_t family;     /* 4 or 6: what the program asked for (6 may carry v4-mapped peers) */
-	uint8_t edges;      /* EV_IN|EV_PRI|EV_OUT|EV_ERR|EV_HUP (low byte) that happened since last drained */
+	uint8_t family;             /* 4 or 6: what the program asked for (6 may carry v4-mapped peers) */
+	uint8_t edges;              /* EV_IN|EV_PRI|EV_OUT|EV_ERR|EV_HUP (low byte) that happened since last drained */
 	uint8_t edge_rdhup;
 	uint32_t gen;
-	uint64_t holders;   /* bit per process slot that has a descriptor for it */
-	uint64_t interest;  /* listener: bit per process slot that accepts here (fork); 0: its maker */
+	uint64_t holders;    /* bit per process slot that has a descriptor for it */
+	uint64_t interest;   /* listener: bit per process slot that accepts here (fork); 0: its maker */
 	uint64_t dirty_mask; /* bit per process slot in whose dirty ring it is */
-	uint32_t flags;     /* SOCKF_* */
-	uint32_t vnic;      /* interface of a connected socket, else VNIC_NONE */
+	uint32_t flags;      /* SOCKF_* */
+	uint32_t vnic;       /* interface of a connected socket, else VNIC_NONE */
 	uint32_t vnic_gen;
-	int32_t so_error;   /* positive errno, 0 none */
+	int32_t so_error;     /* positive errno, 0 none */
 	struct pkt_queue rxq; /* received, in order, not yet read */
-	uint32_t waiters;   /* threads that sleep for this very socket (blocking calls, poll) */
+	uint32_t waiters;     /* threads that sleep for this very socket (blocking calls, poll) */
 
 	struct endpoint local, remote;
 	uint32_t hash_next; /* chain of the lookup table */
 
-	uint32_t rcvbuf, sndbuf;       /* bytes of payload */
+	uint32_t rcvbuf, sndbuf; /* bytes of payload */
 	uint32_t rcvlowat;
 	uint32_t linger_s;
 	uint64_t rcvtimeo_us, sndtimeo_us; /* 0: wait for ever */
-	uint64_t inode;     /* of the backing socket */
-	uint32_t pool_next; /* free list */
-	uint8_t tos, ttl;   /* ttl 0: default 64 */
-	uint8_t connect_retry; /* nonblocking connect over a wire that was known: a refusal may be stale */
+	uint64_t inode;                    /* of the backing socket */
+	uint32_t pool_next;                /* free list */
+	uint8_t tos, ttl;                  /* ttl 0: default 64 */
+	uint8_t connect_retry;             /* nonblocking connect over a wire that was known: a refusal may be stale */
 	uint8_t pad;
-	uint16_t backing, port_hold; /* of the process that made it (src/socket/backing.c); 0: none */
+	uint16_t backing, port_hold;             /* of the process that made it (src/socket/backing.c); 0: none */
 	uint64_t tx_bytes, rx_bytes, created_us; /* for tools */
 	uint32_t txwait_next, txwait_prev; /* waits for tx buffers of a vNIC (txwait.c); own index in prev: first */
 	uint32_t txwait_vnic;              /* which vNIC's */

@@ -28,24 +28,24 @@
 #define STACK_MAGIC 0x4b54535441444956ull /* "VIDATSTK" */
 #define STACK_VERSION 1u
 
-#define PROC_MAX 64u        /* processes that share a stack (fork) */
-#define DIRTY_RING 2048u    /* per process; power of two */
+#define PROC_MAX 64u     /* processes that share a stack (fork) */
+#define DIRTY_RING 2048u /* per process; power of two */
 #define TIMER_LEVELS 4u
-#define TIMER_SLOTS 64u     /* per level: 64 ms, 4 s, 4.4 min, 4.7 h */
+#define TIMER_SLOTS 64u /* per level: 64 ms, 4 s, 4.4 min, 4.7 h */
 #define PRIVATE_BUF_SIZE 2048u
-#define FRAME_PARTS 20u     /* buffers of one frame: 64 KiB in buffers of 4 KiB, and room for headers */
+#define FRAME_PARTS 20u /* buffers of one frame: 64 KiB in buffers of 4 KiB, and room for headers */
 #define VNIC_WORDS (VNIC_MAX / 64)
 #define UDP_ROUTE_SETS 1024u /* power of two */
 #define UDP_ROUTE_WAYS 4u
 
 /* Sizes of a stack, fixed when it is formatted. */
 struct stack_config {
-	uint32_t max_socks;       /* knob `sockets` */
-	uint32_t max_pkts;        /* pkt descriptors: at least tx + rx buffers in use at once */
-	uint32_t max_private;     /* private buffers of PRIVATE_BUF_SIZE */
-	uint32_t hash_buckets;    /* power of two */
-	uint32_t max_fdinfo;      /* descriptors that `viaduct explain` can see */
-	uint8_t secret[32];       /* random: hash keys, initial sequence numbers, SYN cookies */
+	uint32_t max_socks;            /* knob `sockets` */
+	uint32_t max_pkts;             /* pkt descriptors: at least tx + rx buffers in use at once */
+	uint32_t max_private;          /* private buffers of PRIVATE_BUF_SIZE */
+	uint32_t hash_buckets;         /* power of two */
+	uint32_t max_fdinfo;           /* descriptors that `viaduct explain` can see */
+	uint8_t secret[32];            /* random: hash keys, initial sequence numbers, SYN cookies */
 	struct sock_defaults defaults; /* buffer sizes, timers, congestion control: from the knobs */
 };
 
@@ -59,11 +59,11 @@ struct stack_lock {
 
 /* A process of the tree. The slot number is the bit in sock.holders. */
 struct stack_proc {
-	uint32_t pid; /* 0: free */
-	uint32_t sleepers;       /* threads that sleep until the stack's doorbell rings */
-	uint64_t start_time;     /* field 22 of /proc/PID/stat: tells a reused pid */
+	uint32_t pid;                    /* 0: free */
+	uint32_t sleepers;               /* threads that sleep until the stack's doorbell rings */
+	uint64_t start_time;             /* field 22 of /proc/PID/stat: tells a reused pid */
 	uint32_t dirty_head, dirty_tail; /* free-running; tail - head entries wait */
-	uint32_t dirty_overflow; /* 1: some were lost, look at every socket */
+	uint32_t dirty_overflow;         /* 1: some were lost, look at every socket */
 	uint32_t pad;
 	uint32_t dirty[DIRTY_RING]; /* sockets with news for this process */
 };
@@ -77,8 +77,8 @@ struct stack_pool {
 };
 
 struct timer_wheel {
-	uint64_t now_ms;      /* up to and including this, all has fired */
-	uint32_t pending;     /* timers in the wheel */
+	uint64_t now_ms;                          /* up to and including this, all has fired */
+	uint32_t pending;                         /* timers in the wheel */
 	uint32_t slot[TIMER_LEVELS][TIMER_SLOTS]; /* heads: timer ids (see timer.h) */
 	uint64_t occupied[TIMER_LEVELS];          /* bit per slot */
 };
@@ -99,16 +99,16 @@ struct iface {
 struct udp_route {
 	uint8_t addr[16];
 	uint16_t port;
-	uint16_t vnic;      /* plus 1; 0: unused */
-	uint32_t gen;       /* of the vNIC, shifted left by one; bit 0: the socket layer vouches for it */
+	uint16_t vnic; /* plus 1; 0: unused */
+	uint32_t gen;  /* of the vNIC, shifted left by one; bit 0: the socket layer vouches for it */
 };
 
 /* For tools: what a descriptor of the creating process is. */
 struct stack_fdinfo {
-	uint8_t kind;    /* enum fd_kind (src/socket/reason.h) */
-	uint8_t reason;  /* enum reason: why the kernel serves it */
+	uint8_t kind;   /* enum fd_kind (src/socket/reason.h) */
+	uint8_t reason; /* enum reason: why the kernel serves it */
 	uint16_t pad;
-	uint32_t sock;   /* socket index if accelerated */
+	uint32_t sock; /* socket index if accelerated */
 };
 
 struct stack {
@@ -127,22 +127,22 @@ struct stack {
 	_Alignas(64) uint64_t now_us;   /* the time given with the last call */
 	uint64_t vnic_used[VNIC_WORDS]; /* bit per vNIC slot in use */
 	struct stack_pool pkt_pool;
-	uint32_t ip_id;                 /* of the next IPv4 packet */
-	uint32_t poll_next;             /* vNIC that engine_poll begins with */
+	uint32_t ip_id;     /* of the next IPv4 packet */
+	uint32_t poll_next; /* vNIC that engine_poll begins with */
 	/* a second one */
 	struct stack_pool sock_pool, private_pool;
 	uint64_t vnic_attention[VNIC_WORDS]; /* bit per vNIC whose struct iface must be looked at in engine_poll */
-	uint64_t hash_key[4];           /* of the lookup table and the UDP routes, derived from cfg.secret */
+	uint64_t hash_key[4];                /* of the lookup table and the UDP routes, derived from cfg.secret */
 	struct timer_wheel wheel;
-	uint32_t vnic_high;    /* vNIC slots ever used: poll up to here */
-	uint32_t ephemeral;    /* next port to try where the caller gives none (tests) */
+	uint32_t vnic_high; /* vNIC slots ever used: poll up to here */
+	uint32_t ephemeral; /* next port to try where the caller gives none (tests) */
 	uint64_t isn_base;
-	uint32_t last_tcp;     /* socket of the last TCP segment: a hint, verified at use */
+	uint32_t last_tcp;                   /* socket of the last TCP segment: a hint, verified at use */
 	uint32_t tw_head, tw_tail, tw_count; /* orphans in TIME-WAIT, oldest first, chained by tcb.q_next/q_prev */
-	uint32_t orphan_count; /* TCP sockets that no program has any more, TIME-WAIT included */
-	uint32_t challenge_acks; /* in this second, whole stack: statistics only */
+	uint32_t orphan_count;               /* TCP sockets that no program has any more, TIME-WAIT included */
+	uint32_t challenge_acks;             /* in this second, whole stack: statistics only */
 	uint64_t counters[COUNTER_COUNT];
-	uint32_t procs;        /* entries of proc in use */
+	uint32_t procs; /* entries of proc in use */
 	struct stack_proc proc[PROC_MAX];
 };
 

@@ -20,19 +20,29 @@ struct frame;
 
 /* Numbered as Linux's TCP_INFO does. */
 enum tcp_state {
-	TCP_ESTABLISHED = 1, TCP_SYN_SENT, TCP_SYN_RECEIVED, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2, TCP_TIME_WAIT,
-	TCP_CLOSED, TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_LISTEN, TCP_CLOSING, TCP_STATES
+	TCP_ESTABLISHED = 1,
+	TCP_SYN_SENT,
+	TCP_SYN_RECEIVED,
+	TCP_FIN_WAIT_1,
+	TCP_FIN_WAIT_2,
+	TCP_TIME_WAIT,
+	TCP_CLOSED,
+	TCP_CLOSE_WAIT,
+	TCP_LAST_ACK,
+	TCP_LISTEN,
+	TCP_CLOSING,
+	TCP_STATES
 };
 extern const char *const tcp_state_name[TCP_STATES];
 
 enum tcp_cc_id { TCP_CC_CUBIC, TCP_CC_NEWRENO, TCP_CC_COUNT };
 
 /* Flags of tcp_send and tcp_recv. */
-#define TCP_F_OOB 0x01      /* MSG_OOB */
-#define TCP_F_MORE 0x02     /* MSG_MORE */
-#define TCP_F_PEEK 0x04     /* MSG_PEEK */
-#define TCP_F_TRUNC 0x08    /* MSG_TRUNC: discard instead of copying */
-#define TCP_F_EOR 0x10      /* MSG_EOR: later writes go in segments of their own */
+#define TCP_F_OOB 0x01   /* MSG_OOB */
+#define TCP_F_MORE 0x02  /* MSG_MORE */
+#define TCP_F_PEEK 0x04  /* MSG_PEEK */
+#define TCP_F_TRUNC 0x08 /* MSG_TRUNC: discard instead of copying */
+#define TCP_F_EOR 0x10   /* MSG_EOR: later writes go in segments of their own */
 
 /* tcb.flags */
 #define TCPF_NODELAY 0x0001u
@@ -42,83 +52,83 @@ enum tcp_cc_id { TCP_CC_CUBIC, TCP_CC_NEWRENO, TCP_CC_COUNT };
 #define TCPF_WSCALE 0x0010u     /* window scaling negotiated */
 #define TCPF_FIN_QUEUED 0x0020u /* FIN follows the last byte of txq */
 #define TCPF_FIN_SENT 0x0040u
-#define TCPF_FIN_RCVD 0x0080u   /* and everything before it */
+#define TCPF_FIN_RCVD 0x0080u /* and everything before it */
 #define TCPF_ACK_NOW 0x0100u
 #define TCPF_ACK_DELAYED 0x0200u
-#define TCPF_URG_VALID 0x0400u  /* rcv_up is ahead of, or at, what was read */
-#define TCPF_URG_READ 0x0800u   /* the urgent byte was taken with MSG_OOB */
-#define TCPF_SND_URG 0x1000u    /* snd_up is valid */
-#define TCPF_QUICKACK 0x2000u   /* TCP_QUICKACK asked for */
-#define TCPF_PUSHED 0x4000u     /* PSH data received since the last ACK sent */
-#define TCPF_PINGPONG 0x8000u   /* interactive: replies carry the ACKs */
-#define TCPF_ECN 0x10000u       /* RFC 3168 negotiated */
-#define TCPF_EMBRYO 0x20000u    /* child of a listener, not yet accepted */
-#define TCPF_COOKIE 0x40000u    /* made from a SYN cookie */
-#define TCPF_KEEP_WAIT 0x80000u /* a keepalive probe is unanswered */
+#define TCPF_URG_VALID 0x0400u    /* rcv_up is ahead of, or at, what was read */
+#define TCPF_URG_READ 0x0800u     /* the urgent byte was taken with MSG_OOB */
+#define TCPF_SND_URG 0x1000u      /* snd_up is valid */
+#define TCPF_QUICKACK 0x2000u     /* TCP_QUICKACK asked for */
+#define TCPF_PUSHED 0x4000u       /* PSH data received since the last ACK sent */
+#define TCPF_PINGPONG 0x8000u     /* interactive: replies carry the ACKs */
+#define TCPF_ECN 0x10000u         /* RFC 3168 negotiated */
+#define TCPF_EMBRYO 0x20000u      /* child of a listener, not yet accepted */
+#define TCPF_COOKIE 0x40000u      /* made from a SYN cookie */
+#define TCPF_KEEP_WAIT 0x80000u   /* a keepalive probe is unanswered */
 #define TCPF_CONNECTING 0x100000u /* connect() has not yet reported its outcome */
 #define TCPF_RST_SENT 0x200000u
-#define TCPF_PUSHED2 0x400000u   /* a second small segment since the last ACK sent */
-#define TCPF_FIN_OOO 0x800000u   /* a FIN waits at fin_seq for what is missing before it */
-#define TCPF_PEER_GONE 0x1000000u /* the vNIC died after all was said: a write gets EPIPE */
-#define TCPF_URG_BYTE 0x2000000u /* the urgent byte itself has arrived (urg_byte) */
-#define TCPF_TW_LISTED 0x4000000u /* orphan in TIME-WAIT: in the stack's list, may be recycled */
-#define TCPF_NOSPACE 0x8000000u  /* not writable when last looked at: tell when it is again */
-#define TCPF_NOBUF 0x10000000u   /* a writer was refused for want of a tx buffer: not writable until some return */
-#define TCPF_FIN_LOST 0x20000000u /* the FIN is to be sent again */
+#define TCPF_PUSHED2 0x400000u        /* a second small segment since the last ACK sent */
+#define TCPF_FIN_OOO 0x800000u        /* a FIN waits at fin_seq for what is missing before it */
+#define TCPF_PEER_GONE 0x1000000u     /* the vNIC died after all was said: a write gets EPIPE */
+#define TCPF_URG_BYTE 0x2000000u      /* the urgent byte itself has arrived (urg_byte) */
+#define TCPF_TW_LISTED 0x4000000u     /* orphan in TIME-WAIT: in the stack's list, may be recycled */
+#define TCPF_NOSPACE 0x8000000u       /* not writable when last looked at: tell when it is again */
+#define TCPF_NOBUF 0x10000000u        /* a writer was refused for want of a tx buffer: not writable until some return */
+#define TCPF_FIN_LOST 0x20000000u     /* the FIN is to be sent again */
 #define TCPF_CWND_LIMITED 0x40000000u /* in this round trip cwnd held data back */
 
 /* tcb.ca_state, numbered as Linux's TCP_INFO does */
 enum tcp_ca { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
 
 struct tcb {
-	uint8_t state;  /* enum tcp_state */
-	uint8_t cc;     /* enum tcp_cc_id */
+	uint8_t state; /* enum tcp_state */
+	uint8_t cc;    /* enum tcp_cc_id */
 	uint8_t snd_wscale, rcv_wscale;
 	uint32_t flags; /* TCPF_* */
 
 	/* receive sequence space (RFC 9293, 3.3.1) */
 	uint32_t rcv_nxt, rcv_wnd, rcv_up, irs;
-	uint32_t rcv_adv;      /* right edge of the window that we last advertised */
-	uint32_t rcv_wup;      /* rcv_nxt when we last sent an ACK */
-	uint32_t rcv_read;     /* sequence number of the next byte the program reads */
-	uint32_t rcv_mss;      /* estimate of the peer's segment size */
+	uint32_t rcv_adv;  /* right edge of the window that we last advertised */
+	uint32_t rcv_wup;  /* rcv_nxt when we last sent an ACK */
+	uint32_t rcv_read; /* sequence number of the next byte the program reads */
+	uint32_t rcv_mss;  /* estimate of the peer's segment size */
 
 	/* send sequence space */
 	uint32_t snd_una, snd_nxt, snd_wnd, snd_wl1, snd_wl2, snd_up, iss;
-	uint32_t snd_max;      /* highest sequence number ever sent, FIN included (snd_nxt <= snd_max) */
-	uint32_t snd_end;      /* sequence number behind the last byte in txq (FIN not counted) */
-	uint32_t snd_max_wnd;  /* largest window the peer offered */
-	struct pkt_queue txq;  /* snd_una .. snd_end, each pkt at most mss bytes or one buffer */
-	uint32_t send_head;    /* first pkt of txq never sent, 0 none */
-	uint32_t mss;          /* payload bytes per segment now (path MTU and peer's MSS, options subtracted) */
+	uint32_t snd_max;     /* highest sequence number ever sent, FIN included (snd_nxt <= snd_max) */
+	uint32_t snd_end;     /* sequence number behind the last byte in txq (FIN not counted) */
+	uint32_t snd_max_wnd; /* largest window the peer offered */
+	struct pkt_queue txq; /* snd_una .. snd_end, each pkt at most mss bytes or one buffer */
+	uint32_t send_head;   /* first pkt of txq never sent, 0 none */
+	uint32_t mss;         /* payload bytes per segment now (path MTU and peer's MSS, options subtracted) */
 	uint32_t peer_mss, adv_mss, pmtu;
 
 	struct timer timer[TIMER_KINDS];
 
 	/* congestion control and recovery; bytes unless said otherwise */
-	uint8_t ca_state;      /* enum tcp_ca */
-	uint8_t backoff;       /* exponent of the RTO */
-	uint8_t probes;        /* zero-window or keepalive probes unanswered */
+	uint8_t ca_state; /* enum tcp_ca */
+	uint8_t backoff;  /* exponent of the RTO */
+	uint8_t probes;   /* zero-window or keepalive probes unanswered */
 	uint8_t dupacks;
-	uint8_t undo_ok;       /* spurious recovery can be undone */
+	uint8_t undo_ok; /* spurious recovery can be undone */
 	uint8_t syn_tries;
-	uint8_t quick_acks;    /* ACKs to send at once at the start of a connection */
-	uint8_t frto;          /* RFC 5682 step, 0 off */
+	uint8_t quick_acks; /* ACKs to send at once at the start of a connection */
+	uint8_t frto;       /* RFC 5682 step, 0 off */
 	uint32_t cwnd, ssthresh, prior_cwnd, prior_ssthresh, undo_retrans;
-	uint32_t recover;      /* snd_nxt when recovery began */
+	uint32_t recover;               /* snd_nxt when recovery began */
 	uint32_t sacked, lost, retrans; /* bytes marked so in txq */
-	uint32_t fack;         /* highest sequence number SACKed */
+	uint32_t fack;                  /* highest sequence number SACKed */
 	uint32_t prr_delivered, prr_out, prr_flight;
 	uint32_t app_limited;
 	uint64_t delivered;
-	uint64_t cc_priv[8];   /* the algorithm's own state */
+	uint64_t cc_priv[8]; /* the algorithm's own state */
 
 	/* round trip time (RFC 6298), us */
 	uint32_t srtt_us, rttvar_us, rto_us, min_rtt_us;
-	uint32_t rtt_seq;      /* without timestamps: the segment being timed */
-	uint64_t rtt_sent_us;  /* 0: none is timed */
+	uint32_t rtt_seq;                  /* without timestamps: the segment being timed */
+	uint64_t rtt_sent_us;              /* 0: none is timed */
 	uint64_t last_rcv_us, last_snd_us; /* keepalive, idle restart */
-	uint64_t first_retrans_us; /* user timeout, retries2 */
+	uint64_t first_retrans_us;         /* user timeout, retries2 */
 
 	/* timestamps (RFC 7323) */
 	uint32_t ts_recent, ts_offset, last_ack_sent;
@@ -130,12 +140,12 @@ struct tcb {
 	uint32_t sack_recent[4];         /* starts of the blocks changed last, newest first */
 
 	/* receive buffer auto-tuning */
-	uint32_t rcvq_copied;  /* bytes the program read in this round trip */
+	uint32_t rcvq_copied; /* bytes the program read in this round trip */
 	uint32_t rcvq_space;
 	uint64_t rcvq_time_us;
 
 	/* listener: queues of children by index; child: where it hangs */
-	uint32_t parent;       /* listener's index, 0 none */
+	uint32_t parent; /* listener's index, 0 none */
 	uint32_t parent_gen;
 	uint32_t accept_head, accept_tail, accept_count; /* established, chained by q_next */
 	uint32_t embryo_head, embryo_count;              /* SYN-RECEIVED, chained by q_next/q_prev */
@@ -143,30 +153,30 @@ struct tcb {
 	uint32_t backlog;
 
 	/* receiver's own particulars */
-	uint32_t fin_seq;      /* TCPF_FIN_OOO: sequence number of the FIN itself */
+	uint32_t fin_seq;                 /* TCPF_FIN_OOO: sequence number of the FIN itself */
 	uint32_t rcv_rtt_seq, rcv_rtt_us; /* receiver's round trip estimate: a window's worth of data */
 	uint64_t rcv_rtt_start_us;
 	uint64_t last_data_us; /* when data last came in */
 	int32_t soft_error;    /* ICMP's, for the day it times out; 0 none */
 	uint8_t urg_byte;
 	uint8_t pad_rcv[3];
-	uint64_t cookie_us;    /* listener: when a SYN cookie was last sent; 0 never */
+	uint64_t cookie_us; /* listener: when a SYN cookie was last sent; 0 never */
 
 	/* sender's own particulars */
-	uint32_t snd_sml;      /* end of the last small segment sent (Minshall) */
-	uint32_t retrans_ts;   /* our timestamp at the first retransmission of this recovery (Eifel) */
+	uint32_t snd_sml;                   /* end of the last small segment sent (Minshall) */
+	uint32_t retrans_ts;                /* our timestamp at the first retransmission of this recovery (Eifel) */
 	uint32_t rack_end_seq, rack_rtt_us; /* RFC 8985: of the segment sent last of those delivered */
 	uint64_t rack_sent_us;
-	uint32_t sacked_pkts;  /* pkts of txq with PKT_SACKED; without SACK: duplicate ACKs that count as such */
+	uint32_t sacked_pkts; /* pkts of txq with PKT_SACKED; without SACK: duplicate ACKs that count as such */
 	uint32_t usage_seq, usage_max; /* most in flight in the round trip that ends with usage_seq */
-	uint32_t tlp_end;      /* snd_nxt when a tail loss probe was sent */
-	uint8_t rto_kind;      /* what TIMER_RTO stands for: enum tcp_rto_kind */
-	uint8_t reord_seen;    /* RACK: so often reordering was seen */
-	uint8_t tlp_out;       /* a tail loss probe is unanswered: 1 new data, 2 a retransmission */
-	uint8_t rtos;          /* retransmission timeouts in a row */
-	uint16_t reordering;   /* greatest distance of it seen, in segments; at least TCP_DUPTHRESH counts */
-	uint8_t fin_alone;     /* the FIN went in a segment of its own */
-	uint32_t burst_seq;    /* where the last burst of txq begins, which a write may complete */
+	uint32_t tlp_end;              /* snd_nxt when a tail loss probe was sent */
+	uint8_t rto_kind;              /* what TIMER_RTO stands for: enum tcp_rto_kind */
+	uint8_t reord_seen;            /* RACK: so often reordering was seen */
+	uint8_t tlp_out;               /* a tail loss probe is unanswered: 1 new data, 2 a retransmission */
+	uint8_t rtos;                  /* retransmission timeouts in a row */
+	uint16_t reordering;           /* greatest distance of it seen, in segments; at least TCP_DUPTHRESH counts */
+	uint8_t fin_alone;             /* the FIN went in a segment of its own */
+	uint32_t burst_seq;            /* where the last burst of txq begins, which a write may complete */
 
 	/* challenge ACKs (RFC 5961, per socket) and options */
 	uint64_t challenge_window_us;
@@ -175,11 +185,11 @@ struct tcb {
 	uint32_t user_timeout_ms, linger2_s, syncnt, maxseg, notsent_lowat, defer_accept_s;
 
 	/* short ways over a wire (tcp_fast.c) */
-	uint64_t rtt_next_us;  /* the next ACK that samples the round trip comes after this */
-	uint8_t hdr_len;       /* of the headers kept in hdr; 0: none, no short ways */
+	uint64_t rtt_next_us; /* the next ACK that samples the round trip comes after this */
+	uint8_t hdr_len;      /* of the headers kept in hdr; 0: none, no short ways */
 	uint8_t hdr_pad;
-	uint16_t hdr_tos_ttl;  /* of the socket when hdr was made */
-	uint8_t hdr[80];       /* Ethernet, IP and TCP header of our segments; ends at the end */
+	uint16_t hdr_tos_ttl; /* of the socket when hdr was made */
+	uint8_t hdr[80];      /* Ethernet, IP and TCP header of our segments; ends at the end */
 
 	/* statistics */
 	uint64_t segs_out, segs_in, bytes_acked, bytes_received, bytes_sent, bytes_retrans;
@@ -218,9 +228,9 @@ void tcp_vnic_dead(struct engine *e, struct sock *k, uint64_t now_us);
 
 /* Level readiness now (EV_*), as Linux's tcp_poll gives it. */
 uint32_t tcp_poll(struct engine *e, const struct sock *k);
-uint32_t tcp_inq(struct engine *e, const struct sock *k);   /* FIONREAD */
-uint32_t tcp_outq(struct engine *e, const struct sock *k);  /* SIOCOUTQ: not yet acknowledged */
-bool tcp_atmark(struct engine *e, const struct sock *k);    /* SIOCATMARK */
+uint32_t tcp_inq(struct engine *e, const struct sock *k);  /* FIONREAD */
+uint32_t tcp_outq(struct engine *e, const struct sock *k); /* SIOCOUTQ: not yet acknowledged */
+bool tcp_atmark(struct engine *e, const struct sock *k);   /* SIOCATMARK */
 
 /* Options that need more than storing a field. Values in Linux's units. */
 void tcp_set_nodelay(struct engine *e, struct sock *k, bool on, uint64_t now_us); /* on: pushes what waits */
@@ -232,8 +242,8 @@ const char *tcp_cc_name(const struct sock *k);
 /* For TCP_INFO and tools. */
 struct tcp_stats {
 	uint32_t state, mss, rcv_mss, pmtu, cwnd, ssthresh, srtt_us, rttvar_us, rto_us, unacked, sacked, lost,
-		retrans_total, rcv_space, snd_wnd, rcv_wnd, snd_wscale, rcv_wscale, timestamps, sack, ca_state,
-		backoff, min_rtt_us;
+	    retrans_total, rcv_space, snd_wnd, rcv_wnd, snd_wscale, rcv_wscale, timestamps, sack, ca_state, backoff,
+	    min_rtt_us;
 	uint64_t bytes_sent, bytes_acked, bytes_received, segs_out, segs_in, bytes_retrans;
 };
 void tcp_get_stats(const struct engine *e, const struct sock *k, struct tcp_stats *out);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * ICMP errors that concern a connection (RFC 1122 4.2.3.9, RFC 5927, RFC 1191, RFC 8201). icmp.c has found the connection
- * by the quoted packet's addresses and ports.
+ * ICMP errors that concern a connection (RFC 1122 4.2.3.9, RFC 5927, RFC 1191, RFC 8201). icmp.c has found the
+ * connection by the quoted packet's addresses and ports.
  *
  * Anybody can forge ICMP, so the quoted sequence number must be of data in flight (RFC 5927 4.1), and nothing ends a
  * connection that is open: there an error is soft, remembered for the day on which the connection times out. While
@@ -40,13 +40,13 @@ void tcp_icmp_error(struct engine *e, struct sock *k, uint32_t seq, int err, boo
 }
 
 /*
- * Path MTU discovery: take the smaller size over and send what is in flight again in pieces that fit. It says nothing of
- * congestion, so cwnd stays.
+ * Path MTU discovery: take the smaller size over and send what is in flight again in pieces that fit. It says nothing
+ * of congestion, so cwnd stays.
  */
 void tcp_icmp_mtu(struct engine *e, struct sock *k, uint32_t seq, uint32_t mtu)
 {
 	struct tcb *t = &k->tcp;
-	uint32_t least = tcp_is_v4(k->remote.addr) ? PMTU_FLOOR_V4 : PMTU_FLOOR_V6;
+	uint32_t least = is_v4(k->remote.addr) ? PMTU_FLOOR_V4 : PMTU_FLOOR_V6;
 
 	if (t->state == TCP_LISTEN || t->state == TCP_CLOSED || t->state == TCP_TIME_WAIT || !in_flight(e, t, seq))
 		return;

@@ -20,14 +20,13 @@
  * Where the halves meet:
  *   SYN     Whoever opens sets iss, snd_una = snd_nxt = snd_max = iss, snd_end = iss + 1 and calls tcp_send_syn, which
  *           sends it, sets snd_nxt = snd_max = iss + 1, arms TIMER_RTO, counts syn_tries, and at the first transmission
- *           sets rtt_sent_us (0 at later ones: Karn). tcp_input takes the ACK of the SYN (snd_una = iss + 1, RTT sample)
- *           before it calls tcp_ack. tcp_established calls the congestion control's init and tcp_set_mss.
- *   FIN     tcp_shutdown and tcp_close set TCPF_FIN_QUEUED and the state, then tcp_output. The sender gives the FIN the
- *           sequence number snd_end and sets TCPF_FIN_SENT, snd_nxt = snd_max = snd_end + 1. Our FIN is acknowledged when
- *           TCPF_FIN_SENT is set and snd_una == snd_end + 1: tcp_input looks after tcp_ack and changes the state.
- *   window  Each segment that carries an ACK asks tcp_window (a SYN: tcp_syn_window) and then calls tcp_ack_sent.
- *           tcp_ack updates snd_wnd, snd_wl1, snd_wl2, snd_max_wnd from the segment (g->wnd << snd_wscale).
- *   data    Each segment with new data calls tcp_data_sent.
+ *           sets rtt_sent_us (0 at later ones: Karn). tcp_input takes the ACK of the SYN (snd_una = iss + 1, RTT
+ * sample) before it calls tcp_ack. tcp_established calls the congestion control's init and tcp_set_mss. FIN
+ * tcp_shutdown and tcp_close set TCPF_FIN_QUEUED and the state, then tcp_output. The sender gives the FIN the sequence
+ * number snd_end and sets TCPF_FIN_SENT, snd_nxt = snd_max = snd_end + 1. Our FIN is acknowledged when TCPF_FIN_SENT is
+ * set and snd_una == snd_end + 1: tcp_input looks after tcp_ack and changes the state. window  Each segment that
+ * carries an ACK asks tcp_window (a SYN: tcp_syn_window) and then calls tcp_ack_sent. tcp_ack updates snd_wnd, snd_wl1,
+ * snd_wl2, snd_max_wnd from the segment (g->wnd << snd_wscale). data    Each segment with new data calls tcp_data_sent.
  *   timers  TIMER_DELACK due: tcp_delack_due. TIMER_LIFE due in FIN-WAIT-2 or TIME-WAIT: tcp_life_due.
  */
 #ifndef VD_TCP_INTERNAL_H
@@ -38,10 +37,22 @@
 #include "engine/engine.h"
 
 /* Sequence arithmetic (RFC 9293, 3.4). */
-static inline bool seq_lt(uint32_t a, uint32_t b) { return (int32_t)(a - b) < 0; }
-static inline bool seq_leq(uint32_t a, uint32_t b) { return (int32_t)(a - b) <= 0; }
-static inline bool seq_gt(uint32_t a, uint32_t b) { return (int32_t)(a - b) > 0; }
-static inline bool seq_geq(uint32_t a, uint32_t b) { return (int32_t)(a - b) >= 0; }
+static inline bool seq_lt(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) < 0;
+}
+static inline bool seq_leq(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) <= 0;
+}
+static inline bool seq_gt(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) > 0;
+}
+static inline bool seq_geq(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) >= 0;
+}
 
 #define TH_FIN 0x01u
 #define TH_SYN 0x02u
@@ -52,8 +63,8 @@ static inline bool seq_geq(uint32_t a, uint32_t b) { return (int32_t)(a - b) >= 
 #define TH_ECE 0x40u
 #define TH_CWR 0x80u
 
-#define TCP_MSS_FLOOR 48u     /* a peer's MSS below this is taken as this (SACK panic class) */
-#define TCP_OOO_MAX 1024u     /* pkts in an out-of-order queue */
+#define TCP_MSS_FLOOR 48u /* a peer's MSS below this is taken as this (SACK panic class) */
+#define TCP_OOO_MAX 1024u /* pkts in an out-of-order queue */
 
 /* What a segment's options said. */
 struct tcp_opts {
@@ -70,12 +81,12 @@ struct tcp_opts {
 /* A received segment, parsed and bounds-checked. */
 struct segment {
 	struct frame *f;
-	uint32_t seq, ack, len;  /* len: payload bytes */
-	uint32_t payload;        /* offset in the frame */
-	uint32_t wnd;            /* as in the header, not scaled */
+	uint32_t seq, ack, len; /* len: payload bytes */
+	uint32_t payload;       /* offset in the frame */
+	uint32_t wnd;           /* as in the header, not scaled */
 	uint16_t urg;
-	uint8_t flags;           /* TH_* */
-	uint32_t isn;            /* of the answer to a SYN that takes over from TIME-WAIT; 0: free choice */
+	uint8_t flags; /* TH_* */
+	uint32_t isn;  /* of the answer to a SYN that takes over from TIME-WAIT; 0: free choice */
 	struct tcp_opts o;
 };
 
@@ -85,7 +96,7 @@ void tcp_parse_options(const uint8_t *opt, uint32_t n, struct tcp_opts *o);
 uint32_t tcp_build_syn_options(struct engine *e, const struct sock *k, uint8_t *to, bool syn_ack);
 /* Timestamps and SACK blocks for an established connection's segment; bytes written, multiple of 4, at most 40. */
 uint32_t tcp_build_options(struct engine *e, struct sock *k, uint8_t *to);
-uint32_t tcp_options_len(const struct sock *k); /* of a data segment without SACK blocks */
+uint32_t tcp_options_len(const struct sock *k);                    /* of a data segment without SACK blocks */
 uint32_t tcp_ts_now(const struct engine *e, const struct sock *k); /* ms clock plus ts_offset */
 
 /* tcp_input.c: a segment for a connection in any state but CLOSED, LISTEN and SYN-SENT */
@@ -111,20 +122,22 @@ uint32_t tcp_new_isn(struct engine *e, const struct endpoint *local, const struc
 
 /* tcp_recv.c */
 uint32_t tcp_syn_window(struct engine *e, struct sock *k); /* of a SYN: at most 65535, not to be scaled */
-/* The program has read (rcvq_copied is counted already; copied: more than the urgent byte): buffer size, ACK, window. */
+/* The program has read (rcvq_copied is counted already; copied: more than the urgent byte): buffer size, ACK, window.
+ */
 void tcp_was_read(struct engine *e, struct sock *k, bool copied);
-void tcp_delack_due(struct engine *e, struct sock *k);     /* the delayed ACK's time has come: sends it */
+void tcp_delack_due(struct engine *e, struct sock *k); /* the delayed ACK's time has come: sends it */
 uint32_t tcp_window(struct engine *e, struct sock *k); /* receive window to advertise now, bytes, never shrinking */
 /* In-order data was queued: receiver's round trip, segment size estimate, and what ACK is owed for it. */
 void tcp_rcv_data_arrived(struct engine *e, struct sock *k, uint32_t bytes, bool psh);
-bool tcp_window_open(const struct engine *e, const struct sock *k); /* the reader keeps up: no need to wait for its ACK */
+bool tcp_window_open(const struct engine *e,
+		     const struct sock *k);       /* the reader keeps up: no need to wait for its ACK */
 void tcp_quickack(struct sock *k, uint32_t most); /* the next few ACKs are sent at once */
 
 /* tcp_segment.c: text, urgent pointer and FIN of an acceptable segment */
 void tcp_rx_in_order(struct engine *e, struct sock *k, struct segment *g); /* fast path: all of it, in order */
 void tcp_rx_urgent(struct engine *e, struct sock *k, const struct segment *g);
 bool tcp_rx_text(struct engine *e, struct sock *k, struct segment *g); /* false: the connection is gone */
-void tcp_rx_ack_policy(struct engine *e, struct sock *k); /* send, or delay, the ACK that is owed */
+void tcp_rx_ack_policy(struct engine *e, struct sock *k);              /* send, or delay, the ACK that is owed */
 
 /* tcp_state.c */
 void tcp_sock_init(struct engine *e, struct sock *k); /* sock_alloc: a new TCP socket's control block */
@@ -146,7 +159,7 @@ void tcp_set_state(struct engine *e, struct sock *k, enum tcp_state state);
 /* The connection is over: so_error, timers off, queues (tx, ooo) freed, notify; frees the socket if orphaned. */
 void tcp_done(struct engine *e, struct sock *k, int err);
 void tcp_enter_time_wait(struct engine *e, struct sock *k);
-void tcp_set_mss(struct engine *e, struct sock *k); /* from peer_mss, pmtu, options */
+void tcp_set_mss(struct engine *e, struct sock *k);     /* from peer_mss, pmtu, options */
 void tcp_established(struct engine *e, struct sock *k); /* handshake complete, both ways of opening */
 
 /* tcp_send.c: space came back: tells the writer by Linux's rule. */
@@ -156,7 +169,7 @@ void tcp_write_space(struct engine *e, struct sock *k);
 /* Send what may go now: retransmissions first, then new data, FIN; then an ACK if one is owed. */
 void tcp_output(struct engine *e, struct sock *k);
 void tcp_send_ack(struct engine *e, struct sock *k);
-void tcp_send_syn(struct engine *e, struct sock *k); /* SYN, or SYN-ACK in SYN_RECEIVED */
+void tcp_send_syn(struct engine *e, struct sock *k);              /* SYN, or SYN-ACK in SYN_RECEIVED */
 void tcp_send_probe(struct engine *e, struct sock *k, bool data); /* zero-window (data) or keepalive probe */
 void tcp_send_challenge_ack(struct engine *e, struct sock *k);
 /* RST for a connection of ours (snd_nxt), or in answer to a segment that has none (RFC 9293 3.10.7.1). */
@@ -198,7 +211,7 @@ struct tcp_cc_ops {
 	void (*acked)(struct engine *e, struct sock *k, uint32_t bytes); /* not in recovery: grow cwnd */
 	uint32_t (*ssthresh)(struct engine *e, struct sock *k);          /* on loss or ECN */
 	void (*rto)(struct engine *e, struct sock *k);
-	void (*idle)(struct engine *e, struct sock *k);                  /* restart after idle (RFC 5681 4.1) */
+	void (*idle)(struct engine *e, struct sock *k); /* restart after idle (RFC 5681 4.1) */
 	void (*undo)(struct engine *e, struct sock *k);
 };
 extern const struct tcp_cc_ops tcp_cubic, tcp_newreno;

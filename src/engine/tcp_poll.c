@@ -69,7 +69,8 @@ uint32_t tcp_outq(struct engine *e, const struct sock *k)
 	const struct tcb *t = &k->tcp;
 
 	(void)e;
-	if (t->state == TCP_LISTEN || t->state == TCP_SYN_SENT || t->state == TCP_SYN_RECEIVED || t->state == TCP_CLOSED)
+	if (t->state == TCP_LISTEN || t->state == TCP_SYN_SENT || t->state == TCP_SYN_RECEIVED ||
+	    t->state == TCP_CLOSED)
 		return 0;
 	return seq_gt(t->snd_end, t->snd_una) ? t->snd_end - t->snd_una : 0;
 }

@@ -370,7 +370,8 @@ ssize_t tcp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int 
 		 uint64_t now_us)
 {
 	struct tcb *t = &k->tcp;
-	ssize_t n = iovcnt == 1 && !(skip | (unsigned)flags) ? tcp_fast_recv(e, k, iov->iov_base, iov->iov_len, now_us) : 0;
+	ssize_t n =
+	    iovcnt == 1 && !(skip | (unsigned)flags) ? tcp_fast_recv(e, k, iov->iov_base, iov->iov_len, now_us) : 0;
 	struct sink to;
 	size_t want;
 	bool peek = (flags & TCP_F_PEEK) != 0;

@@ -36,9 +36,9 @@ enum tcp_push {
 struct ack_result {
 	uint32_t prior_una;
 	uint32_t prior_fack, prior_sacked; /* tcb.fack and tcb.sacked_pkts before it */
-	uint32_t acked;  /* bytes newly acknowledged, cumulatively, SYN and FIN left out */
-	uint32_t fresh;  /* of these, bytes that SACK had not reported before */
-	uint32_t sacked; /* bytes newly reported by SACK */
+	uint32_t acked;                    /* bytes newly acknowledged, cumulatively, SYN and FIN left out */
+	uint32_t fresh;                    /* of these, bytes that SACK had not reported before */
+	uint32_t sacked;                   /* bytes newly reported by SACK */
 	uint32_t dsack_len;
 	uint32_t ecr;               /* timestamp echoed */
 	uint64_t first_us, last_us; /* sent_us of the oldest and newest original transmission delivered; 0 none */

@@ -18,10 +18,10 @@ struct sock;
 
 /* The timers of a socket. */
 enum timer_kind {
-	TIMER_RTO,      /* retransmission, zero-window probe, SYN */
-	TIMER_DELACK,   /* delayed acknowledgement */
-	TIMER_KEEP,     /* keepalive */
-	TIMER_LIFE,     /* TIME-WAIT, FIN-WAIT-2, linger, user timeout */
+	TIMER_RTO,    /* retransmission, zero-window probe, SYN */
+	TIMER_DELACK, /* delayed acknowledgement */
+	TIMER_KEEP,   /* keepalive */
+	TIMER_LIFE,   /* TIME-WAIT, FIN-WAIT-2, linger, user timeout */
 	TIMER_KINDS
 };
 
@@ -30,7 +30,7 @@ struct timer {
 	uint32_t next, prev;  /* wheel slot list: timer id = socket index * TIMER_KINDS + kind, 0 none */
 	uint16_t slot;        /* where in the wheel, plus 1; 0: not in it */
 	uint16_t pad;
-	uint32_t due;         /* tick at which the wheel looks at it (low 32 bits) */
+	uint32_t due; /* tick at which the wheel looks at it (low 32 bits) */
 };
 
 void timer_set(struct engine *e, struct sock *k, enum timer_kind kind, uint64_t deadline_us);

@@ -3,8 +3,8 @@
  * UDP (RFC 768): datagrams in, datagrams out. A received datagram is a chain of pkts (pkt.frag); its first pkt carries
  * where it came from and to which local address it was sent.
  *
- * A datagram to a peer goes over the vNIC that leads to the peer's process. The socket layer, which makes wires, says so
- * with udp_route_learn; a datagram received says it too, but never against the socket layer: a peer may write any
+ * A datagram to a peer goes over the vNIC that leads to the peer's process. The socket layer, which makes wires, says
+ * so with udp_route_learn; a datagram received says it too, but never against the socket layer: a peer may write any
  * source address.
  */
 #ifndef VD_UDP_H

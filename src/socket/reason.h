@@ -12,7 +12,8 @@ enum fd_kind { FD_OTHER, FD_ACCELERATED, FD_KERNEL_SOCKET, FD_EPOLL, FD_OWN /* o
 	R(NO_LISTENER, "Nobody who runs under viaduct listens at the address it connected to on this machine.")        \
 	R(REMOTE, "Its peer is on another machine, and no network provider is set up.")                                \
 	R(PLAIN_PEER, "The peer that connected to the listener does not run under viaduct.")                           \
-	R(OTHER_USER, "The process at the other end runs as another user, and knob VIADUCT_PEERS allows only the same user's.") \
+	R(OTHER_USER,                                                                                                  \
+	  "The process at the other end runs as another user, and knob VIADUCT_PEERS allows only the same user's.")    \
 	R(SQUATTED, "The process that answered for the address does not own the listening port.")                      \
 	R(NO_STACK, "The stack's memory could not be made (see the program's first lines of output).")                 \
 	R(NO_SOCKETS, "The stack has no free socket; raise VIADUCT_SOCKETS.")                                          \
@@ -30,7 +31,7 @@ enum reason {
 #define R(name, sentence) REASON_##name,
 	REASON_TABLE(R)
 #undef R
-	REASON_COUNT
+	    REASON_COUNT
 };
 extern const char *const reason_sentence[REASON_COUNT];
 extern const char *const reason_name[REASON_COUNT];

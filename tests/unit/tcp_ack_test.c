@@ -193,7 +193,8 @@ static void sndbuf_grows_with_cwnd(void **state)
 	r->t->flags |= TCPF_NOSPACE;
 	sender_write(r, 1000, 0);
 	sender_ack(r, 2000, 1 << 16, 0);
-	assert_int_equal(r->k->sndbuf, 2 * (int)(r->t->cwnd / 1000) * (2048 + 256)); /* a segment costs Linux that much */
+	assert_int_equal(r->k->sndbuf,
+			 2 * (int)(r->t->cwnd / 1000) * (2048 + 256)); /* a segment costs Linux that much */
 	r->t->cwnd = 1 << 28;
 	r->t->flags |= TCPF_NOSPACE;
 	sender_write(r, 1000, 0);
