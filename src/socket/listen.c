@@ -42,6 +42,28 @@ static struct listening *find(vsock_t v)
 	return NULL;
 }
 
+/* Without the lock: is it worth taking? Nobody else enters or removes v while we have it in hand. */
+static bool listed(vsock_t v)
+{
+	uint32_t n = __atomic_load_n(&table_used, __ATOMIC_ACQUIRE);
+
+	for (uint32_t i = 0; i < n; i++)
+		if (__atomic_load_n(&table[i].v, __ATOMIC_RELAXED) == v)
+			return true;
+	return false;
+}
+
+/* The same for clones. */
+static bool listed_clone(vsock_t v)
+{
+	uint32_t n = __atomic_load_n(&table_used, __ATOMIC_ACQUIRE);
+
+	for (uint32_t i = 0; i < n; i++)
+		if (__atomic_load_n(&table[i].clone, __ATOMIC_RELAXED) == v)
+			return true;
+	return false;
+}
+
 /* --- rendezvous descriptors --- */
 
 static int remember(vsock_t v, int fd)
@@ -79,7 +101,7 @@ void rendezvous_close(vsock_t v)
 {
 	struct listening *l, old = {.rdv_fd = -1};
 
-	if (!__atomic_load_n(&table_used, __ATOMIC_RELAXED))
+	if (!listed(v))
 		return;
 	quiet_lock(&table_lock);
 	l = find(v);
@@ -164,7 +186,7 @@ vsock_t listener_clone(vsock_t v)
 	struct listening *l;
 	vsock_t clone = VS_NONE;
 
-	if (!atomic_load_explicit(&clones, memory_order_relaxed))
+	if (!atomic_load_explicit(&clones, memory_order_relaxed) || !listed(v))
 		return VS_NONE;
 	quiet_lock(&table_lock);
 	l = find(v);
@@ -178,7 +200,7 @@ vsock_t listener_program_name(vsock_t v)
 {
 	vsock_t name = v;
 
-	if (!atomic_load_explicit(&clones, memory_order_relaxed))
+	if (!atomic_load_explicit(&clones, memory_order_relaxed) || !listed_clone(v))
 		return v;
 	quiet_lock(&table_lock);
 	for (uint32_t i = 0; i < table_used; i++)

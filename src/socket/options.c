@@ -6,6 +6,9 @@
  *
  * Reading: what the engine has is read from it (an accepted connection's backing socket never saw the listener's
  * options); the rest comes from the backing socket.
+ *
+ * A few switches that programs set on every connection are the engine's alone once there is a connection: any value is
+ * good, and the kernel will never take the socket over.
  */
 #include "socket/sockopt.h"
 #include "socket/sockets.h"
@@ -24,14 +27,33 @@ static bool buffer_size(int fd, int level, int name, int *v)
 	return false;
 }
 
+/* False: not a connection. */
+static bool set_switch(vsock_t v, int level, int name, const void *val, socklen_t len, int *ret)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	bool connection;
+
+	if (!k)
+		return false;
+	connection = k->proto == SOCK_TCP && k->tcp.state != TCP_CLOSED && k->tcp.state != TCP_LISTEN;
+	if (connection)
+		*ret = sockopt_set(&a->e, k, level, name, val, len, stack_now(a));
+	stack_leave(a);
+	return connection;
+}
+
 int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, socklen_t len)
 {
 	struct attached *a;
 	struct sock *k;
 	bool resized;
-	int size = 0;
-	int ret = host_sys.setsockopt(fd, level, name, val, len) < 0 ? -errno : 0;
+	int size = 0, ret;
 
+	if (sockopt_is_switch(level, name) && val && len >= sizeof(int) && (int)len > 0 &&
+	    set_switch(v, level, name, val, len, &ret))
+		return ret;
+	ret = host_sys.setsockopt(fd, level, name, val, len) < 0 ? -errno : 0;
 	/* An unconnected backing socket refuses a few that our connection allows; there are none that we implement. */
 	if (ret < 0)
 		return ret;

@@ -167,6 +167,12 @@ static int set_congestion(struct engine *e, struct sock *k, const void *val, soc
 	return tcp_set_cc(e, k, strcmp(name, "reno") ? name : "newreno");
 }
 
+bool sockopt_is_switch(int level, int name)
+{
+	return (level == IPPROTO_TCP && (name == TCP_NODELAY || name == TCP_QUICKACK)) ||
+	       (level == SOL_SOCKET && name == SO_KEEPALIVE);
+}
+
 int sockopt_set(struct engine *e, struct sock *k, int level, int name, const void *val, socklen_t len, uint64_t now_us)
 {
 	int v = 0;
