@@ -209,7 +209,8 @@ int engine_poll(struct engine *e, uint64_t now_us, int budget)
 	do {
 		most = 0;
 		/* Once around, beginning with `first`: its word comes twice, first the bits from it on. */
-		for (uint32_t n = 0, w = first / 64; n <= words; n++, w = w + 1 == words ? 0 : w + 1) {
+		for (uint32_t n = 0, w = first / 64; n < words || (n == words && low);
+		     n++, w = w + 1 == words ? 0 : w + 1) {
 			uint64_t bits = s->vnic_used[w];
 
 			if (n == 0)
@@ -230,6 +231,18 @@ int engine_poll(struct engine *e, uint64_t now_us, int budget)
 		}
 		/* A burst that was nearly full may have left a frame behind that did not fit. */
 	} while (most > VNIC_BURST - (int)FRAME_PARTS && frames < budget);
+	return frames;
+}
+
+int engine_poll_vnic(struct engine *e, uint32_t vnic, uint64_t now_us, int budget)
+{
+	int frames = 0, parts;
+
+	e->s->now_us = now_us;
+	do {
+		parts = 0;
+		frames += poll_vnic(e, vnic, &parts);
+	} while (parts > VNIC_BURST - (int)FRAME_PARTS && frames < budget);
 	return frames;
 }
 
@@ -362,7 +375,7 @@ void engine_vnic_dead(struct engine *e, uint32_t vnic, uint64_t now_us)
 	if (!vnic_used(s, vnic) || st->dead)
 		return;
 	s->now_us = now_us;
-	st->dead = 1;
+	__atomic_store_n(&st->dead, 1, __ATOMIC_RELAXED); /* vnic_take_armed looks at it without the lock */
 	/* What a dead peer left is at most a ring; one that lives on may not keep us here. */
 	left = st->evq_entries + 1;
 	do {
@@ -407,7 +420,7 @@ int engine_vnic_free(struct engine *e, uint32_t vnic)
 	if (st->rx_held || tx_in_use(st) || st->txwait_head)
 		return -EBUSY;
 	st->provider = VNIC_PROV_NONE;
-	st->dead = 1;
+	__atomic_store_n(&st->dead, 1, __ATOMIC_RELAXED); /* vnic_take_armed looks at it without the lock */
 	st->gen++; /* other processes' mappings of it are stale from here on */
 	s->vnic_used[vnic / 64] &= ~(1ull << vnic % 64);
 	s->vnic_attention[vnic / 64] &= ~(1ull << vnic % 64);

@@ -65,6 +65,8 @@ int engine_vnic_free(struct engine *e, uint32_t vnic);
 /* Take in about `budget` frames (the last burst is taken whole) from all mapped vNICs; 0 only if nothing was there.
  * Returns the number of frames. */
 int engine_poll(struct engine *e, uint64_t now_us, int budget);
+/* The same of one vNIC, which is in use. */
+int engine_poll_vnic(struct engine *e, uint32_t vnic, uint64_t now_us, int budget);
 /* One frame from elsewhere (sim, tap, tests): copied into private buffers. */
 void engine_input(struct engine *e, uint32_t vnic, const void *frame, uint32_t len, bool csum_ok, uint64_t now_us);
 /* Fire what is due. */

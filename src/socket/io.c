@@ -125,15 +125,13 @@ static inline bool tcp_name(vsock_t v)
 
 /* A blocking receive that finds nothing: watch the socket's own ring for a moment before anything else, without the
  * lock. Reads of what others may change are hints here. */
-static inline void short_spin(vsock_t v)
+static inline void short_spin(struct attached *a, const struct sock *k)
 {
-	struct attached *a = vs_attached(v);
-	const struct sock *k = a ? vs_sock(a, v) : NULL;
 	const struct vnic *w;
 	const struct vnic_state *st;
 	struct vnic_desc *evq;
 
-	if (!k || k->rxq.bytes || k->vnic >= VNIC_MAX || k->tcp.state != TCP_ESTABLISHED || !knob[K_SPIN_US] ||
+	if (k->rxq.bytes || k->vnic >= VNIC_MAX || k->tcp.state != TCP_ESTABLISHED || !knob[K_SPIN_US] ||
 	    k->flags & SOCKF_NONBLOCK || wait_same_core)
 		return;
 	w = &a->e.vnic[k->vnic];
@@ -146,13 +144,49 @@ static inline void short_spin(vsock_t v)
 	}
 }
 
-ssize_t vs_send(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, const struct sockaddr *to,
-		socklen_t tolen, const void *control, size_t controllen, bool wait)
+/* Take in what waits on the socket's own vNIC; of all vNICs now and then, so that none is forgotten. */
+static inline void take_in_own(struct attached *a, const struct sock *k, uint64_t now)
 {
-	struct io io = {.v = v, .iov = iov, .iovcnt = iovcnt, .send = true};
+	if (!own_pending(a, k))
+		return;
+	if (__builtin_expect(a->polled_tick != now >> 10, 0)) {
+		a->polled_tick = now >> 10;
+		stack_poll(a, now);
+	} else {
+		engine_poll_vnic(&a->e, k->vnic, now, POLL_BUDGET);
+	}
+}
 
-	if (!tcp_name(v))
-		return udp_transmit(v, fd, iov, iovcnt, flags, to, tolen, control, controllen, wait);
+/*
+ * The usual call, one buffer and no flags, in one hold of the lock and as little else as can be. -EAGAIN: nothing was
+ * done, and the other way must be gone (which may mean to wait).
+ */
+static inline ssize_t quick(vsock_t v, const struct iovec *iov, bool send, bool spin)
+{
+	struct attached *a = vs_attached(v);
+	struct sock *k = a ? vs_sock(a, v) : NULL; /* without the lock: a hint */
+	ssize_t n = -EAGAIN;
+	uint64_t now;
+
+	if (!k || k->proto != SOCK_TCP)
+		return -EAGAIN;
+	if (spin)
+		short_spin(a, k);
+	stack_enter(a);
+	if (__builtin_expect(vs_sock(a, v) == k && k->proto == SOCK_TCP && k->rcvlowat <= 1, 1)) {
+		now = stack_now(a);
+		take_in_own(a, k, now);
+		n = send ? tcp_send(&a->e, k, iov, 1, 0, 0, now) : tcp_recv(&a->e, k, iov, 1, 0, 0, now);
+	}
+	stack_leave(a);
+	return n;
+}
+
+static __attribute__((noinline)) ssize_t send_any(vsock_t v, const struct iovec *iov, int iovcnt, int flags, bool wait,
+						  size_t done)
+{
+	struct io io = {.v = v, .iov = iov, .iovcnt = iovcnt, .send = true, .done = done};
+
 	io.flags =
 	    (flags & MSG_OOB ? TCP_F_OOB : 0) | (flags & MSG_MORE ? TCP_F_MORE : 0) | (flags & MSG_EOR ? TCP_F_EOR : 0);
 	io.total = iov_total(iov, iovcnt);
@@ -161,10 +195,38 @@ ssize_t vs_send(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flag
 	return io_wait(&io);
 }
 
+ssize_t vs_send(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, const struct sockaddr *to,
+		socklen_t tolen, const void *control, size_t controllen, bool wait)
+{
+	ssize_t n = -EAGAIN;
+
+	if (!tcp_name(v))
+		return udp_transmit(v, fd, iov, iovcnt, flags, to, tolen, control, controllen, wait);
+	if (iovcnt == 1 && !(flags & ~(MSG_NOSIGNAL | MSG_DONTWAIT))) {
+		n = quick(v, iov, true, false);
+		if (n >= 0 ? (size_t)n == iov->iov_len : n != -EAGAIN)
+			return n;
+	}
+	return send_any(v, iov, iovcnt, flags, wait, n > 0 ? (size_t)n : 0);
+}
+
+static __attribute__((noinline)) ssize_t recv_any(vsock_t v, const struct iovec *iov, int iovcnt, int flags, bool wait)
+{
+	struct io io = {.v = v, .iov = iov, .iovcnt = iovcnt};
+
+	io.flags = (flags & MSG_OOB ? TCP_F_OOB : 0) | (flags & MSG_PEEK ? TCP_F_PEEK : 0) |
+		   (flags & MSG_TRUNC ? TCP_F_TRUNC : 0);
+	io.total = iov_total(iov, iovcnt);
+	io.target = flags & MSG_WAITALL ? io.total : 0;
+	if (io_step(&io) || !wait || io.nonblock)
+		return io_result(&io);
+	return io_wait(&io);
+}
+
 ssize_t vs_recv(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, struct sockaddr *from,
 		socklen_t *fromlen, void *control, size_t *controllen, int *msg_flags, bool wait)
 {
-	struct io io = {.v = v, .iov = iov, .iovcnt = iovcnt};
+	ssize_t n;
 
 	if (!tcp_name(v))
 		return udp_receive(v, fd, iov, iovcnt, flags, from, fromlen, control, controllen, msg_flags, wait);
@@ -176,14 +238,11 @@ ssize_t vs_recv(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flag
 		*controllen = 0;
 	if (msg_flags)
 		*msg_flags = flags & MSG_OOB;
-	io.flags = (flags & MSG_OOB ? TCP_F_OOB : 0) | (flags & MSG_PEEK ? TCP_F_PEEK : 0) |
-		   (flags & MSG_TRUNC ? TCP_F_TRUNC : 0);
-	io.total = iov_total(iov, iovcnt);
-	io.target = flags & MSG_WAITALL ? io.total : 0;
 	wait = wait && !(flags & MSG_DONTWAIT);
-	if (wait)
-		short_spin(v);
-	if (io_step(&io) || !wait || io.nonblock)
-		return io_result(&io);
-	return io_wait(&io);
+	if (iovcnt == 1 && !(flags & ~MSG_DONTWAIT)) {
+		n = quick(v, iov, false, wait);
+		if (n != -EAGAIN)
+			return n;
+	}
+	return recv_any(v, iov, iovcnt, flags, wait);
 }

@@ -44,7 +44,9 @@ struct attached {
 	uint32_t active; /* vNICs mapped here: entries of view and vnic; changed under the lock */
 	uint16_t vnic[VNIC_MAX];
 	struct spin_view view[VNIC_MAX];
-	uint32_t seen_acquired; /* helper: lock.acquired at its last look */
+	uint64_t now_us, now_cycles; /* the clock when it was last read for a call, and the counter then */
+	uint64_t polled_tick;        /* ms in which all vNICs were looked at by a call that wants only one */
+	uint32_t seen_acquired;      /* helper: lock.acquired at its last look */
 };
 
 extern struct attached *attached[VS_STACKS_MAX];
@@ -103,7 +105,7 @@ static inline bool stack_news_wanted(const struct attached *a, uint32_t self)
 						  atomic_load_explicit(&process_waiting, memory_order_relaxed) > self);
 }
 
-extern _Thread_local uint32_t wait_self; /* 1 while this thread counts in process_waiting */
+extern _Thread_local uint32_t wait_self;  /* 1 while this thread counts in process_waiting */
 extern _Thread_local bool wait_same_core; /* the other end shared our core last time: spinning keeps it from running */
 
 static inline void stack_leave(struct attached *a)

@@ -21,20 +21,24 @@ int sock_kernel_name(int fd, struct endpoint *ep);
 /* Of the backing socket, for tools: a forked child's listeners and UDP sockets are found by it. Connections come and go
  * without this call; they are found by the table of descriptors. 0: not to be had. */
 uint64_t sock_inode(int fd);
-bool addr_any(const uint8_t addr[16]);
-bool addr_v4(const uint8_t addr[16]);
 /* sockaddr out: at most *len bytes, *len becomes the true size (as getsockname(2)). */
 void sock_name_out(const struct endpoint *ep, int family, struct sockaddr *sa, socklen_t *len);
+/* A time that was read so few counts ago is the time still: less than a microsecond. */
+#define SAME_TIME_CYCLES 1024
+
 /* Read the clock for a call into the engine, and fire what is due. With the lock. */
 static inline uint64_t stack_now(struct attached *a)
 {
-	uint64_t now = clock_us();
+	uint64_t cycles = clock_counter();
 
-	if (__builtin_expect(now < a->s->now_us, 0)) /* another process of the tree read a clock that is ahead */
-		now = a->s->now_us;
-	if (__builtin_expect(a->s->wheel.pending && now >> 10 > a->s->wheel.now_ms, 0))
-		engine_tick(&a->e, now);
-	return now;
+	if (cycles - a->now_cycles >= SAME_TIME_CYCLES) {
+		a->now_cycles = cycles;
+		a->now_us = clock_us();
+		if (__builtin_expect(a->s->wheel.pending && a->now_us >> 10 > a->s->wheel.now_ms, 0))
+			engine_tick(&a->e, a->now_us);
+	}
+	/* another process of the tree may have read it later: time does not go back */
+	return a->now_us > a->s->now_us ? a->now_us : a->s->now_us;
 }
 
 /* --- connect.c --- */
