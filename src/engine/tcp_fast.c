@@ -49,7 +49,7 @@ void tcp_fast_init(struct engine *e, struct sock *k)
 	struct tcb *t = &k->tcp;
 	const struct vnic *v = tcp_vnic(e, k);
 	uint8_t *tcp = t->hdr + HDR - TCP_HEADER;
-	bool v4 = tcp_is_v4(k->remote.addr);
+	bool v4 = is_v4(k->remote.addr);
 	struct ip_out o = {
 	    .vnic = k->vnic,
 	    .family = v4 ? 4 : 6,

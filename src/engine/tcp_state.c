@@ -212,7 +212,7 @@ static uint32_t timestamp_offset(struct engine *e, const struct sock *k)
 void tcp_open_window(struct engine *e, struct sock *k)
 {
 	struct tcb *t = &k->tcp;
-	uint32_t space = k->rcvbuf, payload = ip_mtu_payload(e, k->vnic, tcp_is_v4(k->remote.addr) ? 4 : 6);
+	uint32_t space = k->rcvbuf, payload = ip_mtu_payload(e, k->vnic, is_v4(k->remote.addr) ? 4 : 6);
 
 	if (!(k->flags & SOCKF_RCVBUF_SET) && space < e->s->cfg.defaults.rcvbuf_max)
 		space = e->s->cfg.defaults.rcvbuf_max;
@@ -231,7 +231,7 @@ void tcp_take_syn_options(struct engine *e, struct sock *k, const struct tcp_opt
 {
 	struct tcb *t = &k->tcp;
 
-	t->peer_mss = o->has_mss ? max_u32(o->mss, TCP_MSS_FLOOR) : tcp_is_v4(k->remote.addr) ? 536 : 1220; /* 3.7.1 */
+	t->peer_mss = o->has_mss ? max_u32(o->mss, TCP_MSS_FLOOR) : is_v4(k->remote.addr) ? 536 : 1220; /* 3.7.1 */
 	if (o->has_wscale) {
 		t->flags |= TCPF_WSCALE;
 		t->snd_wscale = o->wscale;
@@ -252,7 +252,7 @@ void tcp_take_syn_options(struct engine *e, struct sock *k, const struct tcp_opt
 void tcp_set_mss(struct engine *e, struct sock *k)
 {
 	struct tcb *t = &k->tcp;
-	bool v4 = tcp_is_v4(k->remote.addr);
+	bool v4 = is_v4(k->remote.addr);
 	uint32_t payload = ip_mtu_payload(e, k->vnic, v4 ? 4 : 6), ip = v4 ? 20 : 40;
 	uint32_t mss;
 

@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "engine/bytes.h"
 #include "engine/tcp_internal.h"
 
 #define TCP_HEADER 20u
@@ -82,20 +83,12 @@ static inline void tcp_put_timestamps(uint8_t opt[12], uint32_t val, uint32_t ec
 	memcpy(opt + 8, &ecr, 4);
 }
 
-/* Is this v4-mapped address (::ffff:a.b.c.d) one of IPv4? */
-static inline bool tcp_is_v4(const uint8_t addr[16])
-{
-	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-
-	return !memcmp(addr, mapped, sizeof(mapped));
-}
-
 /* Post a segment of the connection; parts[0] starts at the TCP header. */
 static inline void tcp_post(struct engine *e, struct sock *k, struct vnic_desc *parts, int n)
 {
 	struct ip_out o = {
 	    .vnic = k->vnic,
-	    .family = tcp_is_v4(k->remote.addr) ? 4 : 6,
+	    .family = is_v4(k->remote.addr) ? 4 : 6,
 	    .proto = 6,
 	    .ttl = k->ttl ? k->ttl : 64,
 	    .tos = k->tos,

@@ -18,10 +18,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/bytes.h"
+
 #define CACHE_MAX 64
 #define CACHE_US 1000000u
-
-static const uint8_t v4_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
 static struct {
 	_Atomic int holder; /* pid of whoever reads or writes the cache, 0 nobody */
@@ -30,22 +30,9 @@ static struct {
 	uint8_t addr[CACHE_MAX][16];
 } cache;
 
-static void map_v4(uint8_t out[16], const struct in_addr *in)
-{
-	memcpy(out, v4_prefix, sizeof(v4_prefix));
-	memcpy(out + 12, in, 4);
-}
-
-static bool is_any(const uint8_t addr[16])
-{
-	static const uint8_t zero[4];
-	return IN6_IS_ADDR_UNSPECIFIED((const struct in6_addr *)addr) ||
-	       (!memcmp(addr, v4_prefix, 12) && !memcmp(addr + 12, zero, 4));
-}
-
 static bool is_loopback(const uint8_t addr[16])
 {
-	if (!memcmp(addr, v4_prefix, 12))
+	if (is_v4(addr))
 		return addr[12] == 127;
 	return IN6_IS_ADDR_LOOPBACK((const struct in6_addr *)addr);
 }

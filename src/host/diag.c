@@ -20,6 +20,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
+#include "engine/bytes.h"
 #include "engine/tcp.h"
 
 #define ALL_STATES 0xffffffffu
@@ -28,11 +29,6 @@ struct request {
 	struct nlmsghdr nlh;
 	struct inet_diag_req_v2 req;
 };
-
-static bool is_v4(const uint8_t addr[16])
-{
-	return IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)addr);
-}
 
 static void fill_request(struct request *r, enum sock_proto proto, int af, uint16_t flags)
 {

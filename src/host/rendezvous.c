@@ -32,6 +32,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "engine/bytes.h"
 #include "host/handshake.h"
 
 #define BACKLOG 128
@@ -39,17 +40,6 @@
 #define ANCESTORS_MAX 4 /* whose descriptors may stand for a process's own */
 
 /* --- names --- */
-
-static bool is_v4(const uint8_t addr[16])
-{
-	return IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)addr);
-}
-
-static bool is_any(const uint8_t addr[16])
-{
-	static const uint8_t zero[4];
-	return IN6_IS_ADDR_UNSPECIFIED((const struct in6_addr *)addr) || (is_v4(addr) && !memcmp(addr + 12, zero, 4));
-}
 
 static bool wants_v6(int family)
 {

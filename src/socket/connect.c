@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/bytes.h"
 #include "socket/backing.h"
 #include "socket/raw.h"
 #include "socket/sockets.h"
@@ -26,9 +27,9 @@ static const uint8_t loopback6[16] = {[15] = 1};
 /* The address that "any" means for connect(2): this machine. */
 static void any_is_loopback(struct endpoint *ep)
 {
-	if (!addr_any(ep->addr))
+	if (!is_any(ep->addr))
 		return;
-	if (addr_v4(ep->addr))
+	if (is_v4(ep->addr))
 		memcpy(ep->addr + 12, "\x7f\0\0\1", 4);
 	else
 		memcpy(ep->addr, loopback6, 16);
@@ -40,7 +41,7 @@ static void source_for(const struct endpoint *remote, struct endpoint *local)
 {
 	*local = *remote;
 	local->port = 0;
-	if (addr_v4(remote->addr) && remote->addr[12] == 127)
+	if (is_v4(remote->addr) && remote->addr[12] == 127)
 		memcpy(local->addr + 12, "\x7f\0\0\1", 4);
 }
 
@@ -54,7 +55,7 @@ static int choose_local(vsock_t v, const struct endpoint *remote, struct endpoin
 		return -EBADF;
 	source_for(remote, local);
 	local->port = k->local.port;
-	if (local->port && !addr_any(k->local.addr))
+	if (local->port && !is_any(k->local.addr))
 		memcpy(local->addr, k->local.addr, sizeof(local->addr));
 	stack_leave(a);
 	return 0;

@@ -15,20 +15,6 @@
 
 #define EXIT_LINGER_US 10000000 /* a peer that does not read for that long loses what was not sent */
 
-bool addr_v4(const uint8_t addr[16])
-{
-	static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
-
-	return !memcmp(addr, prefix, sizeof(prefix));
-}
-
-bool addr_any(const uint8_t addr[16])
-{
-	static const uint8_t zero[16];
-
-	return addr_v4(addr) ? !memcmp(addr + 12, zero, 4) : !memcmp(addr, zero, 16);
-}
-
 int sock_kernel_name(int fd, struct endpoint *ep)
 {
 	struct sockaddr_storage ss;

@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "engine/bytes.h"
 #include "socket/sockets.h"
 
 #define NOBODY_US 100000u
@@ -146,15 +147,15 @@ int udp_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
 
 static bool v4_loopback(const uint8_t addr[16])
 {
-	return addr_v4(addr) && addr[12] == 127;
+	return is_v4(addr) && addr[12] == 127;
 }
 
 /* The destination as connect(2) and sendto(2) see it: "any" is this machine. */
 static void normalize(struct endpoint *ep)
 {
-	if (!addr_any(ep->addr))
+	if (!is_any(ep->addr))
 		return;
-	if (addr_v4(ep->addr)) {
+	if (is_v4(ep->addr)) {
 		memcpy(ep->addr + 12, "\x7f\0\0\1", 4);
 	} else {
 		memset(ep->addr, 0, 16);
@@ -209,7 +210,7 @@ static bool send_step(void *arg)
 	if (stack_pending(a))
 		stack_poll(a, now);
 	from = k->local;
-	if (addr_any(from.addr)) {
+	if (is_any(from.addr)) {
 		memcpy(from.addr, c->to.addr, sizeof(from.addr));
 		if (v4_loopback(from.addr))
 			memcpy(from.addr + 12, "\x7f\0\0\1", 4);
@@ -243,7 +244,7 @@ static int look_at_sender(vsock_t v, const struct endpoint *to, struct sender *o
 	out->nonblock = k->flags & SOCKF_NONBLOCK;
 	out->bound = k->local.port != 0;
 	out->itself = k->local.port == out->remote.port &&
-		      (addr_any(k->local.addr) || !memcmp(k->local.addr, out->remote.addr, sizeof(k->local.addr)));
+		      (is_any(k->local.addr) || !memcmp(k->local.addr, out->remote.addr, sizeof(k->local.addr)));
 	out->timeout_us = k->sndtimeo_us;
 	out->error = k->flags & SOCKF_SHUT_WR ? EPIPE : k->so_error;
 	if (out->error != EPIPE)
@@ -299,7 +300,7 @@ ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int
 		return kernel_send(fd, iov, iovcnt, flags, to, tolen, NULL, 0);
 	if (c.vnic == VNIC_NONE && c.to.port)
 		c.vnic = find_way(vs_attached(v), s.family, &c.to);
-	if (c.vnic == VNIC_NONE || (s.family == 4) != addr_v4(c.to.addr))
+	if (c.vnic == VNIC_NONE || (s.family == 4) != is_v4(c.to.addr))
 		if (c.vnic == VNIC_NONE || s.family == 4)
 			return kernel_send(fd, iov, iovcnt, flags, to, tolen, NULL, 0);
 	ret = s.bound ? 0 : bind_any(v, fd, s.family);
