@@ -421,7 +421,7 @@ int engine_vnic_free(struct engine *e, uint32_t vnic)
 		return -EBUSY;
 	st->provider = VNIC_PROV_NONE;
 	__atomic_store_n(&st->dead, 1, __ATOMIC_RELAXED); /* vnic_take_armed looks at it without the lock */
-	st->gen++; /* other processes' mappings of it are stale from here on */
+	st->gen++;                                        /* other processes' mappings of it are stale from here on */
 	s->vnic_used[vnic / 64] &= ~(1ull << vnic % 64);
 	s->vnic_attention[vnic / 64] &= ~(1ull << vnic % 64);
 	v->ops = NULL;

@@ -171,8 +171,11 @@ static inline struct sock *vs_enter(vsock_t v, struct attached **ap)
 /* True if a frame waits on one of the stack's vNICs. Needs no lock. */
 static inline bool stack_pending(const struct attached *a)
 {
-	for (uint32_t i = 0; i < a->active; i++)
-		if (ring_full(a->view[i].evq, a->view[i].st->evq_cons, WIRE_RING))
+	uint32_t active = __atomic_load_n(&a->active, __ATOMIC_ACQUIRE);
+
+	for (uint32_t i = 0; i < active; i++)
+		if (vnic_evq_waits(__atomic_load_n(&a->view[i].evq, __ATOMIC_RELAXED),
+				   __atomic_load_n(&a->view[i].st, __ATOMIC_RELAXED), WIRE_RING))
 			return true;
 	return false;
 }

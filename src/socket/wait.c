@@ -147,12 +147,15 @@ static bool on_same_core(void)
 	for (uint32_t i = 0; i < n; i++) {
 		struct attached *a = attached[i];
 
-		for (uint32_t j = 0; j < a->active; j++) {
-			struct vnic_ctrl *c = a->view[j].ctrl;
+		uint32_t active = __atomic_load_n(&a->active, __ATOMIC_ACQUIRE);
+
+		for (uint32_t j = 0; j < active; j++) {
+			struct vnic_ctrl *c = __atomic_load_n(&a->view[j].ctrl, __ATOMIC_RELAXED);
+			const struct vnic_ctrl *peer = __atomic_load_n(&a->view[j].peer, __ATOMIC_RELAXED);
 
 			if (__atomic_load_n(&c->cpu, __ATOMIC_RELAXED) != cpu)
 				__atomic_store_n(&c->cpu, cpu, __ATOMIC_RELAXED);
-			same |= __atomic_load_n(&a->view[j].peer->cpu, __ATOMIC_RELAXED) == cpu;
+			same |= __atomic_load_n(&peer->cpu, __ATOMIC_RELAXED) == cpu;
 		}
 	}
 	return same;

@@ -76,24 +76,33 @@ static struct cached *cache_find(struct attached *a, enum sock_proto proto, cons
 	return NULL;
 }
 
+static bool lives(struct attached *a, uint32_t vnic, uint32_t gen)
+{
+	const struct vnic *v = &a->e.vnic[vnic];
+	bool yes;
+
+	stack_enter(a);
+	yes = v->ops && v->gen == gen && v->st->gen == gen && !v->st->dead;
+	stack_leave(a);
+	return yes;
+}
+
 /* A vNIC that was vouched for and still lives; -1 none. */
 static int cache_get(struct attached *a, enum sock_proto proto, const struct endpoint *remote)
 {
-	struct cached *c;
-	int vnic = -1;
+	struct cached *c, found = {0};
 
 	quiet_lock(&cache_lock);
 	c = cache_find(a, proto, remote);
-	if (c) {
-		const struct vnic *v = &a->e.vnic[c->vnic];
-
-		if (v->ops && v->gen == c->gen && v->st->gen == c->gen && !v->st->dead)
-			vnic = c->vnic;
-		else
-			c->proto = 0;
-	}
+	if (c)
+		found = *c;
 	quiet_unlock(&cache_lock);
-	return vnic;
+	if (!c)
+		return -1;
+	if (lives(a, found.vnic, found.gen))
+		return found.vnic;
+	wire_forget(a, proto, remote);
+	return -1;
 }
 
 static void cache_put(struct attached *a, enum sock_proto proto, const struct endpoint *remote, uint32_t vnic)
@@ -162,12 +171,22 @@ static void close_wire_fds(const struct rdv_wire *w)
 
 /* --- attach --- */
 
+/* Others look at views without the lock. */
+static void view_set(struct spin_view *at, const struct spin_view *x)
+{
+	__atomic_store_n(&at->evq, x->evq, __ATOMIC_RELAXED);
+	__atomic_store_n(&at->st, x->st, __ATOMIC_RELAXED);
+	__atomic_store_n(&at->ctrl, x->ctrl, __ATOMIC_RELAXED);
+	__atomic_store_n(&at->peer, x->peer, __ATOMIC_RELAXED);
+}
+
 static void activate(struct attached *a, uint32_t i)
 {
 	struct vnic *v = &a->e.vnic[i];
+	struct spin_view view = {.evq = v->evq, .st = v->st, .ctrl = v->ctrl, .peer = v->peer_ctrl};
 
 	a->vnic[a->active] = (uint16_t)i;
-	a->view[a->active] = (struct spin_view){.evq = v->evq, .st = v->st, .ctrl = v->ctrl, .peer = v->peer_ctrl};
+	view_set(&a->view[a->active], &view);
 	__atomic_store_n(&a->active, a->active + 1, __ATOMIC_RELEASE);
 }
 
@@ -177,8 +196,8 @@ static void deactivate(struct attached *a, uint32_t vnic)
 		if (a->vnic[i] != vnic)
 			continue;
 		a->vnic[i] = a->vnic[a->active - 1];
-		a->view[i] = a->view[a->active - 1];
-		a->active--;
+		view_set(&a->view[i], &a->view[a->active - 1]);
+		__atomic_store_n(&a->active, a->active - 1, __ATOMIC_RELEASE);
 		return;
 	}
 }
@@ -330,8 +349,11 @@ void wire_gone(struct attached *a, uint32_t vnic, uint32_t gen)
 		count(a->s, C_wire_gone);
 	}
 	stack_leave(a);
-	if (ours)
-		put_dying(a, vnic, now);
+	if (!ours)
+		return;
+	put_dying(a, vnic, now);
+	/* a thread that was about to sleep may have missed the vNIC that took this one's place in the list of views */
+	wait_wake_all();
 }
 
 /* True when it is gone for good. */

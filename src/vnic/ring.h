@@ -49,6 +49,18 @@ static inline bool ring_full(struct vnic_desc *ring, uint32_t idx, uint32_t entr
 	return (uint32_t)(__atomic_load_n(&slot[1], __ATOMIC_ACQUIRE) >> 32) == ring_turn(idx, entries);
 }
 
+/* The event queue's position: changed under the lock, and read without it by who only wants a hint (vnic_evq_waits). */
+static inline void vnic_set_cons(struct vnic_state *st, uint32_t cons)
+{
+	__atomic_store_n(&st->evq_cons, cons, __ATOMIC_RELAXED);
+}
+
+/* True if an event waits in a queue of that many entries. Needs no lock: then it is a hint. */
+static inline bool vnic_evq_waits(struct vnic_desc *evq, const struct vnic_state *st, uint32_t entries)
+{
+	return ring_full(evq, __atomic_load_n(&st->evq_cons, __ATOMIC_RELAXED), entries);
+}
+
 /* Fill slot idx. A consumer goes in order, so of several slots the first is written last: it sees all or none. */
 static inline void ring_write(struct vnic_desc *ring, uint32_t idx, uint32_t entries, const struct vnic_desc *d)
 {
@@ -148,7 +160,7 @@ static inline int vnic_take_events(struct vnic *v, struct vnic_desc *ev, int max
 		n = vnic_unread(st, ev, frame, n);
 		cons = frame_cons;
 	}
-	st->evq_cons = cons;
+	vnic_set_cons(st, cons);
 	for (int i = 0; i < n; i++)
 		st->stats.rx_bytes += ev[i].len;
 	return n;

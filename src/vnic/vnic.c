@@ -57,7 +57,7 @@ void vnic_tx_free(struct vnic *v, uint32_t buf)
 
 bool vnic_pending(const struct vnic *v)
 {
-	return ring_full(v->evq, v->st->evq_cons, v->st->evq_entries);
+	return vnic_evq_waits(v->evq, v->st, v->st->evq_entries);
 }
 
 void vnic_arm(struct vnic *v, uint32_t kind)
@@ -70,7 +70,8 @@ void vnic_arm(struct vnic *v, uint32_t kind)
 
 uint32_t vnic_take_armed(struct vnic *v)
 {
-	if (!v->peer_ctrl || v->st->dead || !__atomic_load_n(&v->peer_ctrl->armed, __ATOMIC_RELAXED))
+	if (!v->peer_ctrl || __atomic_load_n(&v->st->dead, __ATOMIC_RELAXED) ||
+	    !__atomic_load_n(&v->peer_ctrl->armed, __ATOMIC_RELAXED))
 		return VNIC_ARMED_NO;
 
 	uint32_t kind = __atomic_exchange_n(&v->peer_ctrl->armed, VNIC_ARMED_NO, __ATOMIC_SEQ_CST);

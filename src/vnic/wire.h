@@ -54,14 +54,14 @@ static inline bool wire_take_one(struct vnic *v, struct vnic_desc *d)
 	for (uint32_t left = WIRE_RING; left && ring_read(v->evq, st->evq_cons, WIRE_RING, d); left--) {
 		if (d->type == VNIC_DESC_RETURN) {
 			vnic_take_return(st, d->buf);
-			st->evq_cons++;
+			vnic_set_cons(st, st->evq_cons + 1);
 			continue;
 		}
 		if (!wire_whole_frame(st, d))
 			return false;
 		st->rx_state[d->buf] = 1;
 		st->rx_held++;
-		st->evq_cons++;
+		vnic_set_cons(st, st->evq_cons + 1);
 		st->stats.rx_frames++;
 		st->stats.rx_bytes += d->len;
 		return true;
