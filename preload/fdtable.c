@@ -12,6 +12,7 @@
 
 _Atomic uint64_t *fd_table;
 uint32_t fd_limit;
+_Atomic uint32_t fd_moves;
 
 static uint32_t *next;   /* ring of duplicates: the next descriptor of the same description */
 static uint32_t fd_high; /* one more than the highest number ever entered */
@@ -184,7 +185,16 @@ void fd_to_kernel(int fd, vsock_t v, enum reason reason)
 			i = next[i];
 		} while (i != (uint32_t)fd);
 	}
+	atomic_fetch_add(&fd_moves, 1);
 	fd_unlock();
+}
+
+int fd_of_socket(vsock_t v)
+{
+	for (uint32_t fd = 0; fd < fd_high; fd++)
+		if (fd_vsock((int)fd) == v)
+			return (int)fd;
+	return -1;
 }
 
 int fd_first_ours(int fd)

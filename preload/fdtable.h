@@ -66,9 +66,13 @@ void fd_set_dup(int old, int fd);
 void fd_closing(int fd);
 /* Forget all descriptors in [first, last]. */
 void fd_closing_range(unsigned first, unsigned last);
+/* Counts descriptors that went over to the kernel: who has sorted descriptors must sort them again. */
+extern _Atomic uint32_t fd_moves;
 /* The kernel serves v from now on, under all descriptors that name it. */
 void fd_to_kernel(int fd, vsock_t v, enum reason reason);
 
+/* A descriptor of v; -1: none. */
+int fd_of_socket(vsock_t v);
 /* The first descriptor from `fd` on that has an accelerated socket; -1: none. */
 int fd_first_ours(int fd);
 
@@ -76,6 +80,9 @@ int fd_first_ours(int fd);
  * signal handler, so not malloc'ed). NULL if there is none. */
 vsock_t *fd_all_sockets(size_t *n);
 void fd_free_all(vsock_t *all, size_t n);
+
+/* sockets.c: for vs_connect_in_kernel. */
+bool connect_in_kernel(vsock_t v, const struct sockaddr *sa, socklen_t len, enum reason reason);
 
 /* fork: no thread changes the table meanwhile. */
 void fd_lock(void);

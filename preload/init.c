@@ -40,5 +40,6 @@ __attribute__((constructor(101))) static void init(void)
 		complain("no memory for the table of descriptors: nothing is accelerated");
 		return;
 	}
+	vs_connect_in_kernel = connect_in_kernel;
 	fork_init();
 }

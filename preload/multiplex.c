@@ -33,6 +33,7 @@ struct call {
 	uint32_t *kernel_entry; /* which entry each is for */
 	size_t kernel_n;        /* plain kernel descriptors come first, */
 	size_t halves_n;        /* then the halves of accelerated sockets and sets */
+	uint32_t moves;         /* fd_moves when the entries were sorted */
 };
 
 _Noreturn void __chk_fail(void);
@@ -115,6 +116,8 @@ static void list_kernel(struct call *c, int fd, short events, size_t entry)
 /* Sort the entries into the kernel's list. */
 static void list(struct call *c)
 {
+	c->moves = atomic_load(&fd_moves);
+	c->kernel_n = c->halves_n = 0;
 	for (size_t i = 0; i < c->n; i++)
 		if (c->fds[i].fd >= 0 && (!is_ours(c->fds[i].fd) || fd_epset(c->fds[i].fd))) {
 			list_kernel(c, c->fds[i].fd, c->fds[i].events, i);
@@ -155,6 +158,8 @@ static int look(struct call *c, bool halves)
 {
 	int ready = look_ours(c);
 
+	if (unlikely(c->moves != atomic_load_explicit(&fd_moves, memory_order_relaxed)))
+		list(c);
 	ready += look_kernel(c, 0, c->kernel_n);
 	if (c->halves_n && (halves || due()))
 		ready += look_kernel(c, c->kernel_n, c->kernel_n + c->halves_n);
@@ -276,7 +281,7 @@ static bool ours_ready(void *arg)
 		if (p->fd >= 0 && is_ours(p->fd) && level_of(p->fd) & (uint32_t)wanted(p))
 			return true;
 	}
-	return false;
+	return c->moves != atomic_load_explicit(&fd_moves, memory_order_relaxed);
 }
 
 /* A descriptor that epoll can't watch but poll can (a regular file) is found by the look before: then we don't wait. */

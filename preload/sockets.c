@@ -115,6 +115,18 @@ int accept4(int fd, __SOCKADDR_ARG addr, socklen_t *len, int flags)
 	return accept_any(fd, addr.__sockaddr__, len, flags);
 }
 
+/* A nonblocking connect that nobody under the library took (vs_connect_in_kernel). */
+bool connect_in_kernel(vsock_t v, const struct sockaddr *sa, socklen_t len, enum reason reason)
+{
+	int fd = fd_of_socket(v), error = errno;
+	bool under_way = fd >= 0 && (real.connect(fd, sa, len) == 0 || errno == EINPROGRESS);
+
+	errno = error;
+	if (under_way)
+		fd_to_kernel(fd, v, reason);
+	return under_way;
+}
+
 int connect(int fd, __CONST_SOCKADDR_ARG addr, socklen_t len)
 {
 	vsock_t v = fd_vsock(fd);

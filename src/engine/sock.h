@@ -104,7 +104,7 @@ struct sock {
 	uint64_t inode;                    /* of the backing socket */
 	uint32_t pool_next;                /* free list */
 	uint8_t tos, ttl;                  /* ttl 0: default 64 */
-	uint8_t connect_retry;             /* nonblocking connect over a wire that was known: a refusal may be stale */
+	uint8_t connect_retry;             /* nonblocking connect: what to do when refused (enum retry in src/socket/sockets.h) */
 	uint8_t pad;
 	uint16_t backing, port_hold;             /* of the process that made it (src/socket/backing.c); 0: none */
 	uint64_t tx_bytes, rx_bytes, created_us; /* for tools */

@@ -7,8 +7,8 @@
  * A wire that is known may lead to a process that has stopped listening while another one listens now. So a
  * refusal over a known wire makes us forget it and try a new rendezvous; a refusal over a new one leaves the rest to
  * the kernel's connect on the backing socket, which is unharmed by having been bound. A nonblocking connect hears of
- * the refusal when the program asks whether it is connected (poll, epoll, SO_ERROR): then it can still be tried over
- * a new wire (connect_again), but no longer by the kernel.
+ * the refusal when the program asks whether it is connected (poll, epoll, SO_ERROR, connect): then the same follows
+ * (connect_again), and until it is decided the program is told that the connect is under way.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -236,7 +236,7 @@ static int attempt(vsock_t v, uint32_t vnic, const struct endpoint *local, const
 	ret = tcp_connect(&a->e, k, vnic, local, remote, stack_now(a));
 	if (ret == 0) {
 		k->tcp.flags |= TCPF_CONNECTING;
-		k->connect_retry = nonblock && !fresh;
+		k->connect_retry = !nonblock ? RETRY_NOT : fresh ? RETRY_KERNEL : RETRY_WIRE;
 	}
 	stack_leave(a);
 	if (ret < 0)
@@ -275,31 +275,81 @@ static int open_over_wire(vsock_t v, int fd, int family, const struct endpoint *
 	return sock_to_kernel(v, REASON_NO_LISTENER, reason);
 }
 
-bool connect_again(vsock_t v)
-{
-	struct attached *a;
-	struct sock *k = vs_enter(v, &a);
+bool (*vs_connect_in_kernel)(vsock_t v, const struct sockaddr *sa, socklen_t len, enum reason reason);
+
+/* What a refused connect was. */
+struct refused {
+	vsock_t v;
 	struct endpoint local, remote;
+	int family;
+};
+
+static bool again_over_wire(struct attached *a, const struct refused *r)
+{
 	enum reason reason;
 	bool fresh, again = false;
-	int family, vnic;
+	struct sock *k;
+	int vnic;
+
+	wire_forget(a, SOCK_TCP, &r->remote);
+	vnic = wire_to(a, SOCK_TCP, r->family, &r->remote, &fresh, &reason);
+	k = vnic < 0 ? NULL : vs_enter(r->v, &a);
+	if (!k)
+		return false;
+	if (connect_refused(k)) {
+		k->so_error = 0;
+		again = tcp_connect(&a->e, k, (uint32_t)vnic, &r->local, &r->remote, stack_now(a)) == 0;
+		k->connect_retry = RETRY_KERNEL;
+		if (!again)
+			k->so_error = ECONNREFUSED;
+	}
+	stack_leave(a);
+	return again;
+}
+
+static bool again_in_kernel(struct attached *a, const struct refused *r)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = addr_to_sockaddr(&r->remote, r->family, &ss);
+	enum reason reason;
+	struct sock *k;
+
+	if (vs_connect_in_kernel && vs_connect_in_kernel(r->v, (struct sockaddr *)&ss, len, REASON_NO_LISTENER)) {
+		sock_to_kernel(r->v, REASON_NO_LISTENER, &reason);
+		wait_wake_all();
+		return true;
+	}
+	k = vs_enter(r->v, &a);
+	if (!k)
+		return false;
+	k->connect_retry = RETRY_NOT;
+	sock_notify(&a->e, k, EV_IN | EV_OUT | EV_ERR | EV_HUP);
+	stack_leave(a);
+	return false;
+}
+
+bool connect_again(vsock_t v)
+{
+	struct refused r = {.v = v};
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	enum retry how = RETRY_NOT;
 
 	if (!k)
 		return false;
-	k->connect_retry = 0;
-	local = k->local;
-	remote = k->remote;
-	family = k->family;
+	if (connect_refused(k)) {
+		how = k->connect_retry;
+		k->connect_retry = RETRY_BUSY;
+	}
+	r.local = k->local;
+	r.remote = k->remote;
+	r.family = k->family;
 	stack_leave(a);
-	wire_forget(a, SOCK_TCP, &remote);
-	vnic = wire_to(a, SOCK_TCP, family, &remote, &fresh, &reason);
-	k = vnic < 0 ? NULL : vs_enter(v, &a);
-	if (!k)
+	if (how == RETRY_BUSY)
+		return true; /* another thread will tell */
+	if (how == RETRY_NOT)
 		return false;
-	if (k->tcp.state == TCP_CLOSED && k->so_error == ECONNREFUSED)
-		again = tcp_connect(&a->e, k, (uint32_t)vnic, &local, &remote, stack_now(a)) == 0;
-	stack_leave(a);
-	return again;
+	return (how == RETRY_WIRE && again_over_wire(a, &r)) || again_in_kernel(a, &r);
 }
 
 static int disconnect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
@@ -327,6 +377,15 @@ int vs_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, bool
 	if (len < sizeof(sa->sa_family))
 		return -EINVAL;
 	k = vs_enter(v, &a);
+	if (k && connect_refused(k)) {
+		stack_leave(a);
+		(void)connect_again(v);
+		k = vs_enter(v, &a);
+		if (!k) {
+			*reason = REASON_NO_LISTENER;
+			return VS_KERNEL;
+		}
+	}
 	if (!k)
 		return -EBADF;
 	nonblock = !wait || k->flags & SOCKF_NONBLOCK;

@@ -35,6 +35,8 @@ void ep_to_kernel(vsock_t v);
 /* v may have got a kernel half (listen, bind): watch it where v is a member. */
 void ep_refresh(vsock_t v);
 
+/* This thread is in the middle of a change of a set (it must not start another). */
+bool ep_changing(void);
 /* For poll and select on an epoll descriptor. True: accelerated members are ready. The kernel's members are seen by
  * the descriptor itself and by ep_halves (-1: there are none). */
 bool ep_readable(struct epset *set);

@@ -17,14 +17,23 @@ _Atomic uint32_t items_word;
 static struct item **leaves[VS_STACKS_MAX][(1u << 24) / LEAF];
 static pthread_mutex_t ctl_mutex = PTHREAD_MUTEX_INITIALIZER;
 
+static _Thread_local bool changing;
+
+bool ep_changing(void)
+{
+	return changing;
+}
+
 void ctl_lock(void)
 {
 	wait_lock_depth++;
 	pthread_mutex_lock(&ctl_mutex);
+	changing = true;
 }
 
 void ctl_unlock(void)
 {
+	changing = false;
 	pthread_mutex_unlock(&ctl_mutex);
 	depth_out();
 }

@@ -10,6 +10,8 @@
  * A few switches that programs set on every connection are the engine's alone once there is a connection: any value is
  * good, and the kernel will never take the socket over.
  */
+#include <string.h>
+
 #include "socket/sockopt.h"
 #include "socket/sockets.h"
 
@@ -79,6 +81,15 @@ int vs_getsockopt(vsock_t v, int fd, int level, int name, void *val, socklen_t *
 	struct sock *k = vs_enter(v, &a);
 	int ret = SOCKOPT_NOT_OURS;
 
+	if (k && level == SOL_SOCKET && name == SO_ERROR && connect_refused(k)) {
+		stack_leave(a);
+		if (connect_again(v) && vs_alive(v) && val && len && (int)*len >= (int)sizeof(int)) {
+			*len = sizeof(int);
+			memset(val, 0, sizeof(int));
+			return 0;
+		}
+		k = vs_enter(v, &a);
+	}
 	if (k) {
 		bool kernel_too = k->proto == SOCK_UDP || k->tcp.state == TCP_LISTEN;
 

@@ -10,6 +10,7 @@
 
 #include "socket/backing.h"
 #include "socket/busy.h"
+#include "socket/epoll.h"
 #include "socket/raw.h"
 #include "socket/sockets.h"
 
@@ -488,8 +489,10 @@ static uint32_t poll_one(vsock_t v)
 
 	if (!k)
 		return 0;
-	if (__builtin_expect(k->connect_retry, 0) && k->tcp.state == TCP_CLOSED && k->so_error == ECONNREFUSED) {
+	if (connect_refused(k)) {
 		stack_leave(a);
+		if (ep_changing()) /* whoever waits on the set will ask again */
+			return EV_ERR | EV_HUP;
 		return connect_again(v) ? 0 : poll_one(v);
 	}
 	ev = k->proto == SOCK_UDP ? udp_poll(&a->e, k) : tcp_poll(&a->e, k);

@@ -42,7 +42,15 @@ static inline uint64_t stack_now(struct attached *a)
 }
 
 /* --- connect.c --- */
-/* A nonblocking connect over a known wire was refused: try a new rendezvous. True: it is under way again. */
+/* What a refused nonblocking connect may still do: nothing; the kernel's connect; a new rendezvous first, because it went
+ * over a wire that was known; a thread is at it. */
+enum retry { RETRY_NOT, RETRY_KERNEL, RETRY_WIRE, RETRY_BUSY };
+/* True, with the lock: k was refused and may try again. */
+static inline bool connect_refused(const struct sock *k)
+{
+	return __builtin_expect(k->connect_retry, 0) && k->tcp.state == TCP_CLOSED && k->so_error == ECONNREFUSED;
+}
+/* Try it. True: it is under way again, or the kernel's from now on. With no lock held. */
 bool connect_again(vsock_t v);
 
 /* --- listen.c: which rendezvous descriptor listens for a socket, and listeners taken over after fork --- */

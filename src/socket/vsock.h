@@ -66,6 +66,9 @@ int vs_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, bool
  * or VS_NONE if the kernel serves it (then *reason). flags: SOCK_NONBLOCK, SOCK_CLOEXEC. sa/len may be NULL. */
 int vs_accept(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len, int flags, bool wait, vsock_t *child,
 	      enum reason *reason);
+/* Set by the preload library: call the kernel's connect on this process's descriptor of v, and if that succeeds or is
+ * under way, let the kernel serve the descriptor from now on. */
+extern bool (*vs_connect_in_kernel)(vsock_t v, const struct sockaddr *sa, socklen_t len, enum reason reason);
 int vs_shutdown(vsock_t v, int fd, int how);
 int vs_getsockname(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len);
 int vs_getpeername(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len);
