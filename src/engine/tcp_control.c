@@ -96,6 +96,17 @@ void tcp_send_syn(struct engine *e, struct sock *k)
 	timer_set(e, k, TIMER_RTO, e->s->now_us + rto);
 }
 
+/* The timer goes on as it was: neither does a peer that repeats its SYN use up our tries, nor does it put off the end. */
+void tcp_resend_syn_ack(struct engine *e, struct sock *k)
+{
+	struct tcb *t = &k->tcp;
+
+	tcp_send_control(e, k, t->iss, TH_SYN | TH_ACK);
+	t->rtt_sent_us = 0; /* which of them is acknowledged is not known */
+	t->retrans_total++;
+	count(e->s, C_tcp_retrans);
+}
+
 /*
  * A probe (RFC 9293 3.8.6.1, 3.8.4). For keepalive, and for a window that is shut, it is a segment without data whose
  * sequence number is one that was acknowledged long ago, as Linux does it: it must be answered with an ACK, which tells

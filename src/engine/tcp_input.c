@@ -247,7 +247,7 @@ static bool check_syn(struct engine *e, struct sock *k, const struct segment *g)
 	if (t->state == TCP_SYN_RECEIVED && g->seq == t->irs) {
 		if (!(g->flags & TH_ACK)) {
 			if (!(g->flags & TH_FIN))
-				tcp_send_syn(e, k);
+				tcp_resend_syn_ack(e, k);
 			return false;
 		}
 		if (!(t->flags & TCPF_EMBRYO) && g->ack == t->snd_nxt)
