@@ -168,12 +168,13 @@ static int poll_vnic(struct engine *e, uint32_t i, int *parts)
 
 	if (!v->ops || v->gen != v->st->gen)
 		return 0;
-	if (__builtin_expect(attention(e->s, i), 0) && stack_iface(e->s, i)->deferred)
-		pkt_release_deferred(e, i);
 	f.vnic = i;
 	f.flat = NULL;
 	f.parts = f.total = 0;
-	if (v->st->provider == VNIC_PROV_LOCAL && !attention(e->s, i) && (n = poll_wire(e, v, i, &f)) > 0) {
+	if (__builtin_expect(attention(e->s, i), 0)) {
+		if (stack_iface(e->s, i)->deferred)
+			pkt_release_deferred(e, i);
+	} else if (v->st->provider == VNIC_PROV_LOCAL && (n = poll_wire(e, v, i, &f)) > 0) {
 		txwait_run(e, i);
 		*parts += n;
 		return n;

@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * TCP (RFC 9293): the control block and the calls of the socket layer.
+ *
+ * Every call requires the stack's lock. now_us is the time (clock_us), never before that of an earlier call. Names of
+ * variables are the RFCs'. Sequence numbers are in host order and compared with seq_lt and its kin (tcp_internal.h);
+ * windows and amounts are bytes (segments where it says so), spans are in the unit that ends their name (_us, _ms, _s).
+ * Results are 0 or more, or a negative errno. A socket that its program has closed is freed as soon as the protocol is
+ * done with it: after tcp_close and tcp_abort it may be gone.
  */
 #ifndef VD_TCP_H
 #define VD_TCP_H
@@ -216,6 +222,9 @@ ssize_t tcp_send(struct engine *e, struct sock *k, const struct iovec *iov, int 
  * -EINVAL when there is no urgent byte. Stops at the urgent mark as the kernel does. */
 ssize_t tcp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int iovcnt, size_t skip, int flags,
 		 uint64_t now_us);
+/* The short ways of both (tcp_fast.c), which they try themselves: one buffer, no flags. 0: nothing was done. */
+ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t len, uint64_t now_us);
+ssize_t tcp_fast_recv(struct engine *e, struct sock *k, void *to, size_t len, uint64_t now_us);
 /* how: 0 read, 1 write, 2 both. 0, -ENOTCONN. */
 int tcp_shutdown(struct engine *e, struct sock *k, int how, uint64_t now_us);
 /* The last descriptor is closed: FIN, or RST when unread data is left or linger is 0; the engine frees the

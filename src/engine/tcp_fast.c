@@ -352,11 +352,17 @@ static inline void take_ack(struct engine *e, struct sock *k, struct vnic *v, co
 		tcp_write_space(e, k);
 }
 
-/* The payload is the socket's next: p has its buffer. */
-static inline void take_data(struct engine *e, struct sock *k, const struct brief *b, struct pkt *p)
+/* The payload is the socket's next: p, which is new, gets the buffer. */
+static inline void take_data(struct engine *e, struct sock *k, const struct vnic *v, const struct vnic_desc *d,
+			     const struct brief *b, struct pkt *p)
 {
 	struct tcb *t = &k->tcp;
 
+	p->buf = d->buf;
+	p->off = (uint16_t)(d->off + b->payload);
+	p->len = b->len;
+	p->vnic = (uint16_t)k->vnic;
+	p->vnic_gen = v->gen;
 	p->seq = t->rcv_nxt;
 	pkt_append(e->s, &k->rxq, p);
 	t->rcv_nxt += b->len;
@@ -404,8 +410,7 @@ bool tcp_fast_input(struct engine *e, uint32_t vnic, const struct vnic_desc *d)
 	at = read_brief(h, d->len, &b);
 	if (!at || !(k = find(s, v->st, vnic, h, at)) || !predicted(k, &b))
 		return false;
-	if (b.len &&
-	    (!keep_in_place(k, v->st, b.len) || !(p = pkt_alloc_rx(s, vnic, d->buf, d->off + b.payload, b.len))))
+	if (b.len && (!keep_in_place(k, v->st, b.len) || !(p = pkt_new(s, PKT_RX))))
 		return false;
 	count(s, C_tcp_segs_in);
 	count(s, C_tcp_fast_path);
@@ -414,7 +419,7 @@ bool tcp_fast_input(struct engine *e, uint32_t vnic, const struct vnic_desc *d)
 	if (b.ack != k->tcp.snd_una)
 		take_ack(e, k, v, &b);
 	if (p)
-		take_data(e, k, &b, p);
+		take_data(e, k, v, d, &b, p);
 	else
 		v->ops->release(v, d->buf);
 	if (k->tcp.send_head)

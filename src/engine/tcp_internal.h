@@ -182,11 +182,6 @@ void tcp_reply_syn_ack(struct engine *e, struct sock *listener, const struct seg
 
 /* tcp_fast.c: short ways over a wire, which leave everything unusual to the others */
 void tcp_fast_init(struct engine *e, struct sock *k); /* the connection is established */
-/* One write of len bytes, as tcp_send. 0: not for the short way, nothing was done. */
-ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t len, uint64_t now_us);
-
-/* One read of at most len bytes, as tcp_recv. 0: not for the short way, nothing was done. */
-ssize_t tcp_fast_recv(struct engine *e, struct sock *k, void *to, size_t len, uint64_t now_us);
 
 /* tcp_ack.c: an acceptable ACK (snd_una <= ack <= snd_max): scoreboard, RTT, cc, recovery, free space. Called by
  * tcp_input after the ACK's acceptability and before data. Does not output. */

@@ -366,19 +366,15 @@ void tcp_was_read(struct engine *e, struct sock *k, bool copied)
 	after_read(e, k, copied);
 }
 
-ssize_t tcp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int iovcnt, size_t skip, int flags,
-		 uint64_t now_us)
+static __attribute__((noinline)) ssize_t recv_any(struct engine *e, struct sock *k, const struct iovec *iov, int iovcnt,
+						  size_t skip, int flags, uint64_t now_us)
 {
 	struct tcb *t = &k->tcp;
-	ssize_t n =
-	    iovcnt == 1 && !(skip | (unsigned)flags) ? tcp_fast_recv(e, k, iov->iov_base, iov->iov_len, now_us) : 0;
 	struct sink to;
-	size_t want;
+	size_t want = sink_start(&to, iov, iovcnt, skip, (flags & TCP_F_TRUNC) != 0);
 	bool peek = (flags & TCP_F_PEEK) != 0;
+	ssize_t n;
 
-	if (n)
-		return n;
-	want = sink_start(&to, iov, iovcnt, skip, (flags & TCP_F_TRUNC) != 0);
 	tcp_set_now(e, now_us);
 	if (t->state == TCP_LISTEN)
 		return -ENOTCONN;
@@ -393,4 +389,14 @@ ssize_t tcp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int 
 	t->rcvq_copied += (uint32_t)n;
 	tcp_was_read(e, k, n > 0);
 	return n == 0 && want > 0 ? recv_nothing(k) : n; /* only an urgent byte was there */
+}
+
+ssize_t tcp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int iovcnt, size_t skip, int flags,
+		 uint64_t now_us)
+{
+	ssize_t n = 0;
+
+	if (iovcnt == 1 && !(skip | (unsigned)flags))
+		n = tcp_fast_recv(e, k, iov->iov_base, iov->iov_len, now_us);
+	return n ? n : recv_any(e, k, iov, iovcnt, skip, flags, now_us);
 }

@@ -232,21 +232,15 @@ static void mark_end(struct engine *e, struct tcb *t, int flags)
 	}
 }
 
-ssize_t tcp_send(struct engine *e, struct sock *k, const struct iovec *iov, int iovcnt, size_t skip, int flags,
-		 uint64_t now_us)
+static __attribute__((noinline)) ssize_t send_any(struct engine *e, struct sock *k, const struct iovec *iov, int iovcnt,
+						  size_t skip, int flags, uint64_t now_us)
 {
 	struct tcb *t = &k->tcp;
 	struct vnic *v = tcp_vnic(e, k);
 	struct source w;
 	size_t want, done;
 	uint32_t limit;
-	ssize_t n =
-	    iovcnt == 1 && !(skip | (unsigned)flags) ? tcp_fast_send(e, k, iov->iov_base, iov->iov_len, now_us) : 0;
-	int err;
-
-	if (n)
-		return n;
-	err = send_error(k);
+	int err = send_error(k);
 
 	tcp_set_now(e, now_us);
 	if (!err && !v)
@@ -278,6 +272,16 @@ ssize_t tcp_send(struct engine *e, struct sock *k, const struct iovec *iov, int 
 	if (!(t->flags & TCPF_NOSPACE) && !tcp_writable(e, k))
 		t->flags |= TCPF_NOSPACE;
 	return done ? (ssize_t)done : -EAGAIN;
+}
+
+ssize_t tcp_send(struct engine *e, struct sock *k, const struct iovec *iov, int iovcnt, size_t skip, int flags,
+		 uint64_t now_us)
+{
+	ssize_t n = 0;
+
+	if (iovcnt == 1 && !(skip | (unsigned)flags))
+		n = tcp_fast_send(e, k, iov->iov_base, iov->iov_len, now_us);
+	return n ? n : send_any(e, k, iov, iovcnt, skip, flags, now_us);
 }
 
 void tcp_set_nodelay(struct engine *e, struct sock *k, bool on, uint64_t now_us)

@@ -161,7 +161,7 @@ static inline void take_in_own(struct attached *a, const struct sock *k, uint64_
  * The usual call, one buffer and no flags, in one hold of the lock and as little else as can be. -EAGAIN: nothing was
  * done, and the other way must be gone (which may mean to wait).
  */
-static inline ssize_t quick(vsock_t v, const struct iovec *iov, bool send, bool spin)
+static inline __attribute__((always_inline)) ssize_t quick(vsock_t v, const struct iovec *iov, bool send, bool spin)
 {
 	struct attached *a = vs_attached(v);
 	struct sock *k = a ? vs_sock(a, v) : NULL; /* without the lock: a hint */
@@ -176,7 +176,10 @@ static inline ssize_t quick(vsock_t v, const struct iovec *iov, bool send, bool 
 	if (__builtin_expect(vs_sock(a, v) == k && k->proto == SOCK_TCP && k->rcvlowat <= 1, 1)) {
 		now = stack_now(a);
 		take_in_own(a, k, now);
-		n = send ? tcp_send(&a->e, k, iov, 1, 0, 0, now) : tcp_recv(&a->e, k, iov, 1, 0, 0, now);
+		n = send ? tcp_fast_send(&a->e, k, iov->iov_base, iov->iov_len, now)
+			 : tcp_fast_recv(&a->e, k, iov->iov_base, iov->iov_len, now);
+		if (__builtin_expect(!n, 0))
+			n = send ? tcp_send(&a->e, k, iov, 1, 0, 0, now) : tcp_recv(&a->e, k, iov, 1, 0, 0, now);
 	}
 	stack_leave(a);
 	return n;
@@ -200,13 +203,13 @@ ssize_t vs_send(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flag
 {
 	ssize_t n = -EAGAIN;
 
-	if (!tcp_name(v))
-		return udp_transmit(v, fd, iov, iovcnt, flags, to, tolen, control, controllen, wait);
 	if (iovcnt == 1 && !(flags & ~(MSG_NOSIGNAL | MSG_DONTWAIT))) {
 		n = quick(v, iov, true, false);
 		if (n >= 0 ? (size_t)n == iov->iov_len : n != -EAGAIN)
 			return n;
 	}
+	if (!tcp_name(v))
+		return udp_transmit(v, fd, iov, iovcnt, flags, to, tolen, control, controllen, wait);
 	return send_any(v, iov, iovcnt, flags, wait, n > 0 ? (size_t)n : 0);
 }
 
@@ -228,6 +231,11 @@ ssize_t vs_recv(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flag
 {
 	ssize_t n;
 
+	if (iovcnt == 1 && !(flags & ~MSG_DONTWAIT) && !fromlen && !controllen && !msg_flags) {
+		n = quick(v, iov, false, wait && !flags);
+		if (n != -EAGAIN)
+			return n;
+	}
 	if (!tcp_name(v))
 		return udp_receive(v, fd, iov, iovcnt, flags, from, fromlen, control, controllen, msg_flags, wait);
 	if (flags & MSG_ERRQUEUE)
@@ -239,10 +247,5 @@ ssize_t vs_recv(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flag
 	if (msg_flags)
 		*msg_flags = flags & MSG_OOB;
 	wait = wait && !(flags & MSG_DONTWAIT);
-	if (iovcnt == 1 && !(flags & ~MSG_DONTWAIT)) {
-		n = quick(v, iov, false, wait);
-		if (n != -EAGAIN)
-			return n;
-	}
 	return recv_any(v, iov, iovcnt, flags, wait);
 }
