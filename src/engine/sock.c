@@ -75,7 +75,8 @@ static void push_dirty(struct stack *s, struct sock *k, uint32_t proc)
 		p->dirty_overflow = 1;
 		return;
 	}
-	p->dirty[p->dirty_tail++ % DIRTY_RING] = sock_index(s, k);
+	p->dirty[p->dirty_tail % DIRTY_RING] = sock_index(s, k);
+	__atomic_store_n(&p->dirty_tail, p->dirty_tail + 1, __ATOMIC_RELAXED); /* spinning threads look at it */
 	k->dirty_mask |= 1ull << proc;
 }
 

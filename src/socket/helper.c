@@ -38,8 +38,9 @@
 enum watched { WATCH_BELL = 1, WATCH_LIFE, WATCH_RENDEZVOUS, WATCH_PROCESS };
 
 static pthread_mutex_t state_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t pidfd_lock = PTHREAD_MUTEX_INITIALIZER; /* of pidfd_of */
 static bool running;
-static int epfd = -1;
+static _Atomic int epfd = -1;
 static uint32_t belled;                            /* stacks whose doorbell is registered */
 static _Atomic vsock_t rendezvous_of[FDS_TRACKED]; /* rendezvous descriptor -> the socket it listens for */
 
@@ -103,20 +104,26 @@ static void answer_rendezvous(int fd)
 	}
 }
 
-static void process_died(uint32_t stack, uint32_t slot, int fd)
+static int pidfd_of[VS_STACKS_MAX][PROC_MAX]; /* 0: none */
+
+static void process_died(uint32_t stack, uint32_t slot)
 {
 	struct attached *a = process_stack(stack);
+	int *fd = &pidfd_of[stack % VS_STACKS_MAX][slot];
 
-	host_sys.epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
-	host_fd_close(fd);
+	quiet_lock(&pidfd_lock);
+	if (*fd) {
+		host_sys.epoll_ctl(epfd, EPOLL_CTL_DEL, *fd, NULL);
+		host_fd_close(*fd);
+	}
+	*fd = 0;
+	quiet_unlock(&pidfd_lock);
 	if (!a)
 		return;
 	stack_enter(a);
 	process_slot_drop(a, slot, clock_us());
 	stack_leave(a);
 }
-
-static int pidfd_of[VS_STACKS_MAX][PROC_MAX];
 
 static void handle(const struct epoll_event *ev)
 {
@@ -133,7 +140,7 @@ static void handle(const struct epoll_event *ev)
 		answer_rendezvous((int)gen);
 		break;
 	case WATCH_PROCESS:
-		process_died(stack, small % PROC_MAX, pidfd_of[stack % VS_STACKS_MAX][small % PROC_MAX]);
+		process_died(stack, small % PROC_MAX);
 		break;
 	}
 }
@@ -352,13 +359,16 @@ void helper_watch_process(struct attached *a, uint32_t slot)
 	fd = host_fd_high((int)fd);
 	if (fd < 0)
 		return;
+	quiet_lock(&pidfd_lock); /* the helper, too, holds it: it can't close the descriptor before we are done */
 	pidfd_of[a->index][slot] = (int)fd;
 	watch((int)fd, EPOLLIN, tag(WATCH_PROCESS, a->index, slot, 0));
+	quiet_unlock(&pidfd_lock);
 }
 
 void helper_after_fork(void)
 {
 	pthread_mutex_init(&state_lock, NULL);
+	pthread_mutex_init(&pidfd_lock, NULL);
 	running = false;
 	atomic_store(&helper_asleep, 0);
 	if (epfd >= 0)

@@ -6,6 +6,7 @@
  */
 #include "socket/busy.h"
 #include "socket/sockets.h"
+#include "socket/unlocked.h"
 
 /* A call under way. */
 struct io {
@@ -115,30 +116,28 @@ static __attribute__((noinline)) ssize_t io_wait(struct io *io)
 
 static inline bool tcp_name(vsock_t v)
 {
-	struct attached *a = vs_attached(v);
-	const struct sock *k = a ? vs_sock(a, v) : NULL;
+	struct attached *a;
+	const struct sock *k = unlocked_sock(v, &a);
 
-	return !k || k->proto == SOCK_TCP;
+	return !k || unlocked_u8(&k->proto) == SOCK_TCP;
 }
 
 #define SHORT_SPINS 128
 
 /* A blocking receive that finds nothing: watch the socket's own ring for a moment before anything else, without the
- * lock. Reads of what others may change are hints here. */
+ * lock. */
 static inline void short_spin(struct attached *a, const struct sock *k)
 {
-	const struct vnic *w;
+	uint32_t vnic = unlocked_u32(&k->vnic);
 	const struct vnic_state *st;
 	struct vnic_desc *evq;
 
-	if (k->rxq.bytes || k->vnic >= VNIC_MAX || k->tcp.state != TCP_ESTABLISHED || !knob[K_SPIN_US] ||
-	    k->flags & SOCKF_NONBLOCK || wait_same_core)
+	if (vnic >= VNIC_MAX || !unlocked_awaits(k) || !knob[K_SPIN_US] || wait_same_core)
 		return;
-	w = &a->e.vnic[k->vnic];
-	st = stack_vnic(a->s, k->vnic);
-	evq = __atomic_load_n(&w->evq, __ATOMIC_RELAXED);
+	st = stack_vnic(a->s, vnic);
+	evq = unlocked_evq(&a->e.vnic[vnic]);
 	for (int i = 0; evq && i < SHORT_SPINS; i++) {
-		if (ring_full(evq, st->evq_cons, WIRE_RING))
+		if (vnic_evq_waits(evq, st, WIRE_RING))
 			return;
 		wait_relax();
 	}
@@ -163,12 +162,12 @@ static inline void take_in_own(struct attached *a, const struct sock *k, uint64_
  */
 static inline __attribute__((always_inline)) ssize_t quick(vsock_t v, const struct iovec *iov, bool send, bool spin)
 {
-	struct attached *a = vs_attached(v);
-	struct sock *k = a ? vs_sock(a, v) : NULL; /* without the lock: a hint */
+	struct attached *a;
+	struct sock *k = unlocked_sock(v, &a);
 	ssize_t n = -EAGAIN;
 	uint64_t now;
 
-	if (!k || k->proto != SOCK_TCP)
+	if (!k || unlocked_u8(&k->proto) != SOCK_TCP)
 		return -EAGAIN;
 	if (spin)
 		short_spin(a, k);

@@ -19,6 +19,7 @@
 
 #include "socket/backing.h"
 #include "socket/sockets.h"
+#include "socket/unlocked.h"
 
 #define KERNEL_TURN 32u
 #define TABLE_MAX 4096u
@@ -414,13 +415,13 @@ int vs_accept(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len, int flags,
 {
 	struct accepting c = {.v = v, .fd = fd, .flags = flags, .sa = sa, .len = len};
 	struct wait w = {.ready = accept_step, .arg = &c, .timeout_us = -1, .kernel_fd = -1, .restart = true};
-	struct attached *a = vs_attached(v);
-	const struct sock *k = a ? vs_sock(a, v) : NULL;
+	struct attached *a;
+	const struct sock *k = unlocked_sock(v, &a);
 	int ret = 0;
 
 	*child = VS_NONE;
 	*reason = REASON_PLAIN_PEER;
-	if (!k || k->proto != SOCK_TCP)
+	if (!k || unlocked_u8(&k->proto) != SOCK_TCP)
 		return k ? -EOPNOTSUPP : -EBADF;
 	vs_listener_interest(v, fd);
 	c.blocking_fd = !(k->flags & SOCKF_NONBLOCK);

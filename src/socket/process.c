@@ -172,7 +172,7 @@ uint32_t process_slot_alloc(struct stack *s, uint32_t pid)
 		p->sleepers = 0;
 		p->dirty_head = p->dirty_tail = 0;
 		p->dirty_overflow = 0;
-		s->procs++;
+		__atomic_store_n(&s->procs, s->procs + 1, __ATOMIC_RELAXED);
 		return i;
 	}
 	return PROC_MAX;
@@ -221,7 +221,7 @@ void process_slot_drop(struct attached *a, uint32_t slot, uint64_t now_us)
 			udp_close(&a->e, k);
 	}
 	s->proc[slot].pid = 0;
-	s->procs--;
+	__atomic_store_n(&s->procs, s->procs - 1, __ATOMIC_RELAXED);
 }
 
 /* --- news --- */
@@ -250,6 +250,12 @@ static uint32_t level(struct attached *a, struct sock *k)
 	return k->proto == SOCK_TCP ? tcp_poll(&a->e, k) : udp_poll(&a->e, k);
 }
 
+/* Spinning threads look at it without the lock. */
+static void set_head(struct stack_proc *p, uint32_t head)
+{
+	__atomic_store_n(&p->dirty_head, head, __ATOMIC_RELAXED);
+}
+
 /* Some news were lost: every socket of ours is news. The scan goes on where it stopped (p->pad). */
 static uint32_t drain_all(struct attached *a, struct news *out, bool *wake)
 {
@@ -257,7 +263,7 @@ static uint32_t drain_all(struct attached *a, struct news *out, bool *wake)
 	uint32_t n = 0, i = p->pad ? p->pad : 1;
 
 	if (!p->pad)
-		p->dirty_head = p->dirty_tail;
+		set_head(p, p->dirty_tail);
 	for (; i < a->s->sock_pool.mark && n < NEWS_BURST; i++) {
 		struct sock *k = sock_at(a->s, i);
 		uint32_t edges = k ? take_edges(a, k) : 0;
@@ -282,12 +288,12 @@ static uint32_t drain(struct attached *a, struct news *out, bool *wake)
 	if (p->dirty_overflow)
 		return drain_all(a, out, wake);
 	if (p->dirty_tail - p->dirty_head > DIRTY_RING)
-		p->dirty_head = p->dirty_tail - DIRTY_RING;
+		set_head(p, p->dirty_tail - DIRTY_RING);
 	while (p->dirty_head != p->dirty_tail && n < NEWS_BURST) {
-		struct sock *k = sock_at(a->s, p->dirty[p->dirty_head++ % DIRTY_RING]);
-
+		struct sock *k = sock_at(a->s, p->dirty[p->dirty_head % DIRTY_RING]);
 		uint32_t edges = k ? take_edges(a, k) : 0;
 
+		set_head(p, p->dirty_head + 1);
 		if (!edges)
 			continue;
 		out[n].v = vs_name(a, k);

@@ -13,6 +13,7 @@
 #include "socket/epoll.h"
 #include "socket/raw.h"
 #include "socket/sockets.h"
+#include "socket/unlocked.h"
 
 #define EXIT_LINGER_US 10000000 /* a peer that does not read for that long loses what was not sent */
 
@@ -422,10 +423,10 @@ void vs_spoil(vsock_t v)
 
 bool vs_nonblock(vsock_t v)
 {
-	struct attached *a = vs_attached(v);
-	const struct sock *k = a ? vs_sock(a, v) : NULL;
+	struct attached *a;
+	const struct sock *k = unlocked_sock(v, &a);
 
-	return k && k->flags & SOCKF_NONBLOCK;
+	return k && unlocked_u32(&k->flags) & SOCKF_NONBLOCK;
 }
 
 static int kernel_inq(int fd)
@@ -509,17 +510,17 @@ uint32_t vs_poll(vsock_t v)
 
 bool vs_has_kernel_half(vsock_t v)
 {
-	struct attached *a = vs_attached(v);
-	const struct sock *k = a ? vs_sock(a, v) : NULL;
+	struct attached *a;
+	const struct sock *k = unlocked_sock(v, &a);
 
-	return k && (k->proto == SOCK_UDP || k->tcp.state == TCP_LISTEN);
+	return k && (unlocked_u8(&k->proto) == SOCK_UDP || unlocked_u8(&k->tcp.state) == TCP_LISTEN);
 }
 
 bool vs_alive(vsock_t v)
 {
-	struct attached *a = vs_attached(v);
+	struct attached *a;
 
-	return a && vs_sock(a, v);
+	return unlocked_sock(v, &a) != NULL;
 }
 
 /* --- for tools --- */

@@ -174,10 +174,10 @@ static void wires_come_and_go(void)
 	}
 	usleep(2500000);
 	NEED(open_fds() == before);
+	stack_enter(own_stack);
 	NEED(own_stack->active == 0);
 	for (uint32_t i = 0; i < VNIC_MAX; i++)
 		NEED(stack_vnic(own_stack->s, i)->provider == VNIC_PROV_NONE);
-	stack_enter(own_stack);
 	NEED(stack_audit(&own_stack->e) == 0);
 	stack_leave(own_stack);
 }

@@ -41,7 +41,7 @@ static bool never(void *arg)
 
 static bool when_set(void *arg)
 {
-	return *(volatile int *)arg != 0;
+	return __atomic_load_n((int *)arg, __ATOMIC_ACQUIRE) != 0;
 }
 
 static int setup(void **state)
@@ -78,7 +78,7 @@ static void a_timeout_is_neither_early_nor_late(void **state)
 static void *set_soon(void *arg)
 {
 	usleep(30000);
-	*(volatile int *)arg = 1;
+	__atomic_store_n((int *)arg, 1, __ATOMIC_RELEASE);
 	wait_wake_all();
 	return NULL;
 }
