@@ -46,12 +46,17 @@ static void run(int sig, siginfo_t *info, void *context)
 {
 	struct handler *h = &handlers[sig];
 	void (*function)(int, siginfo_t *, void *) = h->function;
+	bool near_sleep = wait_near_sleep;
 
 	wait_signals[h->flags & SA_RESTART ? 1 : 0]++;
 	if (h->flags & SA_SIGINFO)
 		function(sig, info, context);
 	else
 		((void (*)(int))(void (*)(void))function)(sig);
+	if (near_sleep) {
+		wait_near_sleep = true;
+		wait_nudge();
+	}
 }
 
 static bool is_fault(int sig, const siginfo_t *info)

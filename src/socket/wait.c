@@ -5,8 +5,10 @@
  *   1. It spins on the event queues of its stacks: no lock, no clock, no system call for the first microseconds.
  *   2. It spins on, but looks at the clock, at signals, at the kernel's descriptors, and gives its core away now and
  *      then (sched_yield); at once if the other end runs on the same core (the control line says where).
- *   3. It sleeps in ppoll on an epoll descriptor of its own, in which the doorbells of all stacks are registered
- *      edge-triggered. Doorbells are never read, so one write wakes every sleeper, and none is lost.
+ *   3. It sleeps on an epoll descriptor of its own, in which the doorbells of all stacks are registered
+ *      edge-triggered. Doorbells are never read, so one write wakes every sleeper, and none is lost. Where there is
+ *      nothing else to wait for, and a stop and continuation by signals does no harm (they end epoll_wait, but not
+ *      poll), one epoll_pwait does it; else a ppoll, and an epoll_pwait to take the doorbell's event.
  *
  * How long it spins adapts per thread: a spin that succeeds, or a sleep that turns out short, raises the limit to
  * knob SPIN_US; each long sleep halves it. So a program that waits for rare events, or more busy programs than
@@ -16,8 +18,9 @@
  * posts a frame looks at `armed` after its release of the lock; who takes in news for others looks at the sleepers
  * after that. Each pair has full barriers between its two steps.
  *
- * Signals: while asleep all signals have been blocked since before the last look, and ppoll swaps in the program's
- * mask. While spinning the counts of handler runs tell (wait_signals).
+ * Signals: the counts of handler runs tell (wait_signals). A handler that runs between the last look at them and the
+ * sleep finds wait_near_sleep set and rings this process's doorbell, which ends the sleep at once. So a sleep needs no
+ * change of the signal mask.
  */
 #define _GNU_SOURCE
 #include "socket/wait.h"
@@ -49,6 +52,7 @@ struct waiter {
 };
 static _Thread_local struct waiter self;
 _Thread_local bool wait_same_core;
+_Thread_local volatile bool wait_near_sleep;
 
 static _Atomic uint64_t thread_epfds[FDS_TRACKED / 64]; /* to close them in a forked child */
 static pthread_key_t at_thread_exit;
@@ -93,7 +97,8 @@ static bool stirred(const struct waiting *x)
 
 		if (stack_pending(a))
 			return true;
-		if (a->s->procs > 1 && __atomic_load_n(&p->dirty_tail, __ATOMIC_RELAXED) != p->dirty_head)
+		if (__atomic_load_n(&a->s->procs, __ATOMIC_RELAXED) > 1 &&
+		    __atomic_load_n(&p->dirty_tail, __ATOMIC_RELAXED) != __atomic_load_n(&p->dirty_head, __ATOMIC_RELAXED))
 			return true;
 	}
 	return false;
@@ -338,10 +343,13 @@ static long sleep_in_kernel(struct waiting *x, int epfd, const sigset_t *mask)
 	    {.fd = w->watch_events ? w->watch_fd : -1, .events = (short)w->watch_events},
 	};
 	struct epoll_event drop[8];
-	uint64_t now = clock_us(), left = UINT64_MAX;
+	uint64_t now, left = UINT64_MAX;
 	struct timespec ts;
 	long n;
 
+	if (epfd >= 0 && w->restart && w->kernel_fd < 0 && !w->watch_events && x->deadline_us == UINT64_MAX)
+		return raw_call(SYS_epoll_pwait, epfd, (long)drop, 8, -1, (long)mask, SIGSET_BYTES);
+	now = clock_us();
 	if (x->deadline_us != UINT64_MAX)
 		left = x->deadline_us > now ? x->deadline_us - now : 0;
 	if (epfd < 0 && left > BLIND_SLEEP_US)
@@ -362,7 +370,6 @@ static long sleep_in_kernel(struct waiting *x, int epfd, const sigset_t *mask)
 static enum outcome sleep_once(struct waiting *x)
 {
 	struct wait *w = x->w;
-	sigset_t all, old;
 	enum outcome o = GO_ON;
 	uint64_t start;
 	uint32_t stacks;
@@ -371,18 +378,17 @@ static enum outcome sleep_once(struct waiting *x)
 
 	stacks = self.watched;
 	sleeper_enter(w);
-	sigfillset(&all);
-	host_sys.sigmask(SIG_SETMASK, &all, &old);
+	wait_near_sleep = true;
 	if (look(x))
 		o = DONE;
 	else if (interrupted(x))
 		o = INTERRUPTED;
 	else {
 		start = clock_us();
-		n = sleep_in_kernel(x, epfd, w->sigmask ? w->sigmask : &old);
+		n = sleep_in_kernel(x, epfd, w->sigmask);
 		spin_adapt(clock_us() - start < 2 * knob[K_SPIN_US]);
 	}
-	host_sys.sigmask(SIG_SETMASK, &old, NULL);
+	wait_near_sleep = false;
 	sleeper_leave(w, stacks);
 	if (o != GO_ON)
 		return o;
@@ -455,6 +461,16 @@ uint32_t wait_generation(void)
 	return atomic_load(&generation);
 }
 
+/* Async-signal-safe. */
+void wait_nudge(void)
+{
+	static const uint64_t one = 1;
+	struct attached *a = process_stack(0);
+
+	if (a)
+		(void)!host_sys.write(a->doorbell[0], &one, sizeof(one));
+}
+
 void wait_stack_attached(void)
 {
 	atomic_fetch_add(&generation, 1);
@@ -472,6 +488,7 @@ void wait_after_fork(void)
 	pthread_once(&key_once, make_key);
 	pthread_setspecific(at_thread_exit, NULL);
 	wait_self = 0;
+	wait_near_sleep = false;
 	wait_same_core = false;
 	atomic_store(&process_waiting, 0);
 	atomic_store(&process_any_sleepers, 0);

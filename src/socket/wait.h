@@ -82,6 +82,10 @@ void wait_after_fork(void);
 /* Each run of a signal handler in this thread counts up (the preload library's trampoline): [0] handlers without
  * SA_RESTART, [1] with. */
 extern _Thread_local volatile uint32_t wait_signals[2];
+/* This thread is about to sleep, or sleeps. A handler that runs then must call wait_nudge when it returns, lest it came
+ * between the last look at wait_signals and the sleep; it leaves the flag as it found it. */
+extern _Thread_local volatile bool wait_near_sleep;
+void wait_nudge(void);
 /* Depth of stack locks this thread holds: the trampoline defers handlers while it is not 0, and
  * wait_signals_deferred is called when it gets back to 0 with signals pending. */
 extern _Thread_local volatile uint32_t wait_lock_depth;
