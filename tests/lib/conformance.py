@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Checks docs/conformance.md: all 69 MUSTs are there, and every file, function and test named exists."""
+"""Checks docs/conformance.md: all 69 MUSTs are there, and every file, function, test and script named exists."""
 import os
 import re
 import sys
@@ -25,6 +25,10 @@ def test_faults(cell):
     where = None
     for place, name in re.findall(r"(?:([\w/]+): )?`(\w+)`", cell):
         where = place or where
+        if where == "script":
+            if not os.path.exists(os.path.join(ROOT, f"tests/packetdrill/scripts/{name}.txt")):
+                yield f"no script {name}"
+            continue
         path = where if where.startswith("tests/") else f"tests/unit/{where}_test.c"
         if path.endswith(".c"):
             if not os.path.exists(os.path.join(ROOT, path)):
@@ -48,11 +52,17 @@ def code_faults(cell, engine):
 
 
 def main():
-    engine, seen, faults = text_of("src/engine"), set(), []
+    engine, seen, faults, heading = text_of("src/engine"), set(), [], ""
     with open(os.path.join(ROOT, "docs/conformance.md"), encoding="utf-8") as table:
         for line in table:
             cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-            if len(cells) != 4 or not re.match(r"\d", cells[0]):
+            if cells[-1].startswith("---"):
+                continue
+            if heading == "tests" or cells[0].startswith("SHLD "):
+                faults += [f"{cells[0]}: {fault}" for fault in test_faults(cells[-1])]
+            if cells[-1] == "tests" or line.startswith("#"):
+                heading = cells[-1]
+            if len(cells) != 4 or not re.match(r"\d", cells[0]) or heading == "# Other RFCs":
                 continue
             seen.update(int(number) for number in re.findall(r"\d+", cells[0]))
             faults += [f"{cells[0]}: {fault}" for fault in code_faults(cells[2], engine)]

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The shared object for `packetdrill --so_filename`: Viaduct's engine behind packetdrill's table of calls, with a
- * virtual clock. Flags (--so_flags): none. The stack's defaults are the sysctls of the network namespace that
+ * virtual clock. Flags (--so_flags): mtu=BYTES of the device, 1500 without. The stack's defaults are the sysctls of the network namespace that
  * packetdrill runs in, read at the script's first socket(), so scripts that set sysctls mean the engine too.
  */
 #include <arpa/inet.h>
@@ -9,6 +9,7 @@
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -321,7 +322,8 @@ __attribute__((visibility("default"))) void packetdrill_interface_init(const cha
 
 void packetdrill_interface_init(const char *flags, struct packetdrill_interface *ifc)
 {
-	(void)flags;
+	unsigned mtu;
+
 	*ifc = (struct packetdrill_interface){
 	    .userdata = machine_new(),
 	    .free = call_free,
@@ -357,5 +359,7 @@ void packetdrill_interface_init(const char *flags, struct packetdrill_interface 
 	};
 	if (!ifc->userdata)
 		abort();
+	if (flags && sscanf(flags, "mtu=%u", &mtu) == 1 && mtu >= 1280 && mtu <= 1800)
+		((struct machine *)ifc->userdata)->mtu = mtu;
 	calls_serve(ifc->userdata);
 }

@@ -48,6 +48,7 @@ struct machine *machine_new(void)
 	m->main_thread = pthread_self();
 	m->now_us = 1000000000ull;
 	m->next_port = 32768;
+	m->mtu = 1500;
 	return m;
 }
 
@@ -118,7 +119,7 @@ void machine_configure(struct machine *m)
 		cfg.secret[i] = (uint8_t)(i * 37 + 11); /* runs repeat exactly */
 	test_stack_new(&m->e, &cfg, m->now_us);
 	m->device = (struct test_device){
-	    .sent = captured, .arg = m, .mtu = 1500, .bufs = CAPTURE_BUFS, .buf_size = CAPTURE_BUF_SIZE};
+	    .sent = captured, .arg = m, .mtu = m->mtu, .bufs = CAPTURE_BUFS, .buf_size = CAPTURE_BUF_SIZE};
 	m->vnic = test_device_join(&m->device, &m->e);
 	m->configured = true;
 }

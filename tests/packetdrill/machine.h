@@ -44,7 +44,7 @@ struct machine {
 	struct engine e;
 	uint64_t now_us;
 	struct test_device device;
-	uint32_t vnic;
+	uint32_t vnic, mtu;
 	bool configured;
 	uint16_t next_port;
 	struct machine_fd fd[MACHINE_FDS]; /* by number */
