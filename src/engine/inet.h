@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Sizes and numbers of the Internet protocols' headers. */
+/* Sizes in bytes and numbers of the Internet protocols' headers: Ethernet II types, RFC 791, RFC 8200, RFC 768, RFC
+ * 792, and IANA's protocol numbers. */
 #ifndef VD_INET_H
 #define VD_INET_H
 

@@ -82,6 +82,7 @@ enum tcp_cc_id { TCP_CC_CUBIC, TCP_CC_NEWRENO, TCP_CC_COUNT };
 #define TCPF_NOBUF 0x10000000u        /* a writer was refused for want of a tx buffer: not writable until some return */
 #define TCPF_FIN_LOST 0x20000000u     /* the FIN is to be sent again */
 #define TCPF_CWND_LIMITED 0x40000000u /* in this round trip cwnd held data back */
+#define TCPF_ACK_SOON 0x80000000u     /* in the stack's list of ACKs that wait for the program to be idle */
 
 /* tcb.ca_state, numbered as Linux's TCP_INFO does */
 enum tcp_ca { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
@@ -97,6 +98,7 @@ struct tcb {
 	uint32_t rcv_adv;  /* right edge of the window that we last advertised */
 	uint32_t rcv_wup;  /* rcv_nxt when we last sent an ACK */
 	uint32_t rcv_read; /* sequence number of the next byte the program reads */
+	uint32_t ack_soon_next;  /* TCPF_ACK_SOON: the list's next socket */
 	uint32_t rcv_mss;  /* estimate of the peer's segment size */
 
 	/* send sequence space */
@@ -240,6 +242,9 @@ uint32_t tcp_poll(struct engine *e, const struct sock *k);
 uint32_t tcp_inq(struct engine *e, const struct sock *k);  /* FIONREAD */
 uint32_t tcp_outq(struct engine *e, const struct sock *k); /* SIOCOUTQ: not yet acknowledged */
 bool tcp_atmark(struct engine *e, const struct sock *k);   /* SIOCATMARK */
+
+/* The program is idle: send the ACKs that waited for that. Worth a call if stack.ack_soon is not 0. */
+void tcp_flush_acks(struct engine *e);
 
 /* Options that need more than storing a field. Values in Linux's units. */
 void tcp_set_nodelay(struct engine *e, struct sock *k, bool on, uint64_t now_us); /* on: pushes what waits */

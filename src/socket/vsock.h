@@ -99,7 +99,7 @@ bool vs_has_kernel_half(vsock_t v);
 /* The program shows that it will accept here (accept, poll, select, epoll): in a forked child the listener
  * is taken over into the child's own stack. */
 void vs_listener_interest(vsock_t v, int fd);
-/* For epoll: a number that changes with each event on the socket, by kind (edges since the socket began). */
+/* False: the name is stale, the socket is gone. */
 bool vs_alive(vsock_t v);
 
 #endif
