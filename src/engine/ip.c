@@ -258,11 +258,11 @@ void ip_put_headers(struct engine *e, const struct ip_out *o, uint8_t *l4, uint3
 
 void ip_output(struct engine *e, const struct ip_out *o, struct vnic_desc *parts, int n, uint32_t csum_off)
 {
-	struct vnic *v = o->vnic < VNIC_MAX ? &e->vnic[o->vnic] : NULL;
+	struct vnic *v = &e->vnic[o->vnic % VNIC_MAX];
 	uint32_t header = ip_header_len(o->family), len = 0;
 	bool checksum;
 
-	if (!v || !v->ops || v->st->dead)
+	if (o->vnic >= VNIC_MAX || !v->ops || v->st->dead)
 		return drop(e, C_ip_no_vnic);
 	for (int i = 0; i < n; i++)
 		len += parts[i].len;

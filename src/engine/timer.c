@@ -40,7 +40,7 @@ static void wheel_add(struct stack *s, struct timer *t, uint32_t id)
 		tick = w->now_ms + RANGE - 1;
 	while (tick - w->now_ms >= 1ull << LEVEL_SHIFT * (level + 1))
 		level++;
-	slot = (uint32_t)(tick >> LEVEL_SHIFT * level) & SLOT_MASK;
+	slot = (uint32_t)(tick >> LEVEL_SHIFT * level & SLOT_MASK);
 	first = timer_at(s, w->slot[level][slot]);
 	t->due = (uint32_t)(tick >> LEVEL_SHIFT * level << LEVEL_SHIFT * level);
 	t->slot = (uint16_t)(level * TIMER_SLOTS + slot + 1);

@@ -21,7 +21,7 @@ static void captured(void *arg, struct vnic *v, const struct vnic_desc *d, int n
 
 	for (int i = 0; i < n; i++)
 		total += d[i].len;
-	if (m->out_tail - m->out_head == MACHINE_OUT)
+	if (!total || m->out_tail - m->out_head == MACHINE_OUT)
 		return; /* packetdrill stopped reading: as a full queue, it loses the frame */
 	o->bytes = malloc(total);
 	if (!o->bytes)

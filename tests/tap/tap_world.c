@@ -129,7 +129,7 @@ static void make_link(struct tap_world *w, uint64_t seed, const struct sim_dir *
 	w->link = test_link_new(&cfg);
 	w->vnic = test_link_join(w->link, 0, w->e);
 	sim_attach(w->link, 1, &w->far, &w->far_state);
-	st = stack_vnic(w->e->s, w->vnic);
+	st = w->e->vnic[w->vnic].st;
 	memcpy(st->mac, engine_mac, 6);
 	memcpy(st->peer_mac, kernel_mac, 6);
 	sim_set_tap(w->link, captured, w->capture);

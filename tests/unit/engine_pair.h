@@ -224,10 +224,8 @@ static inline uint64_t test_seed(void)
 
 static inline uint32_t random_below(uint64_t *seed, uint32_t limit)
 {
-	*seed ^= *seed << 13;
-	*seed ^= *seed >> 7;
-	*seed ^= *seed << 17;
-	return (uint32_t)((*seed >> 16) % limit);
+	assert_true(limit > 0);
+	return sim_below(seed, limit);
 }
 
 #endif
