@@ -74,6 +74,12 @@ int rdv_connect(enum sock_proto proto, int family, const struct endpoint *remote
 /* The accepting side, called when the listening descriptor is readable. -EAGAIN none waits; -EPROTO, -EPERM:
  * that one was refused, try the next. -EMFILE and other errors: as from accept4. */
 int rdv_accept(int listen_fd, const int our_doorbell[2], int timeout_ms, bool any_user, struct rdv_wire *out);
+/* The same in steps, for who must not wait. A descriptor that is allowed to ask for a wire, or as rdv_accept. */
+int rdv_accept_begin(int listen_fd, bool any_user);
+/* When it is readable: 0; -EAGAIN: nothing has come yet; else as rdv_accept. Unless -EAGAIN, fd is closed or out's. */
+int rdv_accept_step(int fd, const int our_doorbell[2], struct rdv_wire *out);
+/* Don't wait for it any longer. */
+void rdv_accept_refuse(int fd);
 
 /* --- who owns a port (diag.c) --- */
 /* The user who owns the kernel's listening TCP (bound UDP) socket at this endpoint: 0, or -ENOENT. */

@@ -431,32 +431,69 @@ static int accept_hello(int fd, const int our_doorbell[2], int64_t deadline_ms, 
 	return rc;
 }
 
-int rdv_accept(int listen_fd, const int our_doorbell[2], int timeout_ms, bool any_user, struct rdv_wire *out)
+int rdv_accept_begin(int listen_fd, bool any_user)
 {
 	static const uint8_t no_nonce[16];
-	int64_t deadline_ms = handshake_now_ms() + timeout_ms;
-	int fds[4] = {-1, -1, -1, -1};
 	struct ucred cred;
-	struct hello h;
 	int fd = host_sys.accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0 && errno == EMFILE)
 		return refuse_for_want_of_descriptors(listen_fd);
 	if (fd < 0)
 		return errno == EINTR || errno == ECONNABORTED ? -EAGAIN : -errno;
-	fds[3] = fd;
 	int rc = peer_credentials(fd, &cred);
 	if (!rc && !peer_allowed(cred.uid, any_user))
 		rc = -EPERM;
 	if (!rc)
-		rc = accept_hello(fd, our_doorbell, deadline_ms, &h, fds);
+		return fd;
+	refuse(fd, no_nonce, rc == -EPERM ? -EPERM : -EPROTO);
+	host_sys.close(fd);
+	return rc == -EPERM ? rc : -EPROTO;
+}
+
+void rdv_accept_refuse(int fd)
+{
+	static const uint8_t no_nonce[16];
+	refuse(fd, no_nonce, -EPROTO);
+	host_fd_close(fd);
+}
+
+static int accept_until(int fd, const int our_doorbell[2], int64_t deadline_ms, struct rdv_wire *out)
+{
+	int fds[4] = {-1, -1, -1, fd};
+	struct ucred cred;
+	struct hello h, answer;
+	int rc = accept_hello(fd, our_doorbell, deadline_ms, &h, fds);
+	if (rc == -ETIMEDOUT)
+		return rc;
+	if (!rc)
+		rc = peer_credentials(fd, &cred);
 	if (!rc) {
-		struct hello answer;
 		hello_fill(&answer, h.nonce, 0);
 		rc = hello_send(fd, &answer, our_doorbell, 2);
 	}
 	if (!rc)
 		return finish(fds, &cred, 1, h.nonce, out);
-	refuse(fd, no_nonce, rc == -EPERM ? -EPERM : -EPROTO);
-	close_all(fds, 4);
-	return rc == -EPERM || rc == -EMFILE ? rc : -EPROTO;
+	close_all(fds, 3);
+	rdv_accept_refuse(fd);
+	return rc == -EMFILE ? rc : -EPROTO;
+}
+
+int rdv_accept_step(int fd, const int our_doorbell[2], struct rdv_wire *out)
+{
+	int rc = accept_until(fd, our_doorbell, 0, out);
+	return rc == -ETIMEDOUT ? -EAGAIN : rc;
+}
+
+int rdv_accept(int listen_fd, const int our_doorbell[2], int timeout_ms, bool any_user, struct rdv_wire *out)
+{
+	int64_t deadline_ms = handshake_now_ms() + timeout_ms;
+	int fd = rdv_accept_begin(listen_fd, any_user), rc;
+	if (fd < 0)
+		return fd;
+	rc = accept_until(fd, our_doorbell, deadline_ms, out);
+	if (rc == -ETIMEDOUT) {
+		rdv_accept_refuse(fd);
+		rc = -EPROTO;
+	}
+	return rc;
 }

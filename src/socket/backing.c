@@ -31,6 +31,7 @@
 #include <sys/resource.h>
 
 #include "host/host.h"
+#include "socket/handshakes.h"
 #include "socket/reason.h"
 
 #define SOCKETS_MAX 64u
@@ -169,6 +170,13 @@ static int duplicate(uint16_t entry, int flags, bool mode_fits)
 	return fd < 0 ? -errno : fd;
 }
 
+void backing_give_way(void)
+{
+	drop_idle(&sockets, UINT64_MAX);
+	drop_idle(&ports, UINT64_MAX);
+	handshakes_give_way();
+}
+
 int backing_socket(int domain, int flags, bool fresh, uint16_t *entry)
 {
 	bool mode_fits = false;
@@ -183,9 +191,8 @@ int backing_socket(int domain, int flags, bool fresh, uint16_t *entry)
 		*entry = 0;
 	}
 	fd = host_sys.socket(domain, SOCK_STREAM | flags, 0);
-	if (fd < 0 && (errno == EMFILE || errno == ENFILE) && (sockets.idle_n || ports.idle_n)) {
-		drop_idle(&sockets, UINT64_MAX);
-		drop_idle(&ports, UINT64_MAX);
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+		backing_give_way();
 		fd = host_sys.socket(domain, SOCK_STREAM | flags, 0);
 	}
 	return fd < 0 ? -errno : fd;

@@ -28,6 +28,9 @@ void backing_release(vsock_t v, int fd, const struct backing_left *left);
  * struct sock.port_hold; 0: none. With no lock held. */
 uint16_t backing_port(vsock_t v, int family, struct endpoint *local, const struct endpoint *remote);
 
+/* The program wants a descriptor and there is none: close all that it can do without. With no lock held. */
+void backing_give_way(void);
+
 /* Close what has not been used for a while. Microseconds until it is worth calling again; 0: nothing is left. */
 uint64_t backing_trim(void);
 /* Around fork: see backing.c. */

@@ -11,6 +11,7 @@
 
 #include "socket/backing.h"
 #include "socket/busy.h"
+#include "socket/handshakes.h"
 #include "socket/sockets.h"
 
 static uint32_t child_slot[VS_STACKS_MAX];
@@ -74,6 +75,7 @@ void vs_fork_child(void)
 	listener_after_fork();
 	udp_forget();
 	busy_after_fork();
+	handshakes_after_fork();
 	helper_after_fork();
 	for (uint32_t i = 0; i < n; i++) {
 		/* The table is full: share the last entry, so that indices stay good; news may then go to the other. */

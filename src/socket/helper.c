@@ -27,6 +27,7 @@
 #include "host/host.h"
 #include "host/knobs.h"
 #include "socket/backing.h"
+#include "socket/handshakes.h"
 #include "socket/raw.h"
 #include "socket/wire.h"
 
@@ -35,7 +36,7 @@
 #define EVENTS 16
 #define FDS_TRACKED 65536
 
-enum watched { WATCH_BELL = 1, WATCH_LIFE, WATCH_RENDEZVOUS, WATCH_PROCESS };
+enum watched { WATCH_BELL = 1, WATCH_LIFE, WATCH_RENDEZVOUS, WATCH_PROCESS, WATCH_HANDSHAKE };
 
 static pthread_mutex_t state_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t pidfd_lock = PTHREAD_MUTEX_INITIALIZER; /* of pidfd_of */
@@ -87,21 +88,13 @@ static void answer_rendezvous(int fd)
 {
 	vsock_t v = fd < FDS_TRACKED ? atomic_load(&rendezvous_of[fd]) : VS_NONE;
 	struct attached *a = v ? vs_attached(v) : NULL;
-	struct rdv_wire w;
 	bool alive = false;
-	int ret;
 
 	if (!a || !answers(v, &alive)) {
 		helper_forget_fd(fd);
 		return;
 	}
-	for (int i = 0; i < 64; i++) {
-		ret = rdv_accept(fd, a->doorbell, (int)knob[K_HANDSHAKE_MS], knob[K_PEERS] == PEERS_ANY, &w);
-		if (ret == 0)
-			wire_add(a, &w);
-		else if (ret != -EPROTO && ret != -EPERM && ret != -ETIMEDOUT)
-			return;
-	}
+	handshakes_begin(v, fd, epfd, tag(WATCH_HANDSHAKE, 0, 0, 0));
 }
 
 static int pidfd_of[VS_STACKS_MAX][PROC_MAX]; /* 0: none */
@@ -138,6 +131,9 @@ static void handle(const struct epoll_event *ev)
 		break;
 	case WATCH_RENDEZVOUS:
 		answer_rendezvous((int)gen);
+		break;
+	case WATCH_HANDSHAKE:
+		handshakes_step(gen);
 		break;
 	case WATCH_PROCESS:
 		process_died(stack, small % PROC_MAX);
@@ -241,7 +237,7 @@ static void watch_bells(void)
 static void *helper_main(void *arg)
 {
 	struct epoll_event ev[EVENTS];
-	int timeout = 0;
+	int timeout = 0, expiry;
 
 	(void)arg;
 	prctl(PR_SET_NAME, "viaduct");
@@ -253,7 +249,10 @@ static void *helper_main(void *arg)
 		for (int i = 0; i < n; i++)
 			handle(&ev[i]);
 		clock_recalibrate();
+		expiry = handshakes_expire();
 		timeout = program_active() ? LOOK_MS : fall_asleep();
+		if (expiry >= 0 && (timeout < 0 || expiry < timeout))
+			timeout = expiry;
 	}
 	return NULL;
 }

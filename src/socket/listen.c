@@ -331,8 +331,17 @@ struct accepting {
 	int result; /* descriptor, or -errno; -EAGAIN: nobody yet */
 	bool blocking_fd;
 	bool ask_kernel; /* when the engine has nobody */
+	bool had_bed;    /* this thread had its descriptor to sleep on before the call */
 	struct wait *w;  /* the wait under way: it watches the kernel's queue and tells */
 };
+
+/* No descriptor is left: give back what this very call, or the helper meanwhile, has taken for a while. */
+static void make_room(const struct accepting *c)
+{
+	backing_give_way();
+	if (!c->had_bed)
+		wait_give_way();
+}
 
 /* The next connection of listener v, with a descriptor for it. */
 static int from_engine(struct accepting *c, vsock_t v)
@@ -353,6 +362,10 @@ static int from_engine(struct accepting *c, vsock_t v)
 	if (i < 0)
 		return i;
 	fd = backing_socket(family == 6 ? AF_INET6 : AF_INET, c->flags, false, &entry);
+	if (fd == -EMFILE) {
+		make_room(c);
+		fd = backing_socket(family == 6 ? AF_INET6 : AF_INET, c->flags, false, &entry);
+	}
 	if (fd < 0)
 		return fd;
 	k = vs_enter(v, &a);
@@ -385,6 +398,10 @@ static int from_kernel(struct accepting *c)
 	if (c->blocking_fd && host_sys.poll(&p, 1, 0) <= 0)
 		return -EAGAIN;
 	fd = host_sys.accept4(c->fd, c->sa, c->len, c->flags);
+	if (fd < 0 && errno == EMFILE) {
+		make_room(c);
+		fd = host_sys.accept4(c->fd, c->sa, c->len, c->flags);
+	}
 	return fd < 0 ? -errno : fd;
 }
 
@@ -427,6 +444,7 @@ int vs_accept(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len, int flags,
 	c.blocking_fd = !(k->flags & SOCKF_NONBLOCK);
 	wait = wait && c.blocking_fd;
 	c.ask_kernel = !wait;
+	c.had_bed = wait_has_bed();
 	if (!accept_step(&c) && wait) {
 		if (k->rcvtimeo_us) {
 			w.timeout_us = (int64_t)k->rcvtimeo_us;

@@ -247,6 +247,21 @@ static void close_thread_epfd(void *arg)
 	host_fd_close(fd);
 }
 
+bool wait_has_bed(void)
+{
+	return self.epfd != 0;
+}
+
+void wait_give_way(void)
+{
+	if (!self.epfd)
+		return;
+	pthread_setspecific(at_thread_exit, NULL);
+	close_thread_epfd((void *)(intptr_t)self.epfd);
+	self.epfd = 0;
+	self.watched = 0;
+}
+
 static void make_key(void)
 {
 	pthread_key_create(&at_thread_exit, close_thread_epfd);

@@ -76,6 +76,9 @@ extern void (*wait_on_news)(vsock_t v, uint32_t edges);
  * wait look again. */
 void wait_wake_all(void);
 void wait_stack_attached(void);
+/* Does this thread have a descriptor that it sleeps on? Close it; its next sleep makes a new one, or does without. */
+bool wait_has_bed(void);
+void wait_give_way(void);
 /* In the child after fork. */
 void wait_after_fork(void);
 
