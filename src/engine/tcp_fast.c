@@ -9,7 +9,7 @@
  *                   copied from those that tcp_fast_init made (RFC 9293 3.1), only what changes is written.
  *   tcp_fast_input  the next segment in order (header prediction, as V. Jacobson's), and an ACK of what was never
  *                   lost. It finds its connection by comparing addresses and ports with the last one's headers.
- *   tcp_fast_recv   a plain read of what lies in buffers of the wire.
+ *   tcp_fast_recv   a plain read of what is there.
  *
  * A wire loses nothing, so there is nothing here of recovery and congestion control: with anything marked in txq the
  * general code takes over. The round trip is sampled once in RTT_EVERY_US, which is all that TCP_INFO and a timer that
@@ -348,7 +348,7 @@ static inline void take_ack(struct engine *e, struct sock *k, struct vnic *v, co
 		t->timer[TIMER_RTO].deadline_us = 0;
 	else
 		restart_rto(e, k);
-	if (t->flags & TCPF_NOSPACE || (acked * 4 > k->sndbuf && !(k->flags & SOCKF_SNDBUF_SET)))
+	if (t->flags & TCPF_NOSPACE || (k->sndbuf < t->snd_max_wnd + t->mss && !(k->flags & SOCKF_SNDBUF_SET)))
 		tcp_write_space(e, k);
 }
 
@@ -402,6 +402,7 @@ bool tcp_fast_input(struct engine *e, uint32_t vnic, const struct vnic_desc *d)
 	struct sock *k;
 	uint8_t h[HDR];
 	uint32_t at;
+	bool acked;
 
 	if (d->len < V4_LEN || v->st->buf_size - d->off < HDR)
 		return false;
@@ -416,13 +417,14 @@ bool tcp_fast_input(struct engine *e, uint32_t vnic, const struct vnic_desc *d)
 	count(s, C_tcp_fast_path);
 	k->tcp.segs_in++;
 	k->tcp.last_rcv_us = s->now_us;
-	if (b.ack != k->tcp.snd_una)
+	acked = b.ack != k->tcp.snd_una;
+	if (acked)
 		take_ack(e, k, v, &b);
 	if (p)
 		take_data(e, k, v, d, &b, p);
 	else
 		v->ops->release(v, d->buf);
-	if (k->tcp.send_head)
+	if (acked && k->tcp.send_head)
 		tcp_output(e, k);
 	if (p)
 		delay_ack(e, k);
@@ -452,15 +454,16 @@ ssize_t tcp_fast_recv(struct engine *e, struct sock *k, void *to, size_t len, ui
 	if (!t->hdr_len || t->flags & TCPF_URG_VALID)
 		return 0;
 	while (p && done < len) {
-		struct vnic *v = pkt_vnic(e, p);
+		struct vnic *v = p->kind == PKT_RX ? pkt_vnic(e, p) : NULL;
+		const uint8_t *from = v ? vnic_rx_buf(v, p->buf) + p->off : pkt_data(e, p);
 		uint32_t n = (uint32_t)(p->len < len - done ? p->len : len - done);
 		struct pkt *next = pkt_at(e->s, p->next);
 
-		if (p->kind != PKT_RX || !v)
+		if (!from)
 			break;
-		if (next && next->kind == PKT_RX)
+		if (next && v && next->kind == PKT_RX)
 			__builtin_prefetch(vnic_rx_buf(v, next->buf) + next->off);
-		memcpy((uint8_t *)to + done, vnic_rx_buf(v, p->buf) + p->off, n);
+		memcpy((uint8_t *)to + done, from, n);
 		done += n;
 		if (n < p->len) {
 			p->seq += n;
@@ -470,8 +473,12 @@ ssize_t tcp_fast_recv(struct engine *e, struct sock *k, void *to, size_t len, ui
 			break;
 		}
 		pkt_shift(e->s, &k->rxq, p);
-		v->ops->release(v, p->buf);
-		pkt_put(e->s, p);
+		if (v) {
+			v->ops->release(v, p->buf);
+			pkt_put(e->s, p);
+		} else {
+			pkt_free(e, p);
+		}
 		p = next;
 	}
 	if (!done)
