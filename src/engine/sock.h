@@ -53,6 +53,7 @@ enum sock_proto { SOCK_FREE, SOCK_TCP, SOCK_UDP };
 #define SOCKF_BACKING_OPTIONS 0x8000u /* options of ours were set on it */
 #define SOCKF_BACKING_SPOILT 0x10000u /* it may not serve again */
 #define SOCKF_BACKING_BOUND 0x20000u  /* connect() has bound it */
+#define SOCKF_INQ 0x40000u     /* TCP_INQ: recvmsg tells how much is left */
 
 struct endpoint {
 	uint8_t addr[16]; /* v4-mapped for IPv4; all zero (or ::ffff:0.0.0.0) for any */

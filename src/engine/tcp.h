@@ -87,6 +87,9 @@ enum tcp_cc_id { TCP_CC_CUBIC, TCP_CC_NEWRENO, TCP_CC_COUNT };
 /* tcb.ca_state, numbered as Linux's TCP_INFO does */
 enum tcp_ca { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
 
+/* What a connection with data in its send queue is doing. */
+enum tcp_chrono { TCP_CHRONO_NONE, TCP_CHRONO_BUSY, TCP_CHRONO_RWND, TCP_CHRONO_SNDBUF };
+
 struct tcb {
 	uint8_t state; /* enum tcp_state */
 	uint8_t cc;    /* enum tcp_cc_id */
@@ -95,11 +98,11 @@ struct tcb {
 
 	/* receive sequence space (RFC 9293, 3.3.1) */
 	uint32_t rcv_nxt, rcv_wnd, rcv_up, irs;
-	uint32_t rcv_adv;  /* right edge of the window that we last advertised */
-	uint32_t rcv_wup;  /* rcv_nxt when we last sent an ACK */
-	uint32_t rcv_read; /* sequence number of the next byte the program reads */
-	uint32_t ack_soon_next;  /* TCPF_ACK_SOON: the list's next socket */
-	uint32_t rcv_mss;  /* estimate of the peer's segment size */
+	uint32_t rcv_adv;       /* right edge of the window that we last advertised */
+	uint32_t rcv_wup;       /* rcv_nxt when we last sent an ACK */
+	uint32_t rcv_read;      /* sequence number of the next byte the program reads */
+	uint32_t ack_soon_next; /* TCPF_ACK_SOON: the list's next socket */
+	uint32_t rcv_mss;       /* estimate of the peer's segment size */
 
 	/* send sequence space */
 	uint32_t snd_una, snd_nxt, snd_wnd, snd_wl1, snd_wl2, snd_up, iss;
@@ -200,6 +203,9 @@ struct tcb {
 	uint8_t hdr[80];      /* Ethernet, IP and TCP header of our segments; ends at the end */
 
 	/* statistics */
+	uint64_t chrono_us[3],
+	    chrono_since_us; /* TCP_INFO, on a network: times of enum tcp_chrono but none; of the present one */
+	uint8_t chrono;
 	uint64_t segs_out, segs_in, bytes_acked, bytes_received, bytes_sent, bytes_retrans;
 	uint32_t retrans_total;
 };

@@ -438,6 +438,28 @@ static void send_lost(struct engine *e, struct sock *k)
 	}
 }
 
+/* Book the time since the last change to what the connection was limited by (TCP_INFO, as Linux has it). */
+static void chronicle(struct engine *e, struct sock *k)
+{
+	struct tcb *t = &k->tcp;
+	const struct pkt *next = pkt_at(e->s, t->send_head);
+	uint8_t now = TCP_CHRONO_BUSY;
+
+	if (!t->txq.count)
+		now = TCP_CHRONO_NONE;
+	else if (next && seq_gt(next->seq + next->len, t->snd_una + t->snd_wnd) &&
+		 (t->snd_una == t->snd_nxt || tcp_in_flight(k) + next->len <= t->cwnd))
+		now = TCP_CHRONO_RWND;
+	else if (!next && t->flags & TCPF_NOSPACE)
+		now = TCP_CHRONO_SNDBUF;
+	if (now == t->chrono)
+		return;
+	if (t->chrono)
+		t->chrono_us[t->chrono - 1] += e->s->now_us - t->chrono_since_us;
+	t->chrono = now;
+	t->chrono_since_us = e->s->now_us;
+}
+
 void tcp_push(struct engine *e, struct sock *k, enum tcp_push how)
 {
 	struct tcb *t = &k->tcp;
@@ -455,6 +477,8 @@ void tcp_push(struct engine *e, struct sock *k, enum tcp_push how)
 	}
 	if (t->flags & TCPF_ACK_NOW)
 		tcp_send_ack(e, k);
+	if (!tcp_no_network(e, k))
+		chronicle(e, k);
 }
 
 void tcp_output(struct engine *e, struct sock *k)

@@ -5,6 +5,7 @@
  * step again whenever something has arrived.
  */
 #include "socket/busy.h"
+#include "socket/sockopt.h"
 #include "socket/sockets.h"
 #include "socket/unlocked.h"
 
@@ -225,6 +226,17 @@ static __attribute__((noinline)) ssize_t recv_any(vsock_t v, const struct iovec 
 	return io_wait(&io);
 }
 
+static size_t inq_control(vsock_t v, void *control, size_t room)
+{
+	struct attached *a;
+	struct sock *k = room ? vs_enter(v, &a) : NULL;
+	size_t n = k ? sockopt_inq_control(&a->e, k, control, room) : 0;
+
+	if (k)
+		stack_leave(a);
+	return n;
+}
+
 ssize_t vs_recv(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, struct sockaddr *from,
 		socklen_t *fromlen, void *control, size_t *controllen, int *msg_flags, bool wait)
 {
@@ -241,10 +253,11 @@ ssize_t vs_recv(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flag
 		return -EAGAIN;
 	if (fromlen)
 		*fromlen = 0;
-	if (controllen)
-		*controllen = 0;
 	if (msg_flags)
 		*msg_flags = flags & MSG_OOB;
 	wait = wait && !(flags & MSG_DONTWAIT);
-	return recv_any(v, iov, iovcnt, flags, wait);
+	n = recv_any(v, iov, iovcnt, flags, wait);
+	if (controllen)
+		*controllen = n >= 0 ? inq_control(v, control, *controllen) : 0;
+	return n;
 }

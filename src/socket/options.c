@@ -96,7 +96,7 @@ int vs_getsockopt(vsock_t v, int fd, int level, int name, void *val, socklen_t *
 		if (level == SOL_SOCKET && name == SO_ERROR && kernel_too && !k->so_error)
 			ret = SOCKOPT_NOT_OURS;
 		else if (val && len && (int)*len >= 0)
-			ret = sockopt_get(&a->e, k, level, name, val, len);
+			ret = sockopt_get(&a->e, k, level, name, val, len, level == IPPROTO_TCP ? stack_now(a) : 0);
 		stack_leave(a);
 	}
 	if (ret == SOCKOPT_NOT_OURS)

@@ -81,6 +81,9 @@ static int set_tcp_int(struct engine *e, struct sock *k, int name, int v, uint64
 	case TCP_KEEPIDLE:
 		t->keep_idle_s = (uint32_t)v;
 		break;
+	case TCP_INQ:
+		set_flag(k, SOCKF_INQ, v);
+		return 0;
 	case TCP_KEEPINTVL:
 		t->keep_intvl_s = (uint32_t)v;
 		return 0;
@@ -248,6 +251,9 @@ static int get_tcp_int(struct engine *e, struct sock *k, int name, int *v)
 	case TCP_QUICKACK:
 		*v = !(t->flags & TCPF_PINGPONG);
 		return 0;
+	case TCP_INQ:
+		*v = !!(k->flags & SOCKF_INQ);
+		return 0;
 	case TCP_KEEPIDLE:
 		*v = (int)t->keep_idle_s;
 		return 0;
@@ -278,7 +284,7 @@ static int give(void *val, socklen_t *len, const void *from, size_t n)
 	return 0;
 }
 
-int sockopt_get(struct engine *e, struct sock *k, int level, int name, void *val, socklen_t *len)
+int sockopt_get(struct engine *e, struct sock *k, int level, int name, void *val, socklen_t *len, uint64_t now_us)
 {
 	int v = 0, ret = SOCKOPT_NOT_OURS;
 
@@ -303,7 +309,7 @@ int sockopt_get(struct engine *e, struct sock *k, int level, int name, void *val
 	if (level == IPPROTO_TCP && k->proto == SOCK_TCP && name == TCP_INFO) {
 		uint8_t info[TCP_INFO_BYTES];
 
-		sockopt_tcp_info(e, k, info);
+		sockopt_tcp_info(e, k, info, now_us);
 		return give(val, len, info, sizeof(info));
 	}
 	if (level == SOL_SOCKET)
@@ -311,4 +317,20 @@ int sockopt_get(struct engine *e, struct sock *k, int level, int name, void *val
 	else if (level == IPPROTO_TCP && k->proto == SOCK_TCP)
 		ret = get_tcp_int(e, k, name, &v);
 	return ret == 0 ? give(val, len, &v, sizeof(v)) : ret;
+}
+
+size_t sockopt_inq_control(struct engine *e, const struct sock *k, void *control, size_t room)
+{
+	struct cmsghdr c = {.cmsg_level = IPPROTO_TCP, .cmsg_type = TCP_CM_INQ, .cmsg_len = CMSG_LEN(sizeof(int))};
+	int left;
+
+	if (!(k->flags & SOCKF_INQ) || !control || room < CMSG_SPACE(sizeof(left)))
+		return 0;
+	left = (int)tcp_inq(e, k);
+	if (!left && k->tcp.flags & TCPF_FIN_RCVD)
+		left = 1; /* the end of the stream is left to be read (as Linux) */
+	memset(control, 0, CMSG_SPACE(sizeof(left)));
+	memcpy(control, &c, sizeof(c));
+	memcpy((uint8_t *)control + CMSG_LEN(0), &left, sizeof(left));
+	return CMSG_SPACE(sizeof(left));
 }

@@ -18,11 +18,15 @@
 int sockopt_set(struct engine *e, struct sock *k, int level, int name, const void *val, socklen_t len, uint64_t now_us);
 /* TCP options and the like that take any integer. */
 bool sockopt_is_switch(int level, int name);
-/* As getsockopt(2), *len not negative. Taking SO_ERROR clears it. */
-int sockopt_get(struct engine *e, struct sock *k, int level, int name, void *val, socklen_t *len);
+/* As getsockopt(2), *len not negative. Taking SO_ERROR clears it. TCP_INFO needs the time. */
+int sockopt_get(struct engine *e, struct sock *k, int level, int name, void *val, socklen_t *len, uint64_t now_us);
+
+/* TCP_INQ: the control message of a recvmsg that has just been served. Bytes of control written: 0 if it was not asked
+ * for or does not fit. */
+size_t sockopt_inq_control(struct engine *e, const struct sock *k, void *control, size_t room);
 
 #define TCP_INFO_BYTES 280u
 /* TCP_INFO, as long as Linux 6.18 gives it (tcp_info.c). */
-void sockopt_tcp_info(const struct engine *e, const struct sock *k, uint8_t out[TCP_INFO_BYTES]);
+void sockopt_tcp_info(const struct engine *e, const struct sock *k, uint8_t out[TCP_INFO_BYTES], uint64_t now_us);
 
 #endif

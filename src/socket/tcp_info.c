@@ -32,12 +32,18 @@ static uint32_t segments(uint32_t bytes, uint32_t mss)
 	return (uint32_t)(((uint64_t)bytes + mss - 1) / mss);
 }
 
-static uint32_t ms_since(const struct engine *e, uint64_t us)
+static uint32_t ms_since(uint64_t now_us, uint64_t us)
 {
-	return us && us < e->s->now_us ? (uint32_t)((e->s->now_us - us) / 1000) : 0;
+	return us && us < now_us ? (uint32_t)((now_us - us) / 1000) : 0;
 }
 
-static void fill_sender(const struct tcb *t, const struct tcp_stats *st, struct tcp_info *i)
+static uint64_t chrono_us(const struct tcb *t, enum tcp_chrono kind, uint64_t now_us)
+{
+	return t->chrono_us[kind - 1] +
+	       (t->chrono == kind && now_us > t->chrono_since_us ? now_us - t->chrono_since_us : 0);
+}
+
+static void fill_sender(const struct tcb *t, const struct tcp_stats *st, struct tcp_info *i, uint64_t now_us)
 {
 	uint32_t mss = t->mss ? t->mss : 1;
 
@@ -63,22 +69,25 @@ static void fill_sender(const struct tcb *t, const struct tcp_stats *st, struct 
 	i->tcpi_bytes_acked = t->bytes_acked;
 	i->tcpi_notsent_bytes = (int32_t)(t->snd_end - t->snd_nxt) > 0 ? t->snd_end - t->snd_nxt : 0;
 	i->tcpi_min_rtt = t->min_rtt_us ? t->min_rtt_us : UINT32_MAX;
+	i->tcpi_rwnd_limited = chrono_us(t, TCP_CHRONO_RWND, now_us);
+	i->tcpi_sndbuf_limited = chrono_us(t, TCP_CHRONO_SNDBUF, now_us);
+	i->tcpi_busy_time = chrono_us(t, TCP_CHRONO_BUSY, now_us) + i->tcpi_rwnd_limited + i->tcpi_sndbuf_limited;
 	i->tcpi_delivered = (uint32_t)(t->delivered / mss);
 	i->tcpi_bytes_sent = t->bytes_sent;
 	i->tcpi_bytes_retrans = t->bytes_retrans;
 	i->tcpi_snd_wnd = t->snd_wnd;
 }
 
-static void fill_receiver(const struct engine *e, const struct sock *k, struct tcp_info *i)
+static void fill_receiver(const struct engine *e, const struct sock *k, struct tcp_info *i, uint64_t now_us)
 {
 	const struct tcb *t = &k->tcp;
 	uint64_t data_us = t->last_data_us ? t->last_data_us : k->created_us;
 
 	i->tcpi_ato = e->s->cfg.defaults.delack_ms * 1000;
 	i->tcpi_rcv_mss = t->rcv_mss;
-	i->tcpi_last_data_sent = ms_since(e, t->last_snd_us);
-	i->tcpi_last_data_recv = ms_since(e, data_us);
-	i->tcpi_last_ack_recv = ms_since(e, t->last_rcv_us);
+	i->tcpi_last_data_sent = ms_since(now_us, t->last_snd_us);
+	i->tcpi_last_data_recv = ms_since(now_us, data_us);
+	i->tcpi_last_ack_recv = ms_since(now_us, t->last_rcv_us);
 	i->tcpi_rcv_ssthresh = t->rcv_wnd;
 	i->tcpi_advmss = t->adv_mss;
 	i->tcpi_rcv_rtt = t->rcv_rtt_us;
@@ -86,7 +95,7 @@ static void fill_receiver(const struct engine *e, const struct sock *k, struct t
 	i->tcpi_bytes_received = t->bytes_received;
 }
 
-void sockopt_tcp_info(const struct engine *e, const struct sock *k, uint8_t out[TCP_INFO_BYTES])
+void sockopt_tcp_info(const struct engine *e, const struct sock *k, uint8_t out[TCP_INFO_BYTES], uint64_t now_us)
 {
 	const struct tcb *t = &k->tcp;
 	struct tail tail = {.rcv_wnd = t->rcv_wnd};
@@ -101,8 +110,8 @@ void sockopt_tcp_info(const struct engine *e, const struct sock *k, uint8_t out[
 	i.tcpi_rcv_wscale = t->rcv_wscale & 15;
 	i.tcpi_segs_out = (uint32_t)t->segs_out;
 	i.tcpi_segs_in = (uint32_t)t->segs_in;
-	fill_sender(t, &st, &i);
-	fill_receiver(e, k, &i);
+	fill_sender(t, &st, &i, now_us);
+	fill_receiver(e, k, &i, now_us);
 	memcpy(out, &i, KNOWN);
 	memcpy(out + KNOWN, &tail, sizeof(tail));
 }

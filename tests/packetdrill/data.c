@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "calls.h"
+#include "socket/sockopt.h"
 
 /* After shutdown or errors the engine says -errno; blocking calls wait through machine_block. */
 static ssize_t result(ssize_t r)
@@ -34,10 +35,10 @@ ssize_t call_recvmsg(void *u, int fd, struct msghdr *msg, int flags)
 		       blocks(f, flags) && machine_block(m))
 			;
 		machine_moved(m);
+		msg->msg_controllen = r < 0 ? 0 : sockopt_inq_control(&m->e, k, msg->msg_control, msg->msg_controllen);
 	}
 	pthread_mutex_unlock(&m->mutex);
 	msg->msg_flags = 0;
-	msg->msg_controllen = 0;
 	return result(r);
 }
 

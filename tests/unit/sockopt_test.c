@@ -20,7 +20,7 @@ static int get_int(struct sender *r, int level, int name)
 	int v = -1;
 	socklen_t len = sizeof(v);
 
-	assert_int_equal(sockopt_get(&r->e, r->k, level, name, &v, &len), 0);
+	assert_int_equal(sockopt_get(&r->e, r->k, level, name, &v, &len, r->e.s->now_us), 0);
 	assert_int_equal(len, sizeof(v));
 	return v;
 }
@@ -30,7 +30,7 @@ static struct tcp_info info(struct sender *r)
 	struct tcp_info i;
 	socklen_t len = sizeof(i);
 
-	assert_int_equal(sockopt_get(&r->e, r->k, IPPROTO_TCP, TCP_INFO, &i, &len), 0);
+	assert_int_equal(sockopt_get(&r->e, r->k, IPPROTO_TCP, TCP_INFO, &i, &len, r->e.s->now_us), 0);
 	assert_int_equal(len, sizeof(i));
 	return i;
 }
@@ -67,11 +67,11 @@ static void tcp_info_is_cut_to_what_is_asked_for_and_no_longer_than_linux(void *
 
 	(void)state;
 	memset(bytes, 0xee, sizeof(bytes));
-	assert_int_equal(sockopt_get(&r->e, r->k, IPPROTO_TCP, TCP_INFO, bytes, &len), 0);
+	assert_int_equal(sockopt_get(&r->e, r->k, IPPROTO_TCP, TCP_INFO, bytes, &len, r->e.s->now_us), 0);
 	assert_int_equal(len, 8);
 	assert_int_equal(bytes[8], 0xee);
 	len = sizeof(bytes);
-	assert_int_equal(sockopt_get(&r->e, r->k, IPPROTO_TCP, TCP_INFO, bytes, &len), 0);
+	assert_int_equal(sockopt_get(&r->e, r->k, IPPROTO_TCP, TCP_INFO, bytes, &len, r->e.s->now_us), 0);
 	assert_int_equal(len, TCP_INFO_BYTES);
 	assert_int_equal(bytes[TCP_INFO_BYTES], 0xee);
 	sender_free(r);
