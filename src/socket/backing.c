@@ -293,6 +293,7 @@ void backing_release(vsock_t v, int fd, const struct backing_left *left)
 	struct kept like = {.family = left->family, .nonblock = left->nonblock, .options = left->options};
 
 	release_port(v, left->port);
+	process_helper_expect(clock_us() + 2 * IDLE_US);
 	if (release_socket(v, left) || fd < 0 || !left->reusable)
 		return;
 	like.local = left->local;

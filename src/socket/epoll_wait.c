@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * epoll_wait. Accelerated members that are ready are taken off the ready list without a system call; the kernel is
- * asked too when that is due (knob POLL_KERNEL_US), when it had something the last time, or when nothing else is ready.
+ * asked too when that is due (knob POLL_KERNEL_US) or when it had something the last time. When nothing is ready and
+ * the call may wait, the wait itself looks at the kernel (wait.c).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -163,7 +164,8 @@ static int gather(struct epset *set, struct epoll_event *events, int max, bool m
 {
 	bool kernel = atomic_load_explicit(&set->kernel_n, memory_order_relaxed) != 0;
 	bool halves = atomic_load_explicit(&set->halves_n, memory_order_relaxed) != 0;
-	bool look = (kernel || halves) && (set->kernel_busy || (must && kernel) || due(set));
+	bool some = must || atomic_load_explicit(&set->ready_n, memory_order_relaxed);
+	bool look = (kernel || halves) && (set->kernel_busy || (must && kernel) || (some && due(set)));
 	int n, r = 0;
 
 	if (look && halves) {
@@ -235,7 +237,7 @@ static int wait_blocking(struct epset *set, struct epoll_event *events, int max,
 		atomic_fetch_sub(&set->sleepers, 1);
 		if (w.kernel_ready)
 			set->kernel_busy = true;
-		n = gather(set, events, max, w.kernel_ready || r == -ETIMEDOUT);
+		n = gather(set, events, max, w.kernel_ready || (r == -ETIMEDOUT && !w.slept));
 		if (n)
 			return n;
 		if (r < 0)

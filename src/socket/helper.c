@@ -7,9 +7,10 @@
  * Two states. Looking: every LOOK_MS it compares each stack's lock.acquired with what it saw last. If it changed, the
  * program does its work itself. If not, the helper takes in what there is, arms the helper's doorbell of each vNIC
  * where no thread sleeps, and falls asleep until a doorbell, an event, or the next timer. Asleep it costs nothing. It
- * says so in helper_asleep; the first thread that enters a stack then wakes it (stack_leave), because timers may be
- * set that the helper must know of. Setting helper_asleep and then looking at lock.acquired once more, against
- * the thread that enters and then looks at helper_asleep, loses no wake-up: both have a full barrier between.
+ * says so in helper_asleep, and until when in helper_deadline; a thread that sets an earlier timer wakes it
+ * (stack_leave), and one that wakes up leaves the doorbells armed for it (wait.c). So a program that only looks at its
+ * own clock now and then leaves the helper alone. Setting helper_asleep and then looking at lock.acquired once more,
+ * against the thread that enters and then looks at helper_asleep, loses no wake-up: both have a full barrier between.
  *
  * All signals are blocked in this thread. After fork the child has no helper; it starts one when it needs it.
  */
@@ -217,6 +218,7 @@ static int fall_asleep(void)
 		if (stack_pending(attached[i]))
 			return 0;
 	atomic_store(&helper_asleep, 1);
+	atomic_store(&helper_deadline, deadline);
 	for (uint32_t i = 0; i < n; i++) {
 		if (atomic_load(&attached[i]->s->lock.acquired) != attached[i]->seen_acquired) {
 			atomic_store(&helper_asleep, 0);

@@ -29,6 +29,7 @@ struct attached *attached[VS_STACKS_MAX];
 _Atomic uint32_t attached_count;
 struct attached *own_stack;
 _Atomic uint32_t process_waiting, process_any_sleepers, process_news, helper_asleep;
+_Atomic uint64_t helper_deadline;
 _Thread_local uint32_t wait_self;
 void (*wait_on_news)(vsock_t v, uint32_t edges);
 
@@ -321,6 +322,16 @@ static void ring_fd(int fd)
 
 	if (fd >= 0)
 		(void)!host_sys.write(fd, &one, sizeof(one));
+}
+
+/* A thread has been in the stack while the helper sleeps: has it set a timer that the helper must know of? Doorbells it
+ * has left armed for the helper (wait.c); but where several processes share a stack their threads leave them alone. */
+void process_left(struct attached *a)
+{
+	if (a->s->procs > 1 && a->active)
+		process_helper_kick();
+	else
+		process_helper_expect(engine_deadline(&a->e));
 }
 
 /* After the release: the other ends that sleep. */

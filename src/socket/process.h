@@ -59,8 +59,10 @@ extern _Atomic uint32_t process_waiting;
 extern _Atomic uint32_t process_any_sleepers;
 /* Goes up when a thread of this process has taken in news: spinning threads look again. */
 extern _Atomic uint32_t process_news;
-/* 1: the helper sleeps without looking; whoever enters a stack wakes it. */
+/* 1: the helper sleeps without looking, until helper_deadline (microseconds; UINT64_MAX: without end). Whoever makes it
+ * late wakes it. */
 extern _Atomic uint32_t helper_asleep;
+extern _Atomic uint64_t helper_deadline;
 
 /* This process's own stack, made at the first call. NULL: could not be made (the reason was logged once). */
 struct attached *process_own_stack(void);
@@ -82,6 +84,13 @@ void process_after_fork(void);
 void process_slot_drop(struct attached *a, uint32_t slot, uint64_t now_us);
 
 void process_helper_kick(void);
+/* Something must be done at `deadline`: wake the helper if it would sleep on. */
+static inline void process_helper_expect(uint64_t deadline)
+{
+	if (__builtin_expect(atomic_load_explicit(&helper_asleep, memory_order_relaxed), 0) &&
+	    deadline < atomic_load_explicit(&helper_deadline, memory_order_relaxed))
+		process_helper_kick();
+}
 /* The name by which the program knows a socket: a listener taken over after fork keeps its old one (listen.c). */
 vsock_t listener_program_name(vsock_t v);
 void stack_repair(struct attached *a);
@@ -89,6 +98,8 @@ void stack_repair(struct attached *a);
 /* --- the door --- */
 void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n);
 void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n);
+
+void process_left(struct attached *a);
 
 static inline void stack_enter(struct attached *a)
 {
@@ -130,7 +141,7 @@ static inline void stack_leave(struct attached *a)
 			stack_ring(a, posted, n);
 	}
 	if (__builtin_expect(atomic_load_explicit(&helper_asleep, memory_order_relaxed), 0))
-		process_helper_kick();
+		process_left(a);
 }
 
 /* --- names --- */

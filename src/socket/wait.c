@@ -327,7 +327,8 @@ static void sleeper_enter(const struct wait *w)
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
-/* Disarm only where nobody else sleeps: a doorbell rung for nothing costs less than one that is missed. */
+/* Disarm only where nobody else sleeps: a doorbell rung for nothing costs less than one that is missed. A helper that
+ * sleeps is to be woken from now on. */
 static void sleeper_leave(const struct wait *w, uint32_t stacks)
 {
 	if (!w->sock)
@@ -335,7 +336,7 @@ static void sleeper_leave(const struct wait *w, uint32_t stacks)
 	for (uint32_t i = 0; i < stacks; i++) {
 		struct attached *a = attached[i];
 		struct sock *k;
-		uint32_t left;
+		uint32_t left, idle;
 
 		stack_enter(a);
 		left = a->s->proc[a->slot].sleepers ? --a->s->proc[a->slot].sleepers : 0;
@@ -343,8 +344,9 @@ static void sleeper_leave(const struct wait *w, uint32_t stacks)
 		if (k && k->waiters)
 			k->waiters--;
 		for (uint32_t j = 0; !left && a->s->procs == 1 && j < a->active; j++)
-			if (__atomic_load_n(&a->view[j].ctrl->armed, __ATOMIC_RELAXED) == VNIC_ARMED_THREAD)
-				vnic_arm(&a->e.vnic[a->vnic[j]], VNIC_ARMED_NO);
+		idle = atomic_load(&helper_asleep) ? VNIC_ARMED_HELPER : VNIC_ARMED_NO;
+			if (__atomic_load_n(&a->view[j].ctrl->armed, __ATOMIC_RELAXED) != idle)
+				vnic_arm(&a->e.vnic[a->vnic[j]], idle);
 		stack_leave(a);
 	}
 }
@@ -375,6 +377,7 @@ static long sleep_in_kernel(struct waiting *x, int epfd, const sigset_t *mask)
 	if (n > 0 && (p[0].revents & POLLIN))
 		host_sys.epoll_pwait(epfd, drop, 8, 0, NULL);
 	if (n > 0 && p[1].revents)
+	w->slept = n >= 0 && !p[1].revents;
 		w->kernel_ready = true;
 	if (n > 0 && p[2].revents)
 		w->watch_ready = true;

@@ -28,6 +28,7 @@ struct wait {
 	bool takes_in;         /* ready() itself takes in what has arrived on the stack of `sock` */
 	uint32_t watch_events; /* POLLIN, POLLOUT: a kernel descriptor to wake up for; 0: none. Asleep only. */
 	int watch_fd;
+	bool slept;       /* out: it slept, and kernel_fd had nothing when it woke up */
 	bool watch_ready; /* out: watch_fd has had one of watch_events */
 };
 

@@ -245,6 +245,7 @@ int wire_add(struct attached *a, struct rdv_wire *w)
 		return i;
 	}
 	helper_watch_life(a, (uint32_t)i);
+	process_helper_kick(); /* it has not armed this one's doorbell */
 	return i;
 }
 
