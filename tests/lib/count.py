@@ -3,8 +3,9 @@
 """Counts individual tests in the log of `ctest -V`: count.py LOG prints "PASSED FAILED SKIPPED" and, on stderr, the names
 and output of tests that failed.
 
-A test's output may hold cmocka's summary or lines "ok NAME", "not ok NAME", "skip NAME"; then those are counted. Else the
-executable itself is one test. An executable that fails without saying which test did counts as one failure more.
+A test's output may hold cmocka's lines or lines "ok NAME", "not ok NAME", "skip NAME"; then those are counted. A test of
+cmocka's counts once, however often it is named: processes forked by a test may say the same again. Else the executable
+itself is one test. An executable that fails without saying which test did counts as one failure more.
 """
 import re
 import sys
@@ -17,12 +18,12 @@ OUTPUT = re.compile(r"^(\d+): ?(.*)")
 def tally(status, lines):
     """(passed, failed, skipped) of one executable."""
     text = "\n".join(lines)
-    passed = sum(int(n) for n in re.findall(r"^\[  PASSED  \] (\d+) test", text, re.M))
-    failed = sum(int(n) for n in re.findall(r"^\[  FAILED  \] (\d+) test", text, re.M))
-    skipped = sum(int(n) for n in re.findall(r"^\[  SKIPPED \] (\d+) test", text, re.M))
-    passed += len(re.findall(r"^ok\b", text, re.M))
-    failed += len(re.findall(r"^not ok\b", text, re.M))
-    skipped += len(re.findall(r"^skip\b", text, re.M))
+    good, bad, left_out = (
+        set(re.findall(r"^\[ *" + word + r" *\] (\w+)$", text, re.M)) for word in ("OK", "FAILED", "SKIPPED")
+    )
+    passed = len(good - bad) + len(re.findall(r"^ok\b", text, re.M))
+    failed = len(bad) + len(re.findall(r"^not ok\b", text, re.M))
+    skipped = len(left_out - bad) + len(re.findall(r"^skip\b", text, re.M))
     if status == "Passed":
         return (passed or (0 if skipped else 1), failed, skipped)
     if "Skipped" in status:
