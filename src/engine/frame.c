@@ -197,6 +197,22 @@ static struct pkt *take_slow(struct engine *e, struct frame *f, uint32_t off, ui
 	return head;
 }
 
+/* The usual frame of several parts: each part from off on becomes a pkt where it lies. */
+static struct pkt *take_in_place(struct stack *s, struct frame *f, uint32_t off, uint32_t len)
+{
+	struct pkt *head = NULL, *last = NULL;
+
+	for (uint32_t i = 0; i < f->parts && len; i++, off = 0) {
+		const struct vnic_desc *d = &f->part[i];
+		uint32_t n = d->len - off < len ? d->len - off : len;
+
+		head = chain(s, &last, head, pkt_alloc_rx(s, f->vnic, d->buf, d->off + off, n));
+		f->taken |= 1u << i;
+		len -= n;
+	}
+	return head;
+}
+
 struct pkt *frame_take(struct engine *e, struct frame *f, uint32_t off, uint32_t len)
 {
 	const struct vnic_state *st = stack_vnic(e->s, f->vnic);
@@ -204,8 +220,12 @@ struct pkt *frame_take(struct engine *e, struct frame *f, uint32_t off, uint32_t
 
 	if (__builtin_expect(f->parts != 1 || f->taken || !len || off > f->total || len > f->total - off ||
 				 must_copy(st, len, 8),
-			     0))
+			     0)) {
+		if (f->parts > 1 && !f->taken && len && off < f->part[0].len && len <= f->total - off &&
+		    !must_copy(st, len, 8) && affordable(e->s, (struct need){.pkts = f->parts}))
+			return take_in_place(e->s, f, off, len);
 		return take_slow(e, f, off, len);
+	}
 	p = pkt_alloc_rx(e->s, f->vnic, f->part[0].buf, f->part[0].off + off, len);
 	f->taken = p ? 1 : 0;
 	return p;
