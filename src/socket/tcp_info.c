@@ -81,7 +81,7 @@ static void fill_sender(const struct tcb *t, const struct tcp_stats *st, struct 
 static void fill_receiver(const struct engine *e, const struct sock *k, struct tcp_info *i, uint64_t now_us)
 {
 	const struct tcb *t = &k->tcp;
-	uint64_t data_us = t->last_data_us ? t->last_data_us : k->created_us;
+	uint64_t data_us = t->last_data_us ? t->last_data_us : t->rcvq_time_us; /* else: when it opened */
 
 	i->tcpi_ato = e->s->cfg.defaults.delack_ms * 1000;
 	i->tcpi_rcv_mss = t->rcv_mss;
