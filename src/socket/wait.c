@@ -98,7 +98,8 @@ static bool stirred(const struct waiting *x)
 		if (stack_pending(a))
 			return true;
 		if (__atomic_load_n(&a->s->procs, __ATOMIC_RELAXED) > 1 &&
-		    __atomic_load_n(&p->dirty_tail, __ATOMIC_RELAXED) != __atomic_load_n(&p->dirty_head, __ATOMIC_RELAXED))
+		    __atomic_load_n(&p->dirty_tail, __ATOMIC_RELAXED) !=
+			__atomic_load_n(&p->dirty_head, __ATOMIC_RELAXED))
 			return true;
 	}
 	return false;
@@ -328,7 +329,7 @@ static void sleeper_enter(const struct wait *w)
 }
 
 /* Disarm only where nobody else sleeps: a doorbell rung for nothing costs less than one that is missed. A helper that
- * sleeps is to be woken from now on. */
+ * sleeps is to be woken from now on; what came before, for which another doorbell rang, we take in. */
 static void sleeper_leave(const struct wait *w, uint32_t stacks)
 {
 	if (!w->sock)
@@ -338,17 +339,22 @@ static void sleeper_leave(const struct wait *w, uint32_t stacks)
 		struct sock *k;
 		uint32_t left, idle;
 
+		bool more = false;
 		stack_enter(a);
 		left = a->s->proc[a->slot].sleepers ? --a->s->proc[a->slot].sleepers : 0;
 		k = w->sock && vs_stack_of(w->sock) == i ? vs_sock(a, w->sock) : NULL;
 		if (k && k->waiters)
 			k->waiters--;
-		for (uint32_t j = 0; !left && a->s->procs == 1 && j < a->active; j++)
 		idle = atomic_load(&helper_asleep) ? VNIC_ARMED_HELPER : VNIC_ARMED_NO;
 			if (__atomic_load_n(&a->view[j].ctrl->armed, __ATOMIC_RELAXED) != idle)
+		for (uint32_t j = 0; !left && a->s->procs == 1 && j < a->active; j++)
 				vnic_arm(&a->e.vnic[a->vnic[j]], idle);
 		stack_leave(a);
+		if (idle == VNIC_ARMED_HELPER && stack_pending(a))
+			more = stack_poll(a, clock_us()) >= POLL_BUDGET;
 	}
+		if (more)
+			process_helper_kick();
 }
 
 static long sleep_in_kernel(struct waiting *x, int epfd, const sigset_t *mask)
@@ -376,9 +382,9 @@ static long sleep_in_kernel(struct waiting *x, int epfd, const sigset_t *mask)
 	n = raw_call(SYS_ppoll, (long)p, 3, left == UINT64_MAX ? 0 : (long)&ts, (long)mask, SIGSET_BYTES, 0);
 	if (n > 0 && (p[0].revents & POLLIN))
 		host_sys.epoll_pwait(epfd, drop, 8, 0, NULL);
-	if (n > 0 && p[1].revents)
 	w->slept = n >= 0 && !p[1].revents;
 		w->kernel_ready = true;
+	if (n > 0 && p[1].revents)
 	if (n > 0 && p[2].revents)
 		w->watch_ready = true;
 	return n;
