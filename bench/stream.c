@@ -4,7 +4,9 @@
  * compares) what it reads and sends its count back at the end of the stream.
  *
  *	bench-stream server HOST PORT             serves one connection after the other
- *	bench-stream client HOST PORT SIZE SECONDS [--verify]
+ *	bench-stream client HOST PORT SIZE SECONDS [--verify] [--nodelay]
+ *
+ * Without --nodelay small writes may be gathered, as by default on every TCP; with it each becomes a segment.
  *
  * The time ends when the server's count has come back, so nothing that is still in a buffer is counted. Byte number n
  * of the stream is pattern[n % PERIOD]; the period is prime, so that no lost, doubled or swapped block goes unnoticed.
@@ -85,14 +87,19 @@ static int server(const char *host, const char *port)
 	}
 }
 
-static int client(const char *host, const char *port, size_t size, double seconds, bool verify)
+struct options {
+	bool verify, nodelay;
+};
+
+static int client(const char *host, const char *port, size_t size, double seconds, const struct options *o)
 {
-	struct request q = {verify, (uint32_t)size};
+	struct request q = {o->verify, (uint32_t)size};
 	int fd = tcp_connect_to(host, port);
 	uint64_t start, end, sent = 0, writes = 0;
 	struct report r;
 
-	set_nodelay(fd);
+	if (o->nodelay)
+		set_nodelay(fd);
 	write_all(fd, &q, sizeof(q));
 	start = now_ns();
 	end = start + (uint64_t)(seconds * 1e9);
@@ -117,7 +124,7 @@ static int client(const char *host, const char *port, size_t size, double second
 	}
 	printf("writes_per_s %.0f gbit_per_s %.4f reads_per_write %.4f verified %s\n",
 	       (double)writes * 1e9 / (double)end, (double)sent * 8 / (double)end, (double)r.reads / (double)writes,
-	       verify ? "yes" : "no");
+	       o->verify ? "yes" : "no");
 	return 0;
 }
 
@@ -126,13 +133,18 @@ int main(int argc, char **argv)
 	make_pattern();
 	if (argc == 4 && strcmp(argv[1], "server") == 0)
 		return server(argv[2], argv[3]);
-	if ((argc == 6 || argc == 7) && strcmp(argv[1], "client") == 0) {
+	if (argc >= 6 && strcmp(argv[1], "client") == 0) {
 		size_t size = strtoul(argv[4], NULL, 10);
+		struct options o = {false, false};
 
+		for (int i = 6; i < argc; i++) {
+			o.verify |= strcmp(argv[i], "--verify") == 0;
+			o.nodelay |= strcmp(argv[i], "--nodelay") == 0;
+		}
 		if (size >= 1 && size <= LARGEST_WRITE)
-			return client(argv[2], argv[3], size, strtod(argv[5], NULL),
-				      argc == 7 && strcmp(argv[6], "--verify") == 0);
+			return client(argv[2], argv[3], size, strtod(argv[5], NULL), &o);
 	}
-	fprintf(stderr, "usage: bench-stream server HOST PORT | client HOST PORT SIZE SECONDS [--verify]\n");
+	fprintf(stderr,
+		"usage: bench-stream server HOST PORT | client HOST PORT SIZE SECONDS [--verify] [--nodelay]\n");
 	return 2;
 }

@@ -57,6 +57,7 @@ void sock_free(struct engine *e, struct sock *k)
 	if (k->proto == SOCK_TCP) {
 		assert(!k->tcp.txq.head && !k->tcp.ooo_count);
 		timer_remove_all(e, k);
+		tcp_ack_soon_remove(s, k);
 	}
 	k->proto = SOCK_FREE;
 	k->holders = 0;

@@ -137,6 +137,7 @@ struct stack {
 	uint32_t vnic_high; /* vNIC slots ever used: poll up to here */
 	uint32_t ephemeral; /* next port to try where the caller gives none (tests) */
 	uint64_t isn_base;
+	uint32_t ack_soon;                   /* sockets whose ACK waits until the program is idle (tcp_recv.c) */
 	uint32_t last_tcp;                   /* socket of the last TCP segment: a hint, verified at use */
 	uint32_t tw_head, tw_tail, tw_count; /* orphans in TIME-WAIT, oldest first, chained by tcb.q_next/q_prev */
 	uint32_t orphan_count;               /* TCP sockets that no program has any more, TIME-WAIT included */

@@ -121,6 +121,7 @@ void tcp_listen_close(struct engine *e, struct sock *listener);
 uint32_t tcp_new_isn(struct engine *e, const struct endpoint *local, const struct endpoint *remote); /* RFC 6528 */
 
 /* tcp_recv.c */
+void tcp_ack_soon_remove(struct stack *s, struct sock *k); /* before the socket is freed */
 uint32_t tcp_syn_window(struct engine *e, struct sock *k); /* of a SYN: at most 65535, not to be scaled */
 /* The program has read (rcvq_copied is counted already; copied: more than the urgent byte): buffer size, ACK, window.
  */

@@ -167,6 +167,48 @@ static void auto_tune(struct engine *e, struct sock *k)
 	t->rcvq_time_us = now;
 }
 
+/*
+ * On a wire the ACK for what was just read waits until the program has nothing else to do: its next call that finds
+ * nothing (tcp_flush_acks). A writer whom Nagle's algorithm holds back is told a microsecond later, and has by then
+ * written more; else reader and writer go in step, with a segment, an ACK and four cache misses for each small write.
+ * TIMER_DELACK runs meanwhile, for a program that does not come back.
+ */
+static void ack_soon(struct stack *s, struct sock *k)
+{
+	if (k->tcp.flags & TCPF_ACK_SOON)
+		return;
+	k->tcp.flags |= TCPF_ACK_SOON;
+	k->tcp.ack_soon_next = s->ack_soon;
+	__atomic_store_n(&s->ack_soon, sock_index(s, k), __ATOMIC_RELAXED);
+}
+
+void tcp_flush_acks(struct engine *e)
+{
+	struct stack *s = e->s;
+	struct sock *k;
+
+	while ((k = sock_at(s, s->ack_soon))) {
+		__atomic_store_n(&s->ack_soon, k->tcp.ack_soon_next, __ATOMIC_RELAXED);
+		k->tcp.flags &= ~TCPF_ACK_SOON;
+		if (k->tcp.flags & (TCPF_ACK_DELAYED | TCPF_ACK_NOW) && k->tcp.state != TCP_CLOSED)
+			tcp_send_ack(e, k);
+	}
+}
+
+void tcp_ack_soon_remove(struct stack *s, struct sock *k)
+{
+	uint32_t *at = &s->ack_soon, self = sock_index(s, k);
+
+	if (!(k->tcp.flags & TCPF_ACK_SOON))
+		return;
+	k->tcp.flags &= ~TCPF_ACK_SOON;
+	for (struct sock *i; (i = sock_at(s, *at)); at = &i->tcp.ack_soon_next)
+		if (*at == self) {
+			__atomic_store_n(at, k->tcp.ack_soon_next, __ATOMIC_RELAXED);
+			return;
+		}
+}
+
 /* After the program has read: is an ACK, or a window update, due? (Linux: tcp_cleanup_rbuf) */
 static void after_read(struct engine *e, struct sock *k, bool copied)
 {
@@ -176,9 +218,16 @@ static void after_read(struct engine *e, struct sock *k, bool copied)
 	if (t->flags & (TCPF_ACK_DELAYED | TCPF_ACK_NOW)) {
 		bool pushed = (t->flags & TCPF_PUSHED2) || ((t->flags & TCPF_PUSHED) && !(t->flags & TCPF_PINGPONG));
 
-		if (t->rcv_nxt - t->rcv_wup > t->rcv_mss || (copied && pushed && k->rxq.bytes == 0)) {
+		if (t->rcv_nxt - t->rcv_wup > t->rcv_mss) {
 			tcp_send_ack(e, k);
 			return;
+		}
+		if (copied && pushed && k->rxq.bytes == 0) {
+			if (!tcp_lossless(e, k->vnic)) {
+				tcp_send_ack(e, k);
+				return;
+			}
+			ack_soon(e->s, k);
 		}
 	}
 	if (!copied || (t->flags & TCPF_FIN_RCVD) || t->state == TCP_CLOSED)

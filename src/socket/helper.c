@@ -164,6 +164,7 @@ static uint64_t settle(struct attached *a)
 	for (uint32_t i = 0; i < a->active; i++)
 		if (__atomic_load_n(&a->view[i].ctrl->armed, __ATOMIC_RELAXED) == VNIC_ARMED_NO)
 			vnic_arm(&a->e.vnic[a->vnic[i]], VNIC_ARMED_HELPER);
+	tcp_flush_acks(&a->e);
 	a->seen_acquired = atomic_load(&a->s->lock.acquired);
 	deadline = engine_deadline(&a->e);
 	stack_leave(a);
@@ -217,8 +218,8 @@ static int fall_asleep(void)
 	for (uint32_t i = 0; i < n; i++)
 		if (stack_pending(attached[i]))
 			return 0;
-	atomic_store(&helper_asleep, 1);
 	atomic_store(&helper_deadline, deadline);
+	atomic_store(&helper_asleep, 1);
 	for (uint32_t i = 0; i < n; i++) {
 		if (atomic_load(&attached[i]->s->lock.acquired) != attached[i]->seen_acquired) {
 			atomic_store(&helper_asleep, 0);

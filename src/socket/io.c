@@ -140,6 +140,8 @@ static inline void short_spin(struct attached *a, const struct sock *k)
 	for (int i = 0; evq && i < SHORT_SPINS; i++) {
 		if (vnic_evq_waits(evq, st, WIRE_RING))
 			return;
+		if (i == IDLE_SPINS)
+			process_idle();
 		wait_relax();
 	}
 }
@@ -221,9 +223,12 @@ static __attribute__((noinline)) ssize_t recv_any(vsock_t v, const struct iovec 
 		   (flags & MSG_TRUNC ? TCP_F_TRUNC : 0);
 	io.total = iov_total(iov, iovcnt);
 	io.target = flags & MSG_WAITALL ? io.total : 0;
-	if (io_step(&io) || !wait || io.nonblock)
+	if (io_step(&io))
 		return io_result(&io);
-	return io_wait(&io);
+	if (wait && !io.nonblock)
+		return io_wait(&io);
+	process_idle();
+	return io_result(&io);
 }
 
 static size_t inq_control(vsock_t v, void *control, size_t room)

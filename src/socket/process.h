@@ -191,6 +191,21 @@ static inline bool stack_pending(const struct attached *a)
 	return false;
 }
 
+/* The program has nothing to do just now: what waited for that goes out (ACKs). Cheap when nothing did. */
+static inline void process_idle(void)
+{
+	uint32_t n = atomic_load_explicit(&attached_count, memory_order_acquire);
+
+	for (uint32_t i = 0; i < n; i++) {
+		if (__builtin_expect(!__atomic_load_n(&attached[i]->s->ack_soon, __ATOMIC_RELAXED), 1))
+			continue;
+		stack_enter(attached[i]);
+		tcp_flush_acks(&attached[i]->e);
+		stack_leave(attached[i]);
+	}
+}
+
+#define IDLE_SPINS 32 /* a spinning thread is idle after so many looks */
 #define POLL_BUDGET 64
 
 /* With the lock: take in what has arrived and fire what is due. Number of frames. Processes that share the stack read

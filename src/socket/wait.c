@@ -315,6 +315,7 @@ static void sleeper_enter(const struct wait *w)
 
 		stack_enter(a);
 		a->s->proc[a->slot].sleepers++;
+		tcp_flush_acks(&a->e);
 		k = w->sock && vs_stack_of(w->sock) == i ? vs_sock(a, w->sock) : NULL;
 		if (k)
 			k->waiters++;
@@ -338,23 +339,23 @@ static void sleeper_leave(const struct wait *w, uint32_t stacks)
 		struct attached *a = attached[i];
 		struct sock *k;
 		uint32_t left, idle;
-
 		bool more = false;
+
 		stack_enter(a);
 		left = a->s->proc[a->slot].sleepers ? --a->s->proc[a->slot].sleepers : 0;
 		k = w->sock && vs_stack_of(w->sock) == i ? vs_sock(a, w->sock) : NULL;
 		if (k && k->waiters)
 			k->waiters--;
 		idle = atomic_load(&helper_asleep) ? VNIC_ARMED_HELPER : VNIC_ARMED_NO;
-			if (__atomic_load_n(&a->view[j].ctrl->armed, __ATOMIC_RELAXED) != idle)
 		for (uint32_t j = 0; !left && a->s->procs == 1 && j < a->active; j++)
+			if (__atomic_load_n(&a->view[j].ctrl->armed, __ATOMIC_RELAXED) != idle)
 				vnic_arm(&a->e.vnic[a->vnic[j]], idle);
-		stack_leave(a);
 		if (idle == VNIC_ARMED_HELPER && stack_pending(a))
 			more = stack_poll(a, clock_us()) >= POLL_BUDGET;
-	}
+		stack_leave(a);
 		if (more)
 			process_helper_kick();
+	}
 }
 
 static long sleep_in_kernel(struct waiting *x, int epfd, const sigset_t *mask)
@@ -383,8 +384,8 @@ static long sleep_in_kernel(struct waiting *x, int epfd, const sigset_t *mask)
 	if (n > 0 && (p[0].revents & POLLIN))
 		host_sys.epoll_pwait(epfd, drop, 8, 0, NULL);
 	w->slept = n >= 0 && !p[1].revents;
-		w->kernel_ready = true;
 	if (n > 0 && p[1].revents)
+		w->kernel_ready = true;
 	if (n > 0 && p[2].revents)
 		w->watch_ready = true;
 	return n;
@@ -447,6 +448,8 @@ int wait_for(struct wait *w)
 	if (look(&x))
 		return 0;
 	if (!w->timeout_us)
+		process_idle();
+	if (!w->timeout_us)
 		return w->kernel_fd >= 0 && kernel_look(&x) ? 0 : -ETIMEDOUT;
 	if (w->timeout_us > 0)
 		x.deadline_us = clock_us() + (uint64_t)w->timeout_us;
@@ -454,6 +457,8 @@ int wait_for(struct wait *w)
 	for (uint32_t i = 0; i < 2 * LOOK_EVERY && knob[K_SPIN_US] && !wait_same_core; i++) {
 		if (stirred(&x) && look(&x))
 			return 0;
+		if (i == IDLE_SPINS)
+			process_idle();
 		wait_relax();
 	}
 	wait_self = 1;
