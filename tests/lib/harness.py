@@ -120,16 +120,17 @@ class Test:
 
 
 class Watch:
-    """How much Viaduct's counters grew from look to look. Their sum falls when a process or a wire of before ends."""
+    """How much Viaduct's counters grew from look to look. Those of processes and wires that ended in between are lost."""
 
     def __init__(self, on):
-        self.last, self.grown, self.trouble, self.ended = 0, 0, "", threading.Event()
+        self.last, self.grown, self.trouble, self.ended = {}, 0, "", threading.Event()
         self.thread = threading.Thread(target=self.watch) if on else None
 
     def look(self):
         try:
             now = machine.viaduct_frames(VIADUCT)
-            self.grown, self.last = self.grown + max(0, now - self.last), now
+            self.grown += sum(max(0, frames - self.last.get(vnic, 0)) for vnic, frames in now.items())
+            self.last = now
         except machine.Failed as failure:
             self.trouble = str(failure)
 

@@ -110,15 +110,10 @@ def run(command, seconds):
 
 
 def viaduct_frames(viaduct):
-    """Frames sent and received over all vNICs of all stacks here, by `viaduct stat --json`."""
-    def total(node):
-        if isinstance(node, dict):
-            own = sum(value for key, value in node.items()
-                      if key in ("tx_frames", "rx_frames") and isinstance(value, int))
-            return own + sum(total(value) for value in node.values())
-        return sum(total(value) for value in node) if isinstance(node, list) else 0
-
+    """Frames sent and received over each vNIC of each stack here, by `viaduct stat --json`."""
     try:
-        return total(json.loads(run([viaduct, "stat", "--json"], 10)))
-    except ValueError as error:
-        raise Failed(f"viaduct stat --json is not JSON: {error}") from None
+        stacks = json.loads(run([viaduct, "stat", "--json"], 10))["stacks"]
+        return {(stack["pid"], vnic["index"], vnic["peer_pid"]): vnic["tx_frames"] + vnic["rx_frames"]
+                for stack in stacks for vnic in stack["vnics"]}
+    except (ValueError, LookupError, TypeError) as error:
+        raise Failed(f"viaduct stat --json has not what is needed: {error!r}") from None

