@@ -238,6 +238,7 @@ static int get_socket_int(struct sock *k, int name, int *v)
 
 static int get_tcp_int(struct engine *e, struct sock *k, int name, int *v)
 {
+	const struct sock_defaults *d = &e->s->cfg.defaults;
 	struct tcb *t = &k->tcp;
 	struct tcp_stats st;
 
@@ -255,13 +256,13 @@ static int get_tcp_int(struct engine *e, struct sock *k, int name, int *v)
 		*v = !!(k->flags & SOCKF_INQ);
 		return 0;
 	case TCP_KEEPIDLE:
-		*v = (int)t->keep_idle_s;
+		*v = (int)(t->keep_idle_s ? t->keep_idle_s : d->keep_idle_s);
 		return 0;
 	case TCP_KEEPINTVL:
-		*v = (int)t->keep_intvl_s;
+		*v = (int)(t->keep_intvl_s ? t->keep_intvl_s : d->keep_intvl_s);
 		return 0;
 	case TCP_KEEPCNT:
-		*v = (int)t->keep_cnt;
+		*v = (int)(t->keep_cnt ? t->keep_cnt : d->keep_cnt);
 		return 0;
 	case TCP_USER_TIMEOUT:
 		*v = (int)t->user_timeout_ms;
