@@ -75,7 +75,7 @@ enum tcp_cc_id { TCP_CC_CUBIC, TCP_CC_NEWRENO, TCP_CC_COUNT };
 #define TCPF_RST_SENT 0x200000u
 #define TCPF_PUSHED2 0x400000u        /* a second small segment since the last ACK sent */
 #define TCPF_FIN_OOO 0x800000u        /* a FIN waits at fin_seq for what is missing before it */
-#define TCPF_PEER_GONE 0x1000000u     /* the vNIC died after all was said: a write gets EPIPE */
+#define TCPF_PEER_GONE 0x1000000u     /* the vNIC died after all was said: a write ends it (tcp_send.c) */
 #define TCPF_URG_BYTE 0x2000000u      /* the urgent byte itself has arrived (urg_byte) */
 #define TCPF_TW_LISTED 0x4000000u     /* orphan in TIME-WAIT: in the stack's list, may be recycled */
 #define TCPF_NOSPACE 0x8000000u       /* not writable when last looked at: tell when it is again */

@@ -208,7 +208,7 @@ static int send_error(struct sock *k)
 	if (t->state == TCP_SYN_SENT || t->state == TCP_SYN_RECEIVED)
 		return k->flags & SOCKF_SHUT_WR ? -EPIPE : -EAGAIN;
 	if ((t->state != TCP_ESTABLISHED && t->state != TCP_CLOSE_WAIT) || k->flags & SOCKF_SHUT_WR ||
-	    t->flags & (TCPF_FIN_QUEUED | TCPF_PEER_GONE))
+	    t->flags & TCPF_FIN_QUEUED)
 		return -EPIPE;
 	return 0;
 }
@@ -232,6 +232,15 @@ static void mark_end(struct engine *e, struct tcb *t, int flags)
 	}
 }
 
+/* To a peer whose process is gone: its kernel takes the first write for this end, and answers it with a reset. */
+static ssize_t send_to_nobody(struct engine *e, struct sock *k, size_t n)
+{
+	if (!n)
+		return 0;
+	tcp_done(e, k, EPIPE);
+	return (ssize_t)(n < k->sndbuf ? n : k->sndbuf);
+}
+
 static __attribute__((noinline)) ssize_t send_any(struct engine *e, struct sock *k, const struct iovec *iov, int iovcnt,
 						  size_t skip, int flags, uint64_t now_us)
 {
@@ -243,7 +252,7 @@ static __attribute__((noinline)) ssize_t send_any(struct engine *e, struct sock 
 	int err = send_error(k);
 
 	tcp_set_now(e, now_us);
-	if (!err && !v)
+	if (!err && !v && !(t->flags & TCPF_PEER_GONE))
 		err = -EPIPE;
 	if (err) {
 		t->flags |= err == -EAGAIN ? TCPF_NOSPACE : 0;
@@ -251,6 +260,8 @@ static __attribute__((noinline)) ssize_t send_any(struct engine *e, struct sock 
 	}
 	source_init(&w, iov, iovcnt, skip);
 	want = w.total;
+	if (t->flags & TCPF_PEER_GONE)
+		return send_to_nobody(e, k, want);
 	if (!want)
 		return 0;
 	if (t->snd_end - t->snd_nxt >= notsent_limit(e, t))

@@ -287,7 +287,20 @@ static void a_dead_vnic_shows_as_the_kernel_shows_a_dead_peer(void **state)
 	assert_int_equal(ready(c), EV_OUT | EV_IN | EV_RDHUP);
 	assert_int_equal(peer_read(c.p, c.k, PEER_ISS + 1, 99), 10);
 	assert_int_equal(peer_read(c.p, c.k, 0, 99), 0);
+	assert_int_equal(peer_write(c.p, c.k, 0), 0);
+	assert_int_equal(peer_write(c.p, c.k, 1), 1); /* this provokes the reset */
+	assert_true((ready(c) & (EV_ERR | EV_HUP)) == (EV_ERR | EV_HUP));
 	assert_int_equal(peer_write(c.p, c.k, 1), -EPIPE);
+	assert_int_equal(peer_write(c.p, c.k, 1), -EPIPE);
+	assert_int_equal(peer_read(c.p, c.k, 0, 99), 0);
+	peer_free(c.p);
+
+	c = open_with(VNIC_FEAT_LOSSLESS, false);
+	peer_data(c.p, TH_ACK, 10);
+	tcp_vnic_dead(&c.p->e, c.k, c.p->e.s->now_us);
+	assert_int_equal(peer_write(c.p, c.k, 1), 1);
+	assert_int_equal(peer_read(c.p, c.k, PEER_ISS + 1, 99), 10); /* what came before stays readable */
+	assert_int_equal(peer_read(c.p, c.k, 0, 99), 0);
 	peer_free(c.p);
 
 	c = open_with(VNIC_FEAT_LOSSLESS, false);
