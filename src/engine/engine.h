@@ -31,21 +31,21 @@ struct engine {
 };
 
 /* A received frame on its way through the layers. Layers move `off` forward and fill in the rest. */
-#define FRAME_HDR 192u    /* bytes of the start of the frame, read once from shared memory */
+#define FRAME_HDR 192u /* bytes of the start of the frame, read once from shared memory */
 struct frame {
 	uint32_t vnic;
 	uint32_t parts;
 	struct vnic_desc part[FRAME_PARTS];
 	const uint8_t *flat; /* engine_input: the whole frame, parts is 0; else NULL */
-	uint32_t taken;     /* bit i: part i was taken over by a pkt; the others are released at the end */
-	uint32_t total;     /* bytes of all parts */
-	uint32_t hdr_len;   /* bytes valid in hdr: min(total of first part, FRAME_HDR) */
-	uint32_t off;       /* start of what the current layer looks at */
-	uint32_t end;       /* end of the IP packet (padding cut off) */
-	uint8_t family;     /* 4 or 6 */
+	uint32_t taken;      /* bit i: part i was taken over by a pkt; the others are released at the end */
+	uint32_t total;      /* bytes of all parts */
+	uint32_t hdr_len;    /* bytes valid in hdr: min(total of first part, FRAME_HDR) */
+	uint32_t off;        /* start of what the current layer looks at */
+	uint32_t end;        /* end of the IP packet (padding cut off) */
+	uint8_t family;      /* 4 or 6 */
 	uint8_t proto;
 	uint8_t tos, ttl;
-	bool csum_ok;       /* checksums need not be verified */
+	bool csum_ok;             /* checksums need not be verified */
 	struct endpoint src, dst; /* v4-mapped; ports filled in by TCP and UDP */
 	uint8_t hdr[FRAME_HDR];
 };
@@ -81,8 +81,8 @@ struct doorbell {
 };
 int engine_doorbells(struct engine *e, struct doorbell *out, int max);
 
-/* For tests and repair: count what contradicts itself. 0 when each pkt in use is in exactly one queue, each buffer has its
- * one owner, and the pools' figures agree. Not to be called while a frame is on its way through the layers. */
+/* For tests and repair: count what contradicts itself. 0 when each pkt in use is in exactly one queue, each buffer has
+ * its one owner, and the pools' figures agree. Not to be called while a frame is on its way through the layers. */
 uint32_t stack_audit(struct engine *e);
 
 /* --- what the protocols give each other (eth.c, ip.c, icmp.c, udp.c) --- */
@@ -124,7 +124,8 @@ void ip_put_headers(struct engine *e, const struct ip_out *o, uint8_t *l4, uint3
 uint32_t ip_mtu_payload(const struct engine *e, uint32_t vnic, int family);
 
 /* --- sockets that wait for tx buffers of a vNIC (txwait.c) --- */
-/* k was refused a tx buffer of this vNIC (txwait_add: its own): it hears EV_OUT, and TCP tries to output again, when some are free. */
+/* k was refused a tx buffer of this vNIC (txwait_add: its own): it hears EV_OUT, and TCP tries to output again, when
+ * some are free. */
 void txwait_add(struct engine *e, struct sock *k);
 void txwait_add_on(struct engine *e, struct sock *k, uint32_t vnic);
 void txwait_remove(struct engine *e, struct sock *k); /* also for one that does not wait; sock_free does it */
@@ -140,7 +141,7 @@ static inline void txwait_run(struct engine *e, uint32_t vnic)
 
 /* --- checksums (checksum.c, RFC 1071). Sums are in memory order: copy the folded one into the packet as it is. --- */
 uint32_t csum_add(const void *data, size_t len, uint32_t sum); /* data starts at an even offset of the packet */
-uint16_t csum_fold(uint32_t sum);                               /* final complement */
+uint16_t csum_fold(uint32_t sum);                              /* final complement */
 uint32_t csum_pseudo(int family, const uint8_t src[16], const uint8_t dst[16], uint8_t proto, uint32_t len);
 
 /* --- keyed hash (hash.c): SipHash-like, keyed with the stack's secret --- */
@@ -153,8 +154,8 @@ ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct e
 /* A received datagram's particulars. */
 struct udp_meta {
 	struct endpoint from, to;
-	uint32_t vnic;  /* it came over */
-	uint32_t size;  /* of the datagram, also where less was copied */
+	uint32_t vnic; /* it came over */
+	uint32_t size; /* of the datagram, also where less was copied */
 	uint8_t tos, ttl;
 };
 /* Read (peek: leave) the next datagram. Bytes copied, -EAGAIN. */

@@ -53,7 +53,7 @@ enum sock_proto { SOCK_FREE, SOCK_TCP, SOCK_UDP };
 #define SOCKF_BACKING_OPTIONS 0x8000u /* options of ours were set on it */
 #define SOCKF_BACKING_SPOILT 0x10000u /* it may not serve again */
 #define SOCKF_BACKING_BOUND 0x20000u  /* connect() has bound it */
-#define SOCKF_INQ 0x40000u     /* TCP_INQ: recvmsg tells how much is left */
+#define SOCKF_INQ 0x40000u            /* TCP_INQ: recvmsg tells how much is left */
 
 struct endpoint {
 	uint8_t addr[16]; /* v4-mapped for IPv4; all zero (or ::ffff:0.0.0.0) for any */
@@ -105,7 +105,7 @@ struct sock {
 	uint64_t inode;                    /* of the backing socket */
 	uint32_t pool_next;                /* free list */
 	uint8_t tos, ttl;                  /* ttl 0: default 64 */
-	uint8_t connect_retry;             /* nonblocking connect: what to do when refused (enum retry in src/socket/sockets.h) */
+	uint8_t connect_retry; /* nonblocking connect: what to do when refused (enum retry in src/socket/sockets.h) */
 	uint8_t pad;
 	uint16_t backing, port_hold;             /* of the process that made it (src/socket/backing.c); 0: none */
 	uint64_t tx_bytes, rx_bytes, created_us; /* for tools */

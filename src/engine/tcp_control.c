@@ -96,7 +96,8 @@ void tcp_send_syn(struct engine *e, struct sock *k)
 	timer_set(e, k, TIMER_RTO, e->s->now_us + rto);
 }
 
-/* The timer goes on as it was: neither does a peer that repeats its SYN use up our tries, nor does it put off the end. */
+/* The timer goes on as it was: neither does a peer that repeats its SYN use up our tries, nor does it put off the end.
+ */
 void tcp_resend_syn_ack(struct engine *e, struct sock *k)
 {
 	struct tcb *t = &k->tcp;

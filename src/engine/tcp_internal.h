@@ -171,7 +171,7 @@ void tcp_write_space(struct engine *e, struct sock *k);
 void tcp_output(struct engine *e, struct sock *k);
 void tcp_send_ack(struct engine *e, struct sock *k);
 void tcp_send_syn(struct engine *e, struct sock *k);              /* SYN, or SYN-ACK in SYN_RECEIVED */
-void tcp_resend_syn_ack(struct engine *e, struct sock *k); /* the peer's SYN came again: not a try of ours */
+void tcp_resend_syn_ack(struct engine *e, struct sock *k);        /* the peer's SYN came again: not a try of ours */
 void tcp_send_probe(struct engine *e, struct sock *k, bool data); /* zero-window (data) or keepalive probe */
 void tcp_send_challenge_ack(struct engine *e, struct sock *k);
 /* RST for a connection of ours (snd_nxt), or in answer to a segment that has none (RFC 9293 3.10.7.1). */

@@ -8,8 +8,8 @@
 
 #include "socket/process.h"
 
-/* Somebody asks at the rendezvous descriptor of socket v. Who has not said hello yet is watched in epfd, with event data
- * `tag` plus a number below HANDSHAKES_MAX. */
+/* Somebody asks at the rendezvous descriptor of socket v. Who has not said hello yet is watched in epfd, with event
+ * data `tag` plus a number below HANDSHAKES_MAX. */
 #define HANDSHAKES_MAX 64u
 void handshakes_begin(vsock_t v, int rdv_fd, int epfd, uint64_t tag);
 /* The event with that number. */

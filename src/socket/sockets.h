@@ -42,8 +42,8 @@ static inline uint64_t stack_now(struct attached *a)
 }
 
 /* --- connect.c --- */
-/* What a refused nonblocking connect may still do: nothing; the kernel's connect; a new rendezvous first, because it went
- * over a wire that was known; a thread is at it. */
+/* What a refused nonblocking connect may still do: nothing; the kernel's connect; a new rendezvous first, because it
+ * went over a wire that was known; a thread is at it. */
 enum retry { RETRY_NOT, RETRY_KERNEL, RETRY_WIRE, RETRY_BUSY };
 /* True, with the lock: k was refused and may try again. */
 static inline bool connect_refused(const struct sock *k)

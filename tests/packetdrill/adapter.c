@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The shared object for `packetdrill --so_filename`: Viaduct's engine behind packetdrill's table of calls, with a
- * virtual clock. Flags (--so_flags): mtu=BYTES of the device, 1500 without. The stack's defaults are the sysctls of the network namespace that
- * packetdrill runs in, read at the script's first socket(), so scripts that set sysctls mean the engine too.
+ * virtual clock. Flags (--so_flags): mtu=BYTES of the device, 1500 without. The stack's defaults are the sysctls of the
+ * network namespace that packetdrill runs in, read at the script's first socket(), so scripts that set sysctls mean the
+ * engine too.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>

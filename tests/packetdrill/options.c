@@ -100,7 +100,8 @@ int call_getsockopt(void *u, int fd, int level, int name, void *val, socklen_t *
 	struct machine_fd *f = machine_fd(m, fd, FD_SOCK);
 	if (f) {
 		struct sock *k = sock_at(m->e.s, f->sock);
-		r = val && len && (int)*len >= 0 ? sockopt_get(&m->e, k, level, name, val, len, m->now_us) : SOCKOPT_NOT_OURS;
+		r = val && len && (int)*len >= 0 ? sockopt_get(&m->e, k, level, name, val, len, m->now_us)
+						 : SOCKOPT_NOT_OURS;
 		if (r == SOCKOPT_NOT_OURS) {
 			r = host_getsockopt(fd, level, name, val, len);
 		} else if (r < 0) {
