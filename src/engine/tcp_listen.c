@@ -257,6 +257,14 @@ static void syn(struct engine *e, struct sock *l, const struct segment *g)
 		return;
 	}
 	c = l->tcp.embryo_count < embryo_limit(l) ? child_alloc(e, l) : NULL;
+	/* A cookie is of no use where there is no socket to come back to. Over a wire the kernel can serve the client.
+	 */
+	if (!c && l->tcp.embryo_count < embryo_limit(l) &&
+	    stack_vnic(e->s, g->f->vnic)->features & VNIC_FEAT_LOSSLESS) {
+		count(e->s, C_tcp_listen_overflow);
+		tcp_reply_rst(e, g);
+		return;
+	}
 	if (!c) {
 		send_cookie(e, l, g);
 		return;

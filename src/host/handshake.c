@@ -71,7 +71,7 @@ int hello_check(const struct hello *h)
 	if (h->magic != HELLO_MAGIC)
 		return -EPROTO;
 	if (h->version == HELLO_VERSION && h->status < 0)
-		return h->status == -EPERM ? -EPERM : -EPROTO;
+		return h->status == -EPERM || h->status == -EUSERS ? h->status : -EPROTO;
 	/* Everything but the nonce must be what we would say. */
 	hello_fill(&mine, h->nonce, 0);
 	return memcmp(h, &mine, sizeof(mine)) ? -EPROTO : 0;

@@ -78,8 +78,8 @@ int rdv_accept(int listen_fd, const int our_doorbell[2], int timeout_ms, bool an
 int rdv_accept_begin(int listen_fd, bool any_user);
 /* When it is readable: 0; -EAGAIN: nothing has come yet; else as rdv_accept. Unless -EAGAIN, fd is closed or out's. */
 int rdv_accept_step(int fd, const int our_doorbell[2], struct rdv_wire *out);
-/* Don't wait for it any longer. */
-void rdv_accept_refuse(int fd);
+/* Don't wait for it any longer. status: -EPERM, -EUSERS (we have no socket for it) or -EPROTO. */
+void rdv_accept_refuse(int fd, int status);
 
 /* --- who owns a port (diag.c) --- */
 /* The user who owns the kernel's listening TCP (bound UDP) socket at this endpoint: 0, or -ENOENT. */

@@ -450,10 +450,10 @@ int rdv_accept_begin(int listen_fd, bool any_user)
 	return rc == -EPERM ? rc : -EPROTO;
 }
 
-void rdv_accept_refuse(int fd)
+void rdv_accept_refuse(int fd, int status)
 {
 	static const uint8_t no_nonce[16];
-	refuse(fd, no_nonce, -EPROTO);
+	refuse(fd, no_nonce, status);
 	host_fd_close(fd);
 }
 
@@ -474,7 +474,7 @@ static int accept_until(int fd, const int our_doorbell[2], int64_t deadline_ms, 
 	if (!rc)
 		return finish(fds, &cred, 1, h.nonce, out);
 	close_all(fds, 3);
-	rdv_accept_refuse(fd);
+	rdv_accept_refuse(fd, -EPROTO);
 	return rc == -EMFILE ? rc : -EPROTO;
 }
 
@@ -492,7 +492,7 @@ int rdv_accept(int listen_fd, const int our_doorbell[2], int timeout_ms, bool an
 		return fd;
 	rc = accept_until(fd, our_doorbell, deadline_ms, out);
 	if (rc == -ETIMEDOUT) {
-		rdv_accept_refuse(fd);
+		rdv_accept_refuse(fd, -EPROTO);
 		rc = -EPROTO;
 	}
 	return rc;

@@ -27,7 +27,7 @@ static pthread_mutex_t under_way = PTHREAD_MUTEX_INITIALIZER;
 
 static void refuse(struct handshake *h)
 {
-	rdv_accept_refuse(h->fd);
+	rdv_accept_refuse(h->fd, -EPROTO);
 	h->v = VS_NONE;
 }
 
@@ -69,6 +69,18 @@ static int answer(struct attached *a, int fd)
 	return ret;
 }
 
+/* A wire would be of no use: the stack has no socket for what comes over it. */
+static bool no_room(struct attached *a)
+{
+	const struct stack_pool *p = &a->s->sock_pool;
+	bool full;
+
+	stack_enter(a);
+	full = !p->free_head && p->mark >= p->limit;
+	stack_leave(a);
+	return full;
+}
+
 void handshakes_begin(vsock_t v, int rdv_fd, int epfd, uint64_t tag)
 {
 	struct attached *a = vs_attached(v);
@@ -77,7 +89,9 @@ void handshakes_begin(vsock_t v, int rdv_fd, int epfd, uint64_t tag)
 	for (int i = 0; i < AT_ONCE && a; i++) {
 		quiet_lock(&under_way);
 		fd = rdv_accept_begin(rdv_fd, knob[K_PEERS] == PEERS_ANY);
-		if (fd >= 0 && answer(a, fd) == -EAGAIN)
+		if (fd >= 0 && no_room(a))
+			rdv_accept_refuse(fd, -EUSERS);
+		else if (fd >= 0 && answer(a, fd) == -EAGAIN)
 			keep(v, fd, epfd, tag);
 		quiet_unlock(&under_way);
 		if (fd < 0 && fd != -EPROTO && fd != -EPERM)

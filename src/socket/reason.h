@@ -17,6 +17,7 @@ enum fd_kind { FD_OTHER, FD_ACCELERATED, FD_KERNEL_SOCKET, FD_EPOLL, FD_OWN /* o
 	R(SQUATTED, "The process that answered for the address does not own the listening port.")                      \
 	R(NO_STACK, "The stack's memory could not be made (see the program's first lines of output).")                 \
 	R(NO_SOCKETS, "The stack has no free socket; raise VIADUCT_SOCKETS.")                                          \
+	R(PEER_FULL, "The process at the other end has no free socket; raise VIADUCT_SOCKETS there.")                  \
 	R(NO_VNICS, "The stack has no free vNIC.")                                                                     \
 	R(HANDSHAKE, "The process at the other end did not answer the wire's handshake in time.")                      \
 	R(VERSION, "The process at the other end runs another version of viaduct.")                                    \

@@ -261,6 +261,8 @@ static enum reason reason_of(int err, bool squatted)
 		return REASON_VERSION;
 	case ETIMEDOUT:
 		return REASON_HANDSHAKE;
+	case EUSERS:
+		return REASON_PEER_FULL;
 	case ENOBUFS:
 		return REASON_NO_VNICS;
 	case EMFILE:

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What stands in the way of a wire: squatted names, silent clients, other users, pools and descriptors that run out. The
+program is served all the same, and `viaduct explain` says why the kernel does it."""
+import os
+import socket
+import sys
+import time
+
+import harness
+from harness import case, check, need
+from machine import run
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PYTHON = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
+SMALL = [PYTHON, "-B", os.path.join(HERE, "small.py")]
+
+
+def name_of(port, proto="tcp"):
+    return f"\0viaduct1/{proto}/127.0.0.1/{port}"
+
+
+
+def explained(test, program, sentence):
+    text = run([harness.VIADUCT, "explain", str(program.process.pid)], 10)
+    check(sentence in text, f"explain does not say «{sentence}»:\n{text}")
+    return text
+
+
+def until(program, word, seconds=10):
+    end = time.monotonic() + seconds
+    while word not in program.output():
+        check(time.monotonic() < end and program.process.poll() is None, f"no «{word}»: {program.output()}")
+        time.sleep(0.02)
+
+
+@case
+def a_squatter_with_the_name_but_not_the_port(test):
+    """The listener falls back to the kernel; a client is not fooled either."""
+    port = test.port()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as squatter:
+        squatter.bind(name_of(port))
+        squatter.listen(8)
+        server = test.start(SMALL + ["echo", port], port)
+        client = test.start(SMALL + ["talk", port, 100])
+        until(client, "right 100")
+        explained(test, server, "Several sockets share its port")
+        explained(test, client, "does not own the listening port")
+        client.process.kill()
+
+
+@case
+def a_squatter_before_a_plain_listener(test):
+    port = test.port()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as squatter:
+        squatter.bind(name_of(port))
+        squatter.listen(8)
+        test.start(SMALL + ["echo", port], port, plain=True)
+        client = test.start(SMALL + ["talk", port, 10])
+        until(client, "right 10")
+        explained(test, client, "does not own the listening port")
+
+
+@case
+def silent_clients_delay_nobody(test):
+    """More of them than there is room for; each new process still gets its wire at once."""
+    port = test.port()
+    server = test.start(SMALL + ["echo", port], port, knobs=["HANDSHAKE_MS=3000"])
+    silent = []
+    for _ in range(100):
+        one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        one.setblocking(False)
+        one.connect(name_of(port))
+        silent.append(one)
+    for _ in range(3):
+        client = test.start(SMALL + ["talk", port, 10])
+        until(client, "right 10")
+        explained(test, client, "accelerated, over vNIC")
+        milliseconds = int(client.output().split("connected in ")[1].split()[0])
+        check(milliseconds < 500, f"connecting took {milliseconds} ms")
+    fds = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+    check(fds < 100, f"the server holds {fds} descriptors")
+    time.sleep(3.5)
+    left = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+    check(left < 40, f"the server still holds {left} descriptors")
+    for one in silent:
+        one.close()
+
+
+@case
+def another_users_listener(test):
+    """By default the kernel carries it, whoever of the two came first."""
+    need("setpriv")
+    other = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    third = ["setpriv", "--reuid", "65533", "--regid", "65533", "--clear-groups"]
+    if os.system(" ".join(other) + f" sh -c 'test -x {harness.VIADUCT} && test -r {SMALL[2]}' 2>/dev/null") != 0:
+        raise harness.Skip("other users can't be had here, or can't reach the build")
+    for knobs, sentence in ((), "runs as another user"), (("PEERS=any",), "accelerated, over vNIC"):
+        port = test.port()
+        server = test.start(third + test.wrapped(SMALL + ["echo", port], knobs=knobs), port, plain=True)
+        client = test.start(other + test.wrapped(SMALL + ["talk", port, 10], knobs=knobs), plain=True)
+        until(client, "right 10")
+        explained(test, client, sentence)
+        for program in (client, server):
+            program.stop()
+
+
+@case
+def no_sockets_left(test):
+    """The kernel serves those for which the stack has no room, at both ends, and the others stay accelerated."""
+    port = test.port()
+    test.start(SMALL + ["echo", port], port)
+    client = test.start(SMALL + ["many", port, 300], knobs=["SOCKETS=256"])
+    until(client, "right 300", 30)
+    text = explained(test, client, "The stack has no free socket; raise VIADUCT_SOCKETS.")
+    check("accelerated, over vNIC" in text, "none is accelerated")
+
+
+@case
+def no_sockets_left_at_the_server(test):
+    port = test.port()
+    server = test.start(SMALL + ["echo", port], port, knobs=["SOCKETS=256"])
+    client = test.start(SMALL + ["many", port, 300])
+    until(client, "right 300", 60)
+    explained(test, server, "accelerated, over vNIC")
+    explained(test, client, "raise VIADUCT_SOCKETS there")
+
+
+if __name__ == "__main__":
+    harness.main()
