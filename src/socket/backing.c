@@ -34,9 +34,9 @@
 #include "socket/handshakes.h"
 #include "socket/reason.h"
 
-#define SOCKETS_MAX 64u
-#define PORTS_MAX 64u
-#define PORT_TRIES 4u /* held ports looked at for one connect */
+#define SOCKETS_MAX 128u
+#define PORTS_MAX 128u
+#define PORT_TRIES 16u /* held ports looked at for one connect */
 #define IDLE_US 1000000u
 #define LIMIT_MIN 1024u /* with fewer descriptors allowed we keep none */
 
