@@ -57,8 +57,9 @@ struct kept {
 struct pool {
 	struct kept *kept;
 	uint32_t size, idle_n;
-	uint16_t idle[SOCKETS_MAX > PORTS_MAX ? SOCKETS_MAX : PORTS_MAX];
+	uint16_t idle[SOCKETS_MAX];
 };
+_Static_assert(PORTS_MAX <= SOCKETS_MAX, "idle[] is large enough for both pools");
 
 static struct kept kept_sockets[SOCKETS_MAX], kept_ports[PORTS_MAX];
 static struct pool sockets = {.kept = kept_sockets, .size = SOCKETS_MAX};

@@ -20,7 +20,7 @@ static void show_address(const char *what, const struct sockaddr_in *a)
 
 static void show_names(int fd)
 {
-	struct sockaddr_in a;
+	struct sockaddr_in a = {0};
 	socklen_t len = sizeof a;
 
 	getsockname(fd, (struct sockaddr *)&a, &len);
@@ -32,7 +32,7 @@ static void show_names(int fd)
 
 static void datagram(int fd)
 {
-	struct sockaddr_in from;
+	struct sockaddr_in from = {0};
 	char buf[64];
 	_Alignas(struct cmsghdr) char control[128];
 	struct iovec iov = {buf, sizeof buf};
@@ -64,7 +64,7 @@ static void server(void)
 	show("bind", bind(u, (struct sockaddr *)&any, sizeof any));
 	tell();
 	for (int i = 0; i < WAYS; i++) {
-		struct sockaddr_in a;
+		struct sockaddr_in a = {0};
 		socklen_t len = sizeof a;
 		int fd = accept(l, (struct sockaddr *)&a, &len);
 		char c;

@@ -18,22 +18,25 @@ static struct sockaddr_in6 six(const char *text, int port)
 /* The address without the port, which is chosen anew in each run, unless it is one of ours. */
 static void show_name(const char *what, const struct sockaddr_storage *ss, socklen_t len)
 {
-	const struct sockaddr_in6 *a6 = (const void *)ss;
-	const struct sockaddr_in *a4 = (const void *)ss;
+	struct sockaddr_in6 a6;
+	struct sockaddr_in a4;
 	char text[INET6_ADDRSTRLEN];
-	int port = ntohs(ss->ss_family == AF_INET6 ? a6->sin6_port : a4->sin_port);
+	int port;
 
+	memcpy(&a6, ss, sizeof a6);
+	memcpy(&a4, ss, sizeof a4);
+	port = ntohs(ss->ss_family == AF_INET6 ? a6.sin6_port : a4.sin_port);
 	if (ss->ss_family == AF_INET6)
-		inet_ntop(AF_INET6, &a6->sin6_addr, text, sizeof text);
+		inet_ntop(AF_INET6, &a6.sin6_addr, text, sizeof text);
 	else
-		inet_ntop(AF_INET, &a4->sin_addr, text, sizeof text);
+		inet_ntop(AF_INET, &a4.sin_addr, text, sizeof text);
 	say("%s: family %d, %u bytes, %s port %d", what, ss->ss_family, len, text,
 	    port >= PORT && port < PORT + 10 ? port : 0);
 }
 
 static void show_names(int fd)
 {
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss = {0};
 	socklen_t len = sizeof ss;
 
 	if (getsockname(fd, (struct sockaddr *)&ss, &len) == 0)
@@ -63,7 +66,7 @@ static int listen6(const char *text, int port, int only)
 static void serve(int l, int times)
 {
 	for (int i = 0; i < times; i++) {
-		struct sockaddr_storage ss;
+		struct sockaddr_storage ss = {0};
 		socklen_t len = sizeof ss;
 		int fd = accept(l, (struct sockaddr *)&ss, &len);
 		char c = 0;
@@ -84,7 +87,7 @@ static void serve(int l, int times)
 static void datagrams(void)
 {
 	struct sockaddr_in6 a = six("::", DATAGRAMS);
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss = {0};
 	int fd = socket(AF_INET6, SOCK_DGRAM, 0);
 	char buf[2000];
 
@@ -131,7 +134,7 @@ static void dial(int family, const void *addr, socklen_t len)
 
 static void ask(int family, const void *addr, socklen_t len, bool connected)
 {
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss = {0};
 	socklen_t got = sizeof ss;
 	int fd = socket(family, SOCK_DGRAM, 0);
 	char buf[2000] = "?";

@@ -78,7 +78,7 @@ static void client(void)
 	close(fd);
 	fd = socket(AF_INET, SOCK_STREAM, 0);
 	show("FIONBIO", ioctl(fd, FIONBIO, &on));
-	connect(fd, (struct sockaddr *)&a, sizeof a);
+	(void)!connect(fd, (struct sockaddr *)&a, sizeof a);
 	p.fd = fd;
 	poll(&p, 1, 2000);
 	flags_of(fd);
@@ -89,7 +89,7 @@ static void client(void)
 	close(fd);
 	a = address(PORT + 9);
 	fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-	connect(fd, (struct sockaddr *)&a, sizeof a);
+	(void)!connect(fd, (struct sockaddr *)&a, sizeof a);
 	p.fd = fd;
 	p.events = POLLOUT;
 	poll(&p, 1, 2000);

@@ -48,7 +48,7 @@ static void conflicts(void)
 	show_errno("a plain program's listener", plain_result("tcp"));
 	close(l);
 	show_errno("after the close", plain_result("tcp"));
-	bind(u, (struct sockaddr *)&a, sizeof a);
+	(void)!bind(u, (struct sockaddr *)&a, sizeof a);
 	show_errno("a second UDP socket", try_bind(SOCK_DGRAM, 0));
 	show_errno("a plain program's UDP socket", plain_result("udp"));
 	close(u);
