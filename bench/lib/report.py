@@ -63,20 +63,23 @@ def write_json(path, data):
 
 
 PLOT = """
-set terminal {terminal}
+set terminal {terminal} font "sans,12"
 set output "{output}"
 set title "Times better than the kernel (same cores, median of {rounds} rounds, bars: spread)"
-set style data histogram
 set style fill solid 0.8 border -1
-set boxwidth 0.7
 set grid ytics
 set logscale y
-set yrange [0.5:*]
+set yrange [0.5:{top}]
+set xrange [-0.7:{last}]
 set ylabel "times"
 set xtics rotate by -40 scale 0
-set bmargin 12
+set bmargin 11
+set rmargin 12
 set key top right
-plot "{data}" using 1:3:4:5:xtic(2) with boxerrorbars lc rgb "#2f6f9f" notitle, 1 with lines lc rgb "#a04040" title "kernel"
+plot "{data}" using 1:($6 == 2 ? $3 : NaN):4:5:(0.7):xtic(2) with boxerrorbars lc rgb "#2f6f9f" title "two cores", \\
+     "{data}" using 1:($6 == 1 ? $3 : NaN):4:5:(0.7):xtic(2) with boxerrorbars lc rgb "#8fb04f" title "one core", \\
+     "{data}" using 1:($5 * 1.15):(sprintf("%.1f", $3)) with labels notitle, \\
+     1 with lines lw 2 lc rgb "#a04040" title "kernel"
 """
 
 
@@ -92,9 +95,11 @@ def picture(base, results, rounds):
             kernel, viaduct = one["kernel"], one["viaduct"]
             low = ratio(one["better"], viaduct["max" if one["better"] == "less" else "min"], kernel["median"])
             high = ratio(one["better"], viaduct["min" if one["better"] == "less" else "max"], kernel["median"])
-            out.write(f'{i} "{one["workload"]} ({one["placement"]})" {one["ratio"]:.4f} {low:.4f} {high:.4f}\n')
+            cores = 1 if one["placement"] == "one" else 2
+            out.write(f'{i} "{one["workload"]}" {one["ratio"]:.4f} {low:.4f} {high:.4f} {cores}\n')
     for terminal, suffix in (("svg size 1400,700", ".svg"), ("pngcairo size 1400,700", ".png")):
-        script = PLOT.format(terminal=terminal, output=base + suffix, data=data, rounds=rounds)
+        script = PLOT.format(terminal=terminal, output=base + suffix, data=data, rounds=rounds,
+                             top=3 * max(one["ratio"] for one in drawn), last=len(drawn) - 0.3)
         done = subprocess.run(["gnuplot"], input=script, text=True, capture_output=True, check=False)
         if done.returncode == 0:
             written.append(base + suffix)
