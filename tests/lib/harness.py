@@ -10,6 +10,7 @@ import inspect
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,17 @@ def check(condition, text):
         raise AssertionError(text)
 
 
+def bindable(port):
+    """False where another test file's connections are still in TIME-WAIT: not every server sets SO_REUSEADDR."""
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                return False
+    return True
+
+
 class Test:
     """What a case works with. `stack` is "kernel" or "viaduct": where its programs' sockets go."""
 
@@ -66,6 +78,8 @@ class Test:
 
     def port(self):
         Test.last_port += 1
+        while not bindable(Test.last_port):
+            Test.last_port += 1
         return Test.last_port
 
     def path(self, name):
