@@ -84,7 +84,7 @@ static inline void vnic_tx_put(struct vnic_state *st, uint32_t buf)
 static inline void vnic_take_return(struct vnic_state *st, uint32_t buf)
 {
 	if (buf >= st->tx_count || !(st->tx_state[buf] & VNIC_TX_NIC)) {
-		st->stats.bad_return++;
+		st->stats.bad_return += !st->dead; /* what a dead peer had was taken back without it (vnic_tx_free) */
 		return;
 	}
 	st->tx_state[buf] &= (uint8_t)~VNIC_TX_NIC;
