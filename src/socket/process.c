@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <errno.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -50,15 +51,7 @@ static int make_high(int fd)
 
 static void name_program(struct stack *s)
 {
-	char path[4096];
-	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
-	const char *base;
-
-	if (n <= 0)
-		return;
-	path[n] = 0;
-	base = strrchr(path, '/');
-	snprintf(s->program, sizeof(s->program), "%.63s", base ? base + 1 : path);
+	snprintf(s->program, sizeof(s->program), "%.63s", program_invocation_short_name);
 }
 
 /* Memory and descriptors of a; on failure whatever was made is released. */
