@@ -317,14 +317,12 @@ static void ring_fd(int fd)
 		(void)!host_sys.write(fd, &one, sizeof(one));
 }
 
-/* A thread has been in the stack while the helper sleeps: has it set a timer that the helper must know of? Doorbells it
- * has left armed for the helper (wait.c); but where several processes share a stack their threads leave them alone. */
-void process_left(struct attached *a)
+/* A thread leaves the stack while the helper sleeps: by when must the helper look? A timer may have been set. Doorbells
+ * have been left armed for the helper (wait.c); but where several processes share a stack their threads leave them
+ * alone. With the lock. */
+uint64_t process_deadline(const struct attached *a)
 {
-	if (a->s->procs > 1 && a->active)
-		process_helper_kick();
-	else
-		process_helper_expect(engine_deadline(&a->e));
+	return a->s->procs > 1 && a->active ? 0 : engine_deadline(&a->e);
 }
 
 /* After the release: the other ends that sleep. */

@@ -99,7 +99,7 @@ void stack_repair(struct attached *a);
 void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n);
 void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n);
 
-void process_left(struct attached *a);
+uint64_t process_deadline(const struct attached *a);
 
 static inline void stack_enter(struct attached *a)
 {
@@ -123,6 +123,8 @@ static inline void stack_leave(struct attached *a)
 {
 	uint16_t posted[VNIC_MAX];
 	uint32_t n = 0;
+	/* 0: as early as can be, if it has fallen asleep by the time that we look again */
+	uint64_t deadline = 0;
 
 	for (uint32_t i = 0; i < a->active; i++) {
 		struct vnic_state *st = a->e.vnic[a->vnic[i]].st;
@@ -132,6 +134,8 @@ static inline void stack_leave(struct attached *a)
 			posted[n++] = a->vnic[i];
 		}
 	}
+	if (__builtin_expect(atomic_load_explicit(&helper_asleep, memory_order_relaxed), 0))
+		deadline = process_deadline(a);
 	if (__builtin_expect(stack_news_wanted(a, wait_self) || a->s->procs > 1 || a->s->proc[a->slot].dirty_overflow,
 			     0)) {
 		stack_leave_slow(a, posted, n);
@@ -140,8 +144,7 @@ static inline void stack_leave(struct attached *a)
 		if (n)
 			stack_ring(a, posted, n);
 	}
-	if (__builtin_expect(atomic_load_explicit(&helper_asleep, memory_order_relaxed), 0))
-		process_left(a);
+	process_helper_expect(deadline);
 }
 
 /* --- names --- */
