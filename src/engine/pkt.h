@@ -22,6 +22,7 @@ enum pkt_kind { PKT_FREE, PKT_TX, PKT_RX, PKT_PRIVATE };
 #define PKT_SENT 0x10u         /* tx: was transmitted at least once */
 #define PKT_PSH 0x20u          /* end of an application's write */
 #define PKT_URG 0x40u          /* rx: last byte is urgent data */
+#define PKT_BURST 0x40u        /* tx: last of several segments that first went out as one burst */
 #define PKT_END 0x80u          /* tx: a burst ends here, nothing is appended */
 
 #define PKT_HEADROOM 128u /* before the payload of a tx buffer: room for all headers */

@@ -188,6 +188,7 @@ struct tcb {
 	uint16_t reordering;           /* greatest distance of it seen, in segments; at least TCP_DUPTHRESH counts */
 	uint8_t fin_alone;             /* the FIN went in a segment of its own */
 	uint32_t burst_seq;            /* where the last burst of txq begins, which a write may complete */
+	uint32_t push_seq;             /* end of the last segment queued with PSH */
 
 	/* challenge ACKs (RFC 5961, per socket) and options */
 	uint64_t challenge_window_us;

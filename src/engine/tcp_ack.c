@@ -289,3 +289,20 @@ void tcp_ack(struct engine *e, struct sock *k, const struct segment *g)
 	if (r.acked && tcp_no_network(e, k)) /* on a network tcp_input does, when it has sent what may go */
 		tcp_write_space(e, k);
 }
+
+/* An ACK that a later one overtook: only its SACK blocks may say something new (RFC 2018 5; as Linux). */
+void tcp_old_ack(struct engine *e, struct sock *k, const struct segment *g)
+{
+	struct tcb *t = &k->tcp;
+	struct ack_result r = {.prior_una = t->snd_una, .prior_fack = t->fack, .prior_sacked = t->sacked_pkts};
+
+	if (!g->o.sacks || !(t->flags & TCPF_SACK))
+		return;
+	apply_sack(e, k, g, &r);
+	if (!r.sacked && !r.dsack)
+		return;
+	t->delivered += r.sacked;
+	tcp_recovery_on_ack(e, k, &r);
+	if (r.sacked && t->rto_kind != TCP_RTO_REORDER)
+		tcp_arm_rto(e, k);
+}

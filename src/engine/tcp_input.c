@@ -310,8 +310,12 @@ static bool check_ack(struct engine *e, struct sock *k, const struct segment *g)
 		return false;
 	}
 	update_ts_recent(e, t, g);
-	if (seq_geq(g->ack, t->snd_una) && t->state != TCP_TIME_WAIT)
+	if (t->state == TCP_TIME_WAIT)
+		return true;
+	if (seq_geq(g->ack, t->snd_una))
 		tcp_ack(e, k, g);
+	else
+		tcp_old_ack(e, k, g);
 	return true;
 }
 

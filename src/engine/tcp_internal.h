@@ -187,7 +187,8 @@ void tcp_fast_init(struct engine *e, struct sock *k); /* the connection is estab
 /* tcp_ack.c: an acceptable ACK (snd_una <= ack <= snd_max): scoreboard, RTT, cc, recovery, free space. Called by
  * tcp_input after the ACK's acceptability and before data. Does not output. */
 void tcp_ack(struct engine *e, struct sock *k, const struct segment *g);
-uint32_t tcp_in_flight(const struct sock *k); /* RFC 6675 pipe, bytes */
+void tcp_old_ack(struct engine *e, struct sock *k, const struct segment *g); /* one below snd_una */
+uint32_t tcp_in_flight(const struct sock *k);                                /* RFC 6675 pipe, bytes */
 void tcp_rtt_sample(struct engine *e, struct sock *k, uint64_t rtt_us);
 
 /* tcp_recovery.c */

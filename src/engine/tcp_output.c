@@ -62,7 +62,7 @@ bool tcp_split(struct engine *e, struct sock *k, struct pkt *p, uint32_t len)
 	rest->retrans = p->retrans;
 	rest->sent_us = p->sent_us;
 	rest->delivered = p->delivered;
-	p->flags &= (uint8_t) ~(PKT_PSH | PKT_END);
+	p->flags &= (uint8_t) ~(PKT_PSH | PKT_END | PKT_BURST);
 	pkt_insert_after(e->s, &t->txq, p, rest); /* with no bytes yet: the queue's sum stays right */
 	rest->len = p->len - len;
 	p->len = len;
@@ -181,6 +181,7 @@ static void send_run(struct engine *e, struct sock *k, const struct run *r, bool
 	bool idle = t->snd_una == t->snd_nxt;
 	uint8_t flags = psh_fin(e, k, r) | (end ? TH_PSH : 0);
 
+	r->last->flags |= end ? PKT_BURST : 0;
 	post_run(e, k, r, flags);
 	for (uint32_t i = 0; i < r->n; i++, p = pkt_at(e->s, p->next)) {
 		p->flags |= PKT_SENT;
@@ -385,6 +386,15 @@ static void note_retransmission(struct engine *e, struct sock *k, const struct r
 	count(e->s, C_tcp_retrans);
 }
 
+/* Does the run end a burst of which what is before it has just gone out again? Such bursts end in PSH as at first. */
+static bool ends_burst(const struct engine *e, const struct run *r)
+{
+	const struct pkt *prev = pkt_at(e->s, r->first->prev);
+
+	return r->last->flags & PKT_BURST && prev && prev->flags & PKT_EVER_RETRANS && !(prev->flags & PKT_BURST) &&
+	       prev->sent_us == e->s->now_us;
+}
+
 bool tcp_retransmit(struct engine *e, struct sock *k, struct pkt *p)
 {
 	struct tcb *t = &k->tcp;
@@ -396,7 +406,7 @@ bool tcp_retransmit(struct engine *e, struct sock *k, struct pkt *p)
 		return false;
 	if (run_busy(e, k, &r))
 		r = (struct run){.first = p, .last = p, .n = 1, .len = p->len};
-	flags = psh_fin(e, k, &r);
+	flags = psh_fin(e, k, &r) | (ends_burst(e, &r) ? TH_PSH : 0);
 	if (!(t->flags & TCPF_FIN_SENT))
 		flags &= (uint8_t)~TH_FIN;
 	post_run(e, k, &r, flags);

@@ -56,11 +56,11 @@ void tcp_rack_delivered(struct engine *e, struct sock *k, const struct pkt *p)
 	uint64_t rtt = e->s->now_us - p->sent_us;
 
 	if (p->flags & PKT_EVER_RETRANS && rtt < t->min_rtt_us)
-		return; /* that was the original's delivery */
+		return;                 /* that was the original's delivery */
+	t->rack_rtt_us = (uint32_t)rtt; /* of what was delivered last, whenever it was sent (6.2, step 2) */
 	if (!t->rack_sent_us || sent_after(p->sent_us, p->seq + p->len, t->rack_sent_us, t->rack_end_seq)) {
 		t->rack_sent_us = p->sent_us;
 		t->rack_end_seq = p->seq + p->len;
-		t->rack_rtt_us = (uint32_t)rtt;
 	}
 }
 

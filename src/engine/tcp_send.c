@@ -17,6 +17,7 @@
 #include "engine/tcp_wire.h"
 
 #define PUSH_MAX 65536u
+#define BURST_OVERHEAD 1280u
 
 /* Where a write is. */
 struct source {
@@ -67,6 +68,29 @@ static uint32_t notsent_limit(const struct engine *e, const struct tcb *t)
 	return lowat ? lowat : UINT32_MAX;
 }
 
+/* After so many bytes a long write is pushed while it is being copied. On a wire a segment, as the reader sits at the
+ * other end; on a network as much as makes a burst, at most half of the peer's window (as Linux). */
+static uint32_t push_size(const struct engine *e, const struct sock *k, uint32_t limit, uint32_t cap)
+{
+	uint32_t most = min_u32(PUSH_MAX, max_u32(k->tcp.snd_max_wnd / 2, limit));
+
+	return tcp_no_network(e, k) ? limit - limit % cap : most - most % limit;
+}
+
+/* What the send queue counts against sndbuf: its bytes; where sndbuf follows cwnd as Linux's does, also what Linux
+ * spends on each burst (sk_wmem_queued), or the same sndbuf would hold more here. */
+static uint64_t queue_cost(const struct engine *e, const struct sock *k)
+{
+	const struct tcb *t = &k->tcp;
+	uint32_t limit, whole;
+
+	if (tcp_no_network(e, k) || k->flags & SOCKF_SNDBUF_SET)
+		return t->txq.bytes;
+	limit = tcp_segment_limit(e, k);
+	whole = push_size(e, k, limit, limit);
+	return t->txq.bytes + (uint64_t)BURST_OVERHEAD * ((t->txq.bytes + whole - 1) / whole);
+}
+
 /* Ready for a writer who waits: he is not woken for a few bytes (as Linux, half of what makes him wait). */
 bool tcp_writable(const struct engine *e, const struct sock *k)
 {
@@ -74,7 +98,7 @@ bool tcp_writable(const struct engine *e, const struct sock *k)
 
 	if (t->flags & TCPF_NOBUF || 2ull * (t->snd_end - t->snd_nxt) >= notsent_limit(e, t))
 		return false;
-	return (uint64_t)t->txq.bytes * 3 <= (uint64_t)k->sndbuf * 2;
+	return queue_cost(e, k) * 3 <= (uint64_t)k->sndbuf * 2;
 }
 
 static uint32_t pow2_up(uint32_t n)
@@ -132,15 +156,6 @@ static struct pkt *new_pkt(struct engine *e, struct sock *k, const struct vnic_s
 	return p;
 }
 
-/* After so many bytes a long write is pushed while it is being copied. On a wire a segment, as the reader sits at the
- * other end; on a network as much as makes a burst, at most half of the peer's window (as Linux). */
-static uint32_t push_size(const struct engine *e, const struct sock *k, uint32_t limit, uint32_t cap)
-{
-	uint32_t most = min_u32(PUSH_MAX, max_u32(k->tcp.snd_max_wnd / 2, limit));
-
-	return tcp_no_network(e, k) ? limit - limit % cap : most - most % limit;
-}
-
 /* How much more the last burst of the queue takes; a new one is begun as long as the queue is not full. On a network,
  * as in Linux, where sndbuf and TCP_NOTSENT_LOWAT decide whether another buffer is added to the queue. */
 static uint32_t burst_room(const struct engine *e, struct sock *k, uint32_t whole)
@@ -150,11 +165,22 @@ static uint32_t burst_room(const struct engine *e, struct sock *k, uint32_t whol
 	if (seq_lt(t->burst_seq, t->snd_nxt) || seq_gt(t->burst_seq, t->snd_end))
 		t->burst_seq = t->snd_nxt;
 	if (t->burst_seq == t->snd_end || t->snd_end - t->burst_seq >= whole) {
-		if (t->txq.bytes >= k->sndbuf || t->snd_end - t->snd_nxt >= notsent_limit(e, t))
+		if (queue_cost(e, k) >= k->sndbuf || t->snd_end - t->snd_nxt >= notsent_limit(e, t))
 			return 0;
 		t->burst_seq = t->snd_end;
 	}
 	return whole - (t->snd_end - t->burst_seq);
+}
+
+/* The burst is full. More than half of the peer's window without a PSH would keep a reader that waits for one (as
+ * Linux). */
+static void end_burst(struct tcb *t, struct pkt *p)
+{
+	p->flags |= PKT_END;
+	if (seq_gt(t->snd_end, t->push_seq + t->snd_max_wnd / 2)) {
+		p->flags |= PKT_PSH;
+		t->push_seq = t->snd_end;
+	}
 }
 
 /* Copy up to `want` bytes into txq. Returns the bytes copied. */
@@ -179,12 +205,12 @@ static size_t fill(struct engine *e, struct sock *k, struct vnic *v, struct sour
 			p->flags &= (uint8_t)~PKT_PSH; /* no longer the end of a write */
 		n = (uint32_t)(want - done < cap - p->len ? want - done : cap - p->len);
 		n = min_u32(n, room);
-		if (n == room)
-			p->flags |= PKT_END;
 		source_copy(w, vnic_tx_buf(v, p->buf) + p->off + p->len, n);
 		p->len += n;
 		t->txq.bytes += n;
 		t->snd_end += n;
+		if (n == room)
+			end_burst(t, p);
 		done += n;
 		unpushed += n;
 		if (unpushed >= whole && p->len >= cap) {
@@ -224,8 +250,10 @@ static void mark_end(struct engine *e, struct tcb *t, int flags)
 {
 	struct pkt *tail = pkt_at(e->s, t->txq.tail);
 
-	if (!(flags & TCP_F_MORE) && tail)
+	if (!(flags & TCP_F_MORE) && tail) {
 		tail->flags |= PKT_PSH | (flags & TCP_F_EOR ? PKT_END : 0);
+		t->push_seq = t->snd_end;
+	}
 	if (flags & TCP_F_OOB) {
 		t->snd_up = t->snd_end; /* behind the urgent byte, as the kernel does by default */
 		t->flags |= TCPF_SND_URG;

@@ -357,6 +357,8 @@ void packetdrill_interface_init(const char *flags, struct packetdrill_interface 
 	    .epoll_create = call_epoll_create,
 	    .epoll_ctl = call_epoll_ctl,
 	    .epoll_wait = call_epoll_wait,
+	    .pipe = call_pipe,
+	    .splice = call_splice,
 	};
 	if (!ifc->userdata)
 		abort();

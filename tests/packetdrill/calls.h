@@ -22,6 +22,10 @@ ssize_t call_send(void *u, int fd, const void *from, size_t n, int flags);
 ssize_t call_sendto(void *u, int fd, const void *from, size_t n, int flags, const struct sockaddr *to, socklen_t len);
 ssize_t call_sendmsg(void *u, int fd, const struct msghdr *msg, int flags);
 
+/* Pipes are the kernel's; one end of a splice is a socket of the machine. */
+int call_pipe(void *u, int fds[2]);
+int call_splice(void *u, int in, loff_t *in_off, int out, loff_t *out_off, size_t n, unsigned int flags);
+
 int call_getsockopt(void *u, int fd, int level, int name, void *val, socklen_t *len);
 int call_setsockopt(void *u, int fd, int level, int name, const void *val, socklen_t len);
 

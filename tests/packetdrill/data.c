@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* read and write and their kin for packetdrill scripts. */
+#include <fcntl.h>
 #include <string.h>
 
 #include "calls.h"
@@ -138,4 +139,37 @@ ssize_t call_writev(void *u, int fd, const struct iovec *iov, int n)
 	struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n};
 
 	return call_sendmsg(u, fd, &msg, 0);
+}
+
+int call_pipe(void *u, int fds[2])
+{
+	(void)u;
+	return pipe(fds);
+}
+
+/* From a socket: what there is, up to the urgent mark, where a splice ends with nothing (as on the kernel). */
+static ssize_t splice_in(struct machine *m, int in, int out, char *buf, size_t n, unsigned int flags)
+{
+	pthread_mutex_lock(&m->mutex);
+	struct machine_fd *f = machine_fd(m, in, FD_SOCK);
+	bool mark = f && tcp_atmark(&m->e, sock_at(m->e.s, f->sock));
+	pthread_mutex_unlock(&m->mutex);
+	if (mark)
+		return 0;
+	ssize_t got = call_recv(m, in, buf, n, flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0);
+	return got > 0 ? write(out, buf, (size_t)got) : got;
+}
+
+int call_splice(void *u, int in, loff_t *in_off, int out, loff_t *out_off, size_t n, unsigned int flags)
+{
+	struct machine *m = u;
+	char buf[65536]; /* a pipe's size */
+
+	if ((in_off && *in_off) || (out_off && *out_off)) /* packetdrill passes a pointer to 0 for none */
+		return (int)result(-ESPIPE);
+	n = n < sizeof(buf) ? n : sizeof(buf);
+	if (in >= 0 && in < MACHINE_FDS && m->fd[in].use == FD_SOCK)
+		return (int)splice_in(m, in, out, buf, n, flags);
+	ssize_t got = read(in, buf, n);
+	return (int)(got > 0 ? call_write(u, out, buf, (size_t)got) : got);
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define ETH_HEADER 14u
+#define DEVICE_US 5u /* from the engine to where frames are watched: about what a tun device takes */
 #define CAPTURE_BUFS 2048u
 #define CAPTURE_BUF_SIZE 2048u
 
@@ -27,7 +28,7 @@ static void captured(void *arg, struct vnic *v, const struct vnic_desc *d, int n
 	if (!o->bytes)
 		return;
 	o->len = total;
-	o->us = m->now_us;
+	o->us = m->now_us + DEVICE_US;
 	total = 0;
 	for (int i = 0; i < n; i++) {
 		memcpy(o->bytes + total, vnic_tx_buf(v, d[i].buf) + d[i].off, d[i].len);
