@@ -140,14 +140,17 @@ static void cascade(struct stack *s, uint32_t level, uint32_t slot)
 	}
 }
 
+/* What fires last may set a timer: with nothing else pending the wheel then goes on to the present, and all that the
+ * slot holds is for a later lap. */
 static void fire_slot(struct engine *e)
 {
 	struct stack *s = e->s;
 	struct timer_wheel *w = &s->wheel;
-	uint32_t slot = (uint32_t)w->now_ms & SLOT_MASK, id;
+	uint64_t now_ms = w->now_ms;
+	uint32_t slot = (uint32_t)now_ms & SLOT_MASK, id;
 	struct timer *t;
 
-	while ((t = timer_at(s, id = w->slot[0][slot]))) {
+	while (w->now_ms == now_ms && (t = timer_at(s, id = w->slot[0][slot]))) {
 		wheel_del(s, t);
 		if (!t->deadline_us)
 			continue;

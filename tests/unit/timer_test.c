@@ -137,6 +137,26 @@ static void a_timer_set_from_its_own_callback_is_not_lost(void **state)
 	assert_int_equal(fired_count, 2);
 }
 
+/* The wheel runs late and its only timer sets itself again: it may land in the slot that is being emptied, for later.
+ */
+static void a_timer_set_again_by_one_that_fired_late_ends_the_run(void **state)
+{
+	struct engine *e = *state;
+	struct sock *k = sock_alloc(e, SOCK_TCP, 4);
+
+	run(e, 5000 << 10);
+	for (uint32_t late = 1; late < 200; late++) {
+		fired_count = 0;
+		again = k;
+		again_us = 1;
+		timer_set(e, k, TIMER_RTO, e->s->now_us + (10 << 10));
+		run(e, e->s->now_us + ((10 + late) << 10));
+		assert_int_equal(fired_count, 1);
+		run(e, e->s->now_us + (2 << 10));
+		assert_int_equal(fired_count, 2);
+	}
+}
+
 static void a_freed_socket_leaves_no_timer_behind(void **state)
 {
 	struct engine *e = *state;
@@ -261,6 +281,7 @@ int main(void)
 	    WITH_WHEEL(moving_a_timer_earlier_is_obeyed),
 	    WITH_WHEEL(a_deadline_in_the_past_fires_at_the_next_tick),
 	    WITH_WHEEL(a_timer_set_from_its_own_callback_is_not_lost),
+	    WITH_WHEEL(a_timer_set_again_by_one_that_fired_late_ends_the_run),
 	    WITH_WHEEL(a_freed_socket_leaves_no_timer_behind),
 	    WITH_WHEEL(time_that_stands_still_or_goes_back_does_no_harm),
 	    WITH_WHEEL(random_timers_agree_with_the_model),
