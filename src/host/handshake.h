@@ -31,7 +31,8 @@ _Static_assert(sizeof(struct hello) == 56, "a hello has no hidden padding");
 
 /* A hello of ours. */
 void hello_fill(struct hello *h, const uint8_t nonce[16], int status);
-/* 0; -EPERM, -EUSERS (no socket free there): refused; -EPROTO: not one, another version or geometry; its status if it refuses. */
+/* 0; -EPERM, -EUSERS (no socket free there): refused; -EPROTO: not one, another version or geometry; its status if it
+ * refuses. */
 int hello_check(const struct hello *h);
 
 /* Send, never blocking. fds stay the caller's. 0 or -errno. */
