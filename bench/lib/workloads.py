@@ -92,10 +92,11 @@ class Iperf3(Workload):
 class Stream(Workload):
     better = "more"
 
-    def __init__(self, size, label):
-        self.size = size
-        self.name = f"stream-{label}"
+    def __init__(self, size, label, nodelay=False):
+        self.size, self.options = size, ["--nodelay"] if nodelay else []
+        self.name = f"stream-{label}" + ("-nodelay" if nodelay else "")
         self.title = f"one direction, {label} writes".replace("k", " KB").replace("64 writes", "64 B writes")
+        self.title += ", TCP_NODELAY" if nodelay else ""
         self.unit, self.floor = ("writes/s", "messages") if size == 64 else ("Gbit/s", "copy")
 
     def server(self, run):
@@ -103,8 +104,8 @@ class Stream(Workload):
 
     def client(self, run):
         base = [run.program("stream"), "client", HOST, str(run.port), str(self.size)]
-        out = run.command(base + [str(run.seconds)])
-        run.command(base + ["0.2", "--verify"])
+        out = run.command(base + [str(run.seconds)] + self.options)
+        run.command(base + ["0.2", "--verify"] + self.options)
         return number(r"writes_per_s ([0-9.]+)" if self.size == 64 else r"gbit_per_s ([0-9.]+)", out)
 
 
@@ -187,14 +188,14 @@ ALL = [
     Netperf("TCP_CRR", "transactions/s", "rate", ["-r", "64,64"], "64 B"),
     Netperf("TCP_STREAM", "Gbit/s", "copy", ["-m", "65536"], "64 KB"),
     Iperf3(),
-    Stream(64, "64"), Stream(2048, "2k"), Stream(16384, "16k"), Stream(65536, "64k"),
+    Stream(64, "64"), Stream(64, "64", True), Stream(2048, "2k"), Stream(16384, "16k"), Stream(65536, "64k"),
     Redis("get", 1, 1), Redis("set", 1, 1), Redis("get", 50, 1), Redis("set", 50, 1),
     Redis("get", 50, 16), Redis("set", 50, 16),
     Nginx(True), Nginx(False),
 ]
 
-QUICK = ["sockperf-tcp", "netperf-tcp-rr", "netperf-tcp-crr", "stream-64", "stream-64k", "redis-get-1", "redis-set-1",
-         "redis-get-50", "redis-get-50-p16"]
+QUICK = ["sockperf-tcp", "netperf-tcp-rr", "netperf-tcp-crr", "stream-64", "stream-64-nodelay", "stream-64k",
+         "redis-get-1", "redis-set-1", "redis-get-50", "redis-get-50-p16"]
 
 
 def floor_of(workload, placement, floor):
