@@ -75,6 +75,7 @@ struct sock_defaults {
 	uint32_t no_timestamps;  /* 1: do not offer RFC 7323 timestamps */
 	uint32_t burst_min;      /* segments that go as one burst at least; 0: 2, as Linux */
 	uint32_t keep_cwnd_idle; /* 1: cwnd survives an idle time (net.ipv4.tcp_slow_start_after_idle=0) */
+	uint32_t linux_cubic;    /* 1: CUBIC is Linux's where that is not RFC 9438 and 9406 (tcp_cubic.c) */
 	uint32_t notsent_lowat;  /* of sockets that did not set TCP_NOTSENT_LOWAT; 0: none */
 };
 

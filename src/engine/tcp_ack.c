@@ -225,8 +225,8 @@ static void control_congestion(struct engine *e, struct sock *k, const struct ac
 
 	if (t->ca_state == TCP_CA_RECOVERY || t->ca_state == TCP_CA_CWR || !r->advanced || r->reducing)
 		return;
-	if (r->fresh + r->sacked && cwnd_limited(t))
-		tcp_cc_ops(k)->acked(e, k, r->fresh + r->sacked);
+	if (r->fresh + r->sacked && (cwnd_limited(t) || e->s->cfg.defaults.linux_cubic))
+		tcp_cc_ops(k)->acked(e, k, cwnd_limited(t) ? r->fresh + r->sacked : 0);
 }
 
 /* With nothing in flight the timer probes the window: no more once the first pkt fits, else at its own slowing pace. */

@@ -104,6 +104,7 @@ static void read_defaults(struct sock_defaults *d)
 	d->burst_min = sysctl_number("ipv4/tcp_min_tso_segs", 0, 2);
 	d->keep_cwnd_idle = sysctl_number("ipv4/tcp_slow_start_after_idle", 0, 1) == 0;
 	d->notsent_lowat = sysctl_number("ipv4/tcp_notsent_lowat", 0, UINT32_MAX);
+	d->linux_cubic = 1;
 	d->no_timestamps = sysctl_number("ipv4/tcp_timestamps", 0, 1) == 0;
 }
 
