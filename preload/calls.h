@@ -51,9 +51,16 @@ static inline const struct real_calls *real_calls(void)
 }
 #define real (*real_calls())
 
+/* gcc wants an alias to have the attributes of what it stands for, nonnull and the like; clang does not know how. */
+#if __has_attribute(copy)
+#define COPY_OF(target) , copy(target)
+#else
+#define COPY_OF(target)
+#endif
+
 /* Another exported name of a function in the same file. */
 #define TWIN_OF(target, name)                                                                                          \
-	extern __typeof(target) name __attribute__((alias(#target), visibility("default"), copy(target)))
+	extern __typeof(target) name __attribute__((alias(#target), visibility("default") COPY_OF(target)))
 
 /* A negative errno becomes -1 and errno. */
 static inline long posix_result(long r)
