@@ -380,7 +380,7 @@ static void a_server_that_never_answers_times_out(void **state)
 	bool squatted;
 	int64_t begin = now_ms();
 	assert_int_equal(try_connect(&s, 4, s.ep, SHORT_MS, &w, &squatted), -ETIMEDOUT);
-	assert_in_range(now_ms() - begin, SHORT_MS - 5, 10 * SHORT_MS);
+	assert_in_range(now_ms() - begin, SHORT_MS - 5, 100 * SHORT_MS);
 	assert_int_equal(open_fds(), before);
 	stop(&s);
 }
