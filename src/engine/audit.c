@@ -90,6 +90,7 @@ uint32_t stack_audit(struct engine *e)
 	struct stack *s = e->s;
 	struct census c = {0};
 	uint32_t socks = 0;
+	uint64_t promised = 0;
 
 	for (uint32_t i = 1; i < s->sock_pool.mark; i++) {
 		const struct sock *k = sock_at(s, i);
@@ -100,11 +101,13 @@ uint32_t stack_audit(struct engine *e)
 		census_queue(e, &k->rxq, &c);
 		if (k->proto == SOCK_TCP) {
 			census_queue(e, &k->tcp.txq, &c);
+			promised += k->tcp.promised;
 			c.pkts += k->tcp.ooo_count;
 		}
 	}
 	c.bad += differ(socks, s->sock_pool.in_use) + differ(c.pkts, s->pkt_pool.in_use);
 	c.bad += c.private > s->private_pool.in_use;
+	c.bad += promised != s->promised;
 	if (!s->pkt_pool.in_use)
 		c.bad += s->private_pool.in_use;
 	c.bad += audit_pkt_pool(s);

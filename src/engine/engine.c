@@ -394,7 +394,7 @@ void engine_vnic_dead(struct engine *e, uint32_t vnic, uint64_t now_us)
 		else if (k->tcp.state != TCP_CLOSED && k->tcp.state != TCP_LISTEN)
 			tcp_vnic_dead(e, k, now_us);
 	}
-	for (struct sock *k; (k = sock_at(s, st->txwait_head));) {
+	for (struct sock *k; (k = sock_at(s, st->txwait_head ? st->txwait_head : st->txheld_head));) {
 		txwait_remove(e, k);
 		sock_notify(e, k, EV_OUT);
 	}
@@ -418,7 +418,7 @@ int engine_vnic_free(struct engine *e, uint32_t vnic)
 		return -EINVAL;
 	drop_unfinished(e, vnic);
 	pkt_release_deferred(e, vnic);
-	if (st->rx_held || tx_in_use(st) || st->txwait_head)
+	if (st->rx_held || tx_in_use(st) || st->txwait_head | st->txheld_head)
 		return -EBUSY;
 	st->provider = VNIC_PROV_NONE;
 	__atomic_store_n(&st->dead, 1, __ATOMIC_RELAXED); /* vnic_take_armed looks at it without the lock */

@@ -23,6 +23,9 @@
 #include "engine/stack.h"
 
 #define TXWAIT_RESERVE 16u /* tx buffers of a vNIC that are kept for ACKs and the like */
+/* Data that a wire's peer has no window for yet may take a buffer only while more than this share of them, in eighths,
+ * is free (tcp_send.c). */
+#define TXHELD_EIGHTHS 5u
 
 /* One process's view of one stack. */
 struct engine {
@@ -128,15 +131,20 @@ uint32_t ip_mtu_payload(const struct engine *e, uint32_t vnic, int family);
  * some are free. */
 void txwait_add(struct engine *e, struct sock *k);
 void txwait_add_on(struct engine *e, struct sock *k, uint32_t vnic);
+/* The peer's window holds k back as well: it waits until many buffers are free. */
+void txwait_add_held(struct engine *e, struct sock *k);
 void txwait_remove(struct engine *e, struct sock *k); /* also for one that does not wait; sock_free does it */
 /* After a vNIC's events were taken in. */
 void txwait_run_slow(struct engine *e, uint32_t vnic);
+void txwait_run_held(struct engine *e, uint32_t vnic);
 static inline void txwait_run(struct engine *e, uint32_t vnic)
 {
 	struct vnic_state *st = stack_vnic(e->s, vnic);
 
 	if (st->txwait_head && st->free_top > TXWAIT_RESERVE)
 		txwait_run_slow(e, vnic);
+	if (__builtin_expect(st->txheld_head != 0, 0))
+		txwait_run_held(e, vnic);
 }
 
 /* --- checksums (checksum.c, RFC 1071). Sums are in memory order: copy the folded one into the packet as it is. --- */

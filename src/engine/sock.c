@@ -58,6 +58,7 @@ void sock_free(struct engine *e, struct sock *k)
 		assert(!k->tcp.txq.head && !k->tcp.ooo_count);
 		timer_remove_all(e, k);
 		tcp_ack_soon_remove(s, k);
+		tcp_promise_none(s, k);
 	}
 	k->proto = SOCK_FREE;
 	k->holders = 0;

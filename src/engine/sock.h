@@ -112,6 +112,7 @@ struct sock {
 	uint64_t tx_bytes, rx_bytes, created_us; /* for tools */
 	uint32_t txwait_next, txwait_prev; /* waits for tx buffers of a vNIC (txwait.c); own index in prev: first */
 	uint32_t txwait_vnic;              /* which vNIC's */
+	uint32_t txwait_held;              /* 1: in the line of those that wait until many are free */
 
 	union {
 		struct tcb tcp;

@@ -92,6 +92,7 @@ int stack_format(void *mem, size_t len, const struct stack_config *cfg)
 	s->sock_pool = (struct stack_pool){.mark = 1, .limit = cfg->max_socks};
 	s->pkt_pool = (struct stack_pool){.mark = 1, .limit = cfg->max_pkts};
 	s->private_pool = (struct stack_pool){.mark = 1, .limit = cfg->max_private};
+	tcp_share_init(s);
 	derive_keys(s);
 	memcpy(&s->ip_id, cfg->secret, sizeof(s->ip_id));
 	s->magic = STACK_MAGIC;

@@ -131,6 +131,9 @@ struct stack {
 	uint32_t poll_next; /* vNIC that engine_poll begins with */
 	/* a second one */
 	struct stack_pool sock_pool, private_pool;
+	uint64_t promised;  /* bytes that connections hold unread or have offered to take: sum of tcb.promised */
+	uint32_t share;     /* what one connection may hold and offer now (tcp_recv.c) */
+	uint32_t promisers; /* connections that promised something */
 	uint64_t vnic_attention[VNIC_WORDS]; /* bit per vNIC whose struct iface must be looked at in engine_poll */
 	uint64_t hash_key[4];                /* of the lookup table and the UDP routes, derived from cfg.secret */
 	struct timer_wheel wheel;
@@ -186,6 +189,8 @@ static inline void count(struct stack *s, enum counter c)
 size_t stack_size(const struct stack_config *cfg);
 /* Make a stack in zeroed memory. 0 or -EINVAL (configuration out of range, memory too small). */
 int stack_format(void *mem, size_t len, const struct stack_config *cfg);
+/* What connections may promise while none has promised anything (tcp_recv.c). */
+void tcp_share_init(struct stack *s);
 /* 0, or -EPROTO: not a stack, another version, or its offsets do not fit in len. For whoever maps one. */
 int stack_check(const void *mem, size_t len);
 

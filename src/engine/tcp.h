@@ -103,6 +103,7 @@ struct tcb {
 	uint32_t rcv_read;      /* sequence number of the next byte the program reads */
 	uint32_t ack_soon_next; /* TCPF_ACK_SOON: the list's next socket */
 	uint32_t rcv_mss;       /* estimate of the peer's segment size */
+	uint32_t promised;      /* rcv_adv - rcv_read as it is counted in stack.promised */
 
 	/* send sequence space */
 	uint32_t snd_una, snd_nxt, snd_wnd, snd_wl1, snd_wl2, snd_up, iss;

@@ -194,7 +194,7 @@ void tcp_reply_syn_ack(struct engine *e, struct sock *listener, const struct seg
 	    .flags = TH_SYN | TH_ACK,
 	    .seq = be32(isn),
 	    .ack = be32(g->seq + 1),
-	    .wnd = be16(min_u32(listener->rcvbuf, 65535)),
+	    .wnd = be16(tcp_first_window(e->s, listener->rcvbuf)),
 	};
 
 	if (opts_len <= 40 && !(opts_len & 3))

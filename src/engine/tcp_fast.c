@@ -161,13 +161,12 @@ static inline ssize_t add_to_waiting(struct engine *e, struct sock *k, struct vn
 	return (ssize_t)len;
 }
 
-/* A segment of this size may go now: Nagle, window, buffers. It is less than a full one. */
+/* A segment of this size, which the window has room for, may go now: Nagle, buffers. It is less than a full one. */
 static inline bool may_send(const struct tcb *t, const struct vnic_state *st, uint32_t len)
 {
 	return (t->flags & TCPF_NODELAY || t->snd_una == t->snd_nxt || !seq_gt(t->snd_sml, t->snd_una)) &&
 	       len <= st->buf_size - PKT_HEADROOM && len * 4 <= t->snd_max_wnd && len * 2 <= t->mss &&
-	       (int32_t)(t->snd_una + t->snd_wnd - t->snd_nxt) >= (int32_t)len && st->free_top > TXWAIT_RESERVE &&
-	       st->free_top >= t->txq.count;
+	       st->free_top > TXWAIT_RESERVE && st->free_top >= t->txq.count;
 }
 
 ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t len, uint64_t now_us)
@@ -180,7 +179,8 @@ ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t
 	if (!t->hdr_len || t->state != TCP_ESTABLISHED || t->flags & SLOW_SEND || k->so_error ||
 	    k->flags & SOCKF_SHUT_WR || t->lost | t->ooo_count | (t->dsack_start ^ t->dsack_end) ||
 	    t->notsent_lowat | e->s->cfg.defaults.notsent_lowat || !len || len > 0xffff ||
-	    (t->txq.bytes + len) * 3 > (uint64_t)k->sndbuf * 2 || !(v = fast_vnic(e, k)))
+	    (t->txq.bytes + len) * 3 > (uint64_t)k->sndbuf * 2 || t->txq.bytes + len > t->snd_wnd ||
+	    !(v = fast_vnic(e, k)))
 		return 0;
 	tcp_set_now(e, now_us);
 	if (t->send_head)

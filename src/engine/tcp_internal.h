@@ -121,8 +121,12 @@ void tcp_listen_close(struct engine *e, struct sock *listener);
 uint32_t tcp_new_isn(struct engine *e, const struct endpoint *local, const struct endpoint *remote); /* RFC 6528 */
 
 /* tcp_recv.c */
-void tcp_ack_soon_remove(struct stack *s, struct sock *k); /* before the socket is freed */
-uint32_t tcp_syn_window(struct engine *e, struct sock *k); /* of a SYN: at most 65535, not to be scaled */
+void tcp_ack_soon_remove(struct stack *s, struct sock *k);         /* before the socket is freed */
+uint32_t tcp_syn_window(struct engine *e, struct sock *k);         /* of a SYN: at most 65535, not to be scaled */
+uint32_t tcp_first_window(const struct stack *s, uint32_t rcvbuf); /* the same for one that there is no socket for */
+/* Count what k has promised to take (tcp_recv.c); _none: nothing more. */
+void tcp_promise_changed(struct stack *s, struct sock *k);
+void tcp_promise_none(struct stack *s, struct sock *k);
 /* The program has read (rcvq_copied is counted already; copied: more than the urgent byte): buffer size, ACK, window.
  */
 void tcp_was_read(struct engine *e, struct sock *k, bool copied);

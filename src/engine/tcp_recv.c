@@ -15,6 +15,8 @@
  */
 #include "engine/tcp_internal.h"
 
+#define SHARE_MIN PRIVATE_BUF_SIZE /* bytes: one buffer's */
+
 static uint32_t min32(uint32_t a, uint32_t b)
 {
 	return a < b ? a : b;
@@ -25,14 +27,72 @@ static uint32_t window_left(const struct tcb *t)
 	return seq_gt(t->rcv_adv, t->rcv_nxt) ? t->rcv_adv - t->rcv_nxt : 0;
 }
 
-/* Bytes that the buffer could still take; none when the pool behind all receive queues is nearly used up. */
+/*
+ * All receive queues share the stack's private buffers: what lies in place in a wire's buffers may have to be copied
+ * there. So that they never run out, every byte that a connection holds unread or has offered to take is counted
+ * (stack.promised), and no connection offers more than makes a quarter of what the others leave of half of that memory
+ * (stack.share, a dynamic threshold). With n connections that nobody reads, each comes to 1/(n + 4) of that half. The
+ * other half backs the smallest window, SHARE_MIN, which everyone gets who has read what he had. What was offered is
+ * never taken back: a share that has shrunk only means that the window does not move on.
+ */
+static void set_share(struct stack *s)
+{
+	uint64_t half = (uint64_t)s->private_pool.limit * PRIVATE_BUF_SIZE / 2;
+	uint64_t share = half > s->promised ? (half - s->promised) / 4 : 0;
+
+	s->share = share > UINT32_MAX ? UINT32_MAX : share < SHARE_MIN ? SHARE_MIN : (uint32_t)share;
+}
+
+void tcp_share_init(struct stack *s)
+{
+	set_share(s);
+}
+
+static void promise(struct stack *s, struct tcb *t, uint32_t bytes)
+{
+	s->promisers += (bytes != 0) - (t->promised != 0);
+	s->promised += (uint64_t)bytes - t->promised;
+	t->promised = bytes;
+	set_share(s);
+}
+
+void tcp_promise_changed(struct stack *s, struct sock *k)
+{
+	struct tcb *t = &k->tcp;
+	bool over = t->state == TCP_CLOSED || t->state == TCP_TIME_WAIT || t->flags & TCPF_FIN_RCVD;
+
+	promise(s, t, over || !seq_gt(t->rcv_adv, t->rcv_read) ? k->rxq.bytes : t->rcv_adv - t->rcv_read);
+}
+
+void tcp_promise_none(struct stack *s, struct sock *k)
+{
+	if (k->tcp.promised)
+		promise(s, &k->tcp, 0);
+}
+
+/* After rcv_adv has moved. A connection that is read as fast as it is written to has promised the same as before. */
+static inline void count_promise(struct engine *e, struct sock *k)
+{
+	if (__builtin_expect(k->tcp.rcv_adv - k->tcp.rcv_read != k->tcp.promised, 0))
+		tcp_promise_changed(e->s, k);
+}
+
+/* The buffer's size for now. */
+static uint32_t buffer_size(const struct engine *e, const struct sock *k)
+{
+	return min32(k->rcvbuf, e->s->share);
+}
+
+/* Bytes that the buffer could still take; none when the pool behind all receive queues is nearly used up (UDP takes of
+ * it, too). */
 static uint32_t free_space(const struct engine *e, const struct sock *k)
 {
 	const struct stack_pool *pool = &e->s->private_pool;
+	uint32_t size = buffer_size(e, k);
 
 	if (pool->in_use > pool->limit - pool->limit / 8)
-		return 0;
-	return k->rcvbuf > k->rxq.bytes ? k->rcvbuf - k->rxq.bytes : 0;
+		size = min32(size, SHARE_MIN);
+	return size > k->rxq.bytes ? size - k->rxq.bytes : 0;
 }
 
 /* The window before scaling: what is left of the last one, or all free space if that gains enough. */
@@ -40,7 +100,7 @@ static uint32_t window_select(const struct engine *e, const struct sock *k)
 {
 	const struct tcb *t = &k->tcp;
 	uint32_t left = window_left(t), space = free_space(e, k);
-	uint32_t gain = min32(k->rcvbuf / 2, t->rcv_mss);
+	uint32_t gain = min32(buffer_size(e, k) / 2, t->rcv_mss);
 
 	return space >= left + gain ? space : left;
 }
@@ -70,17 +130,28 @@ uint32_t tcp_window(struct engine *e, struct sock *k)
 	if (seq_gt(t->rcv_nxt + up, t->rcv_adv))
 		t->rcv_adv = t->rcv_nxt + up;
 	t->rcv_wnd = up;
+	count_promise(e, k);
 	return up;
+}
+
+/* The n-th connection begins with an eighth of an n-th: connections that are opened and not used, however many they
+ * are, promise little (1/8 of a harmonic series), and leave memory to those that are. */
+uint32_t tcp_first_window(const struct stack *s, uint32_t rcvbuf)
+{
+	uint64_t part = (uint64_t)s->private_pool.limit * PRIVATE_BUF_SIZE / 8 / (s->promisers + 1);
+
+	return min32(min32(rcvbuf, 65535), part > SHARE_MIN ? (uint32_t)(part < 65535 ? part : 65535) : SHARE_MIN);
 }
 
 uint32_t tcp_syn_window(struct engine *e, struct sock *k)
 {
 	struct tcb *t = &k->tcp;
-	uint32_t wnd = min32(free_space(e, k), 65535);
+	uint32_t wnd = min32(free_space(e, k), tcp_first_window(e->s, k->rcvbuf));
 
 	if (seq_gt(t->rcv_nxt + wnd, t->rcv_adv))
 		t->rcv_adv = t->rcv_nxt + wnd;
 	t->rcv_wnd = wnd;
+	count_promise(e, k);
 	return wnd;
 }
 

@@ -39,16 +39,46 @@ static bool append_copy(struct engine *e, struct sock *k, struct frame *f, uint3
 	return true;
 }
 
+/* While buffers are short what comes goes first into what is left of the queue's last private buffer: so the queue
+ * takes as many of them as its bytes do, however small the segments. Returns the bytes taken. */
+static uint32_t top_up(struct engine *e, struct sock *k, struct frame *f, uint32_t off, uint32_t len)
+{
+	const struct vnic_state *st = stack_vnic(e->s, f->vnic);
+	struct pkt *p = pkt_at(e->s, k->rxq.tail);
+	uint32_t room;
+	uint8_t *data;
+
+	if (st->rx_held * 8 <= st->rx_count || !p || p->kind != PKT_PRIVATE || !(data = pkt_data(e, p)))
+		return 0;
+	room = pkt_room(e, p);
+	if (len > room)
+		len = room;
+	if (!len || !frame_copy(e, f, off, data + p->len, len))
+		return 0;
+	p->len += len;
+	k->rxq.bytes += len;
+	return len;
+}
+
 /* Append payload to rxq. False: no pkt free, nothing was appended. */
 static bool append(struct engine *e, struct sock *k, struct frame *f, uint32_t off, uint32_t seq, uint32_t len)
 {
+	uint32_t next, n = top_up(e, k, f, off, len);
 	struct pkt *p;
-	uint32_t next;
 
+	if (n == len)
+		return true;
+	off += n;
+	seq += n;
+	len -= n;
 	if (k->rxq.count >= RX_COPY_FROM && len <= RX_COPY_MAX && append_copy(e, k, f, off, seq, len))
 		return true;
 	p = frame_take(e, f, off, len);
 	if (!p) {
+		if (n) {
+			pkt_at(e->s, k->rxq.tail)->len -= n;
+			k->rxq.bytes -= n;
+		}
 		count(e->s, C_tcp_rx_no_pkt);
 		return false;
 	}

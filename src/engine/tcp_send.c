@@ -7,9 +7,15 @@
  * A short write behind a small segment that is still in flight stops after the copy: Nagle would hold it anyway.
  *
  * Two limits. sndbuf bounds the bytes not yet acknowledged; it grows with what the connection can have in flight,
- * unless SO_SNDBUF was set. And a socket holds at most as many tx buffers of its vNIC as are free (a dynamic
- * threshold): n stuck connections leave 1/(n+1) of the buffers to the others, and nobody is starved. A writer who is
- * refused hears EV_OUT once a third of sndbuf is free (as Linux), or once buffers are back (txwait.c).
+ * unless SO_SNDBUF was set. And a socket has at most as many tx buffers of its vNIC in its queue as are free (a dynamic
+ * threshold). A writer who is refused hears EV_OUT once a third of sndbuf is free (as Linux), or once buffers are back
+ * (txwait.c).
+ *
+ * Over a wire, connections that the peer does not read can't take the buffers from those that it does. Every buffer
+ * in use is one of three: (1) its data is inside the peer's window: it is sent and, as the peer has memory for all that
+ * it offers (tcp_recv.c), returned or held; (2) the peer holds it in place, with the data acknowledged: it does so
+ * with at most half of them (frame.c); (3) its data lies beyond the window: it gets a buffer only while more than 5/8
+ * are free, so at most 3/8 are used that way at any time. (2) and (3) leave an eighth to (1), always.
  */
 #include <string.h>
 
@@ -128,9 +134,37 @@ static void grow_sndbuf(struct engine *e, struct sock *k)
 		k->sndbuf = (uint32_t)want;
 }
 
+/* Bytes that may be queued now as far as the buffers go: when few are free, what the peer has a window for. */
+static uint32_t window_room(const struct engine *e, const struct sock *k, const struct vnic_state *st)
+{
+	const struct tcb *t = &k->tcp;
+	int32_t room = (int32_t)(t->snd_una + t->snd_wnd - t->snd_end);
+
+	if (st->free_top * 8 > st->tx_count * TXHELD_EIGHTHS || !tcp_no_network(e, k))
+		return UINT32_MAX;
+	return room > 0 ? (uint32_t)room : 0;
+}
+
+/* Until the window opens (tcp_write_space), or many buffers are free. */
+static void hold_back(struct engine *e, struct sock *k)
+{
+	count(e->s, C_tcp_no_buffer);
+	k->tcp.flags |= TCPF_NOBUF;
+	txwait_add_held(e, k);
+}
+
 void tcp_write_space(struct engine *e, struct sock *k)
 {
+	const struct vnic_state *st = stack_vnic(e->s, k->vnic);
+
 	grow_sndbuf(e, k);
+	if (k->txwait_held && st && window_room(e, k, st)) { /* among those who may take any */
+		txwait_remove(e, k);
+		if (st->free_top > TXWAIT_RESERVE && !st->txwait_head)
+			k->tcp.flags &= ~TCPF_NOBUF;
+		else
+			txwait_add(e, k);
+	}
 	if (k->tcp.flags & TCPF_NOSPACE && tcp_writable(e, k)) {
 		k->tcp.flags &= ~TCPF_NOSPACE;
 		sock_notify(e, k, EV_OUT);
@@ -143,6 +177,10 @@ static struct pkt *new_pkt(struct engine *e, struct sock *k, const struct vnic_s
 	struct tcb *t = &k->tcp;
 	struct pkt *p;
 
+	if (!window_room(e, k, st)) {
+		hold_back(e, k);
+		return NULL;
+	}
 	if (t->txq.count > st->free_top || !(p = pkt_alloc_tx(e, k->vnic))) {
 		count(e->s, C_tcp_no_buffer);
 		t->flags |= TCPF_NOBUF;
@@ -276,7 +314,7 @@ static __attribute__((noinline)) ssize_t send_any(struct engine *e, struct sock 
 	struct vnic *v = tcp_vnic(e, k);
 	struct source w;
 	size_t want, done;
-	uint32_t limit;
+	uint32_t limit, room;
 	int err = send_error(k);
 
 	tcp_set_now(e, now_us);
@@ -297,7 +335,10 @@ static __attribute__((noinline)) ssize_t send_any(struct engine *e, struct sock 
 	else if (tcp_no_network(e, k) && want + t->txq.bytes > k->sndbuf)
 		want = t->txq.bytes < k->sndbuf ? k->sndbuf - t->txq.bytes : 0;
 	limit = tcp_segment_limit(e, k);
-	done = fill(e, k, v, &w, want, limit);
+	room = window_room(e, k, v->st);
+	done = fill(e, k, v, &w, want < room ? want : room, limit);
+	if (done == room && want > room)
+		hold_back(e, k);
 	if (done)
 		mark_end(e, t, w.total ? 0 : flags); /* a writer that has to wait pushes what he has written */
 	if (w.total) {

@@ -35,8 +35,9 @@ bool tcp_lossless(const struct engine *e, uint32_t vnic)
 
 void tcp_set_state(struct engine *e, struct sock *k, enum tcp_state state)
 {
-	(void)e;
 	k->tcp.state = (uint8_t)state;
+	if (k->tcp.promised)
+		tcp_promise_changed(e->s, k);
 }
 
 void tcp_sock_init(struct engine *e, struct sock *k)

@@ -8,6 +8,9 @@
  *
  * A woken socket leaves the list, hears EV_OUT and may output; if buffers are short again it joins at the end. At most
  * as many are woken at once as there are free buffers, so a herd does not run for one buffer.
+ *
+ * There is a second line, of sockets whose peer has no window for what they would write (tcp_send.c). They are woken
+ * when their window opens (tcp_write_space), or when so many buffers are free that they may have some all the same.
  */
 #include "engine/engine.h"
 #include "engine/tcp_internal.h"
@@ -17,7 +20,17 @@ void txwait_add(struct engine *e, struct sock *k)
 	txwait_add_on(e, k, k->vnic);
 }
 
-void txwait_add_on(struct engine *e, struct sock *k, uint32_t vnic)
+static uint32_t *line_head(struct vnic_state *st, const struct sock *k)
+{
+	return k->txwait_held ? &st->txheld_head : &st->txwait_head;
+}
+
+static uint32_t *line_tail(struct vnic_state *st, const struct sock *k)
+{
+	return k->txwait_held ? &st->txheld_tail : &st->txwait_tail;
+}
+
+static void join(struct engine *e, struct sock *k, uint32_t vnic, bool held)
 {
 	struct vnic_state *st = stack_vnic(e->s, vnic);
 	struct sock *last;
@@ -25,15 +38,26 @@ void txwait_add_on(struct engine *e, struct sock *k, uint32_t vnic)
 
 	if (k->txwait_prev || !st)
 		return;
-	last = sock_at(e->s, st->txwait_tail);
+	k->txwait_held = held;
+	last = sock_at(e->s, *line_tail(st, k));
 	k->txwait_vnic = vnic;
 	k->txwait_next = 0;
-	k->txwait_prev = last ? st->txwait_tail : i;
+	k->txwait_prev = last ? *line_tail(st, k) : i;
 	if (last)
 		last->txwait_next = i;
 	else
-		st->txwait_head = i;
-	st->txwait_tail = i;
+		*line_head(st, k) = i;
+	*line_tail(st, k) = i;
+}
+
+void txwait_add_on(struct engine *e, struct sock *k, uint32_t vnic)
+{
+	join(e, k, vnic, false);
+}
+
+void txwait_add_held(struct engine *e, struct sock *k)
+{
+	join(e, k, k->vnic, true);
 }
 
 void txwait_remove(struct engine *e, struct sock *k)
@@ -49,12 +73,33 @@ void txwait_remove(struct engine *e, struct sock *k)
 	if (prev)
 		prev->txwait_next = k->txwait_next;
 	else
-		st->txwait_head = k->txwait_next;
+		*line_head(st, k) = k->txwait_next;
 	if (next)
 		next->txwait_prev = prev ? k->txwait_prev : k->txwait_next;
 	else
-		st->txwait_tail = prev ? k->txwait_prev : 0;
-	k->txwait_next = k->txwait_prev = 0;
+		*line_tail(st, k) = prev ? k->txwait_prev : 0;
+	k->txwait_next = k->txwait_prev = k->txwait_held = 0;
+}
+
+static void wake(struct engine *e, struct sock *k)
+{
+	txwait_remove(e, k);
+	sock_notify(e, k, EV_OUT);
+	if (k->proto == SOCK_TCP) {
+		k->tcp.flags &= ~TCPF_NOBUF;
+		tcp_output(e, k);
+	}
+}
+
+/* As many as there are buffers beyond those that are kept for data inside a window. */
+void txwait_run_held(struct engine *e, uint32_t vnic)
+{
+	struct vnic_state *st = stack_vnic(e->s, vnic);
+	uint32_t keep = st->tx_count / 8 * TXHELD_EIGHTHS + TXWAIT_RESERVE;
+	struct sock *k;
+
+	for (uint32_t i = keep; i < st->free_top && (k = sock_at(e->s, st->txheld_head)); i++)
+		wake(e, k);
 }
 
 void txwait_run_slow(struct engine *e, uint32_t vnic)
@@ -67,11 +112,6 @@ void txwait_run_slow(struct engine *e, uint32_t vnic)
 
 	while (!end && turns-- && (k = sock_at(e->s, st->txwait_head)) && st->free_top > TXWAIT_RESERVE) {
 		end = st->txwait_head == last; /* those that join while we run have had their turn */
-		txwait_remove(e, k);
-		sock_notify(e, k, EV_OUT);
-		if (k->proto == SOCK_TCP) {
-			k->tcp.flags &= ~TCPF_NOBUF;
-			tcp_output(e, k);
-		}
+		wake(e, k);
 	}
 }

@@ -27,7 +27,7 @@ static void repair_vnic(struct attached *a, uint32_t i)
 
 	if (st->provider == VNIC_PROV_NONE)
 		return;
-	st->txwait_head = st->txwait_tail = 0;
+	st->txwait_head = st->txwait_tail = st->txheld_head = st->txheld_tail = 0;
 	st->free_top = 0;
 	for (uint32_t b = 0; b < st->tx_count && b < VNIC_BUFS_MAX; b++) {
 		st->tx_state[b] &= VNIC_TX_NIC;
@@ -44,7 +44,7 @@ static void repair_vnic(struct attached *a, uint32_t i)
 static void cut_links(struct sock *k)
 {
 	memset(&k->rxq, 0, sizeof(k->rxq));
-	k->hash_next = k->txwait_next = k->txwait_prev = 0;
+	k->hash_next = k->txwait_next = k->txwait_prev = k->txwait_held = 0;
 	k->flags &= ~SOCKF_HASHED;
 	if (k->proto != SOCK_TCP)
 		return;

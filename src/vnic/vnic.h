@@ -69,6 +69,7 @@ struct vnic_state {
 	uint32_t idle_polls;               /* polls in a row that found nothing while returns waited */
 	uint16_t ret[VNIC_RETURNS];        /* rx buffers released, not yet in the ring */
 	uint32_t txwait_head, txwait_tail; /* sockets that wait for a tx buffer (engine/txwait.c), by index */
+	uint32_t txheld_head, txheld_tail; /* those that wait until many are free */
 	uint32_t last_sock;                /* of the last TCP segment (engine/tcp_fast.c): a hint */
 	uint32_t peer_pid;                 /* who is behind it; 0 unknown */
 	uint32_t peer_uid;

@@ -125,5 +125,14 @@ def no_sockets_left_at_the_server(test):
     explained(test, client, "raise VIADUCT_SOCKETS there")
 
 
+@case
+def readers_that_do_not_read(test):
+    """Many connections are filled until the sender is held back; then all is read, and nothing was lost."""
+    port = test.port()
+    test.start(SMALL + ["fill", port, 60], port)
+    client = test.start(SMALL + ["drain", port, 60])
+    until(client, "all there", 60)
+
+
 if __name__ == "__main__":
     harness.main()

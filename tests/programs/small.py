@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Small servers and clients: small.py echo PORT | talk PORT TIMES | many PORT CONNECTIONS. Clients stay when they are done, to be looked at."""
+"""Small servers and clients: small.py echo PORT | talk PORT TIMES | many PORT CONNECTIONS | fill PORT CONNECTIONS | drain PORT CONNECTIONS.
+Clients stay when they are done, to be looked at."""
 import selectors
 import socket
 import sys
 import time
 
 ADDRESS = ("127.0.0.1", int(sys.argv[2]))
+PATTERN = bytes(range(256)) * 512
 
 
 def say(*words):
@@ -53,6 +55,41 @@ def talk(times):
 def many(connections):
     opened = [socket.create_connection(ADDRESS) for _ in range(connections)]
     say("right", sum(ask(connection, b"%d" % i) for i, connection in enumerate(opened)))
+    time.sleep(1000)
+
+
+def fill(connections):
+    """Send to each, in turns, until nothing more goes; then the rest of a megabyte each, as the reader takes it."""
+    with socket.create_server(ADDRESS, backlog=512) as listener:
+        left = {listener.accept()[0]: 8 for _ in range(connections)}
+    with selectors.DefaultSelector() as selector:
+        waiting = {}
+        for connection, blocks in left.items():
+            connection.setblocking(False)
+            waiting[connection] = PATTERN * blocks
+            selector.register(connection, selectors.EVENT_WRITE)
+        while waiting:
+            for key, _ in selector.select():
+                try:
+                    sent = key.fileobj.send(waiting[key.fileobj][:200000])
+                except BlockingIOError:
+                    continue
+                waiting[key.fileobj] = waiting[key.fileobj][sent:]
+                if not waiting[key.fileobj]:
+                    del waiting[key.fileobj]
+                    selector.unregister(key.fileobj)
+                    key.fileobj.close()
+
+
+def drain(connections):
+    opened = [socket.create_connection(ADDRESS) for _ in range(connections)]
+    time.sleep(1)
+    for connection in opened:
+        got = bytearray()
+        while data := connection.recv(65536):
+            got += data
+        assert got == PATTERN * 8, f"{len(got)} bytes"
+    say("all there")
     time.sleep(1000)
 
 

@@ -169,7 +169,7 @@ static void without_buffers_segments_are_dropped_and_nothing_breaks(void **state
 	l = peer_listen(p, 4);
 	k = peer_open(p, l, true, false);
 	for (uint32_t i = 1; i <= 30; i++)
-		peer_send(p, (int32_t)i * 1000, TH_ACK, 700);
+		peer_send(p, (int32_t)i * 60, TH_ACK, 10); /* a buffer each */
 	assert_true(p->e.s->counters[C_tcp_ooo_dropped] > 0);
 	for (int i = 0; i < 30; i++)
 		peer_send(p, 0, TH_ACK, 1000); /* no room for this either, until the queue is read */
