@@ -16,7 +16,6 @@
 
 #define STATE_BIT(s) (1u << (s))
 #define RCV_MSS_FIRST 536u /* guess of the peer's segment size, as Linux */
-#define RCV_MSS_WIRE 8192u /* on a wire, where ACKs clock nothing: small segments are not acknowledged two by two */
 #define RCV_MSS_LEAST 88u
 
 const char *const tcp_state_name[TCP_STATES] = {
@@ -224,8 +223,7 @@ void tcp_open_window(struct engine *e, struct sock *k)
 	t->adv_mss = payload > TCP_HEADER ? min_u32(payload - TCP_HEADER, 65535) : TCP_MSS_FLOOR;
 	if (t->maxseg)
 		t->adv_mss = min_u32(t->adv_mss, t->maxseg);
-	t->rcv_mss = tcp_lossless(e, k->vnic) ? RCV_MSS_WIRE : RCV_MSS_FIRST;
-	t->rcv_mss = max_u32(min_u32(min_u32(t->adv_mss, t->rcv_mss), k->rcvbuf / 2), RCV_MSS_LEAST);
+	t->rcv_mss = max_u32(min_u32(min_u32(t->adv_mss, RCV_MSS_FIRST), k->rcvbuf / 2), RCV_MSS_LEAST);
 	if (!tcp_lossless(e, k->vnic))
 		t->ts_offset = timestamp_offset(e, k);
 }
