@@ -149,12 +149,13 @@ static inline int vnic_take_events(struct vnic *v, struct vnic_desc *ev, int max
 			n++;
 			if (!(d->flags & VNIC_F_MORE)) {
 				frame = n;
-				frame_cons = cons;
 				st->stats.rx_frames++;
 			}
-			if (n == max)
-				break;
 		}
+		if (frame == n)
+			frame_cons = cons; /* behind the returns, too: none is taken twice */
+		if (n == max)
+			break;
 	}
 	if (n == max && frame && frame < n) {
 		n = vnic_unread(st, ev, frame, n);
