@@ -253,6 +253,7 @@ static void *helper_main(void *arg)
 			handle(&ev[i]);
 		clock_recalibrate();
 		expiry = handshakes_expire();
+		wire_reap(); /* also for a program that never lets us fall asleep */
 		timeout = program_active() ? LOOK_MS : fall_asleep();
 		if (expiry >= 0 && (timeout < 0 || expiry < timeout))
 			timeout = expiry;

@@ -47,6 +47,7 @@ struct dying {
 	uint64_t since_us;
 };
 static struct dying dying[VNIC_MAX];
+static _Atomic uint32_t dying_count; /* entries in use: the helper looks often */
 static pthread_mutex_t dying_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* --- cache --- */
@@ -332,6 +333,8 @@ static void put_dying(struct attached *a, uint32_t vnic, uint64_t now)
 
 	quiet_lock(&dying_lock);
 	d = dying_entry(a, vnic);
+	if (d && !d->a)
+		dying_count++;
 	if (d)
 		*d = (struct dying){.a = a, .vnic = vnic, .since_us = now};
 	quiet_unlock(&dying_lock);
@@ -386,18 +389,23 @@ static bool reap(struct attached *a, uint32_t vnic)
 
 uint64_t wire_reap(void)
 {
-	uint64_t now = clock_us(), next = 0;
+	uint64_t now, next = 0;
 
+	if (!dying_count)
+		return 0;
+	now = clock_us();
 	quiet_lock(&dying_lock);
 	for (uint32_t i = 0; i < VNIC_MAX; i++) {
 		struct dying *d = &dying[i];
 
 		if (!d->a)
 			continue;
-		if (now - d->since_us < REAP_US)
+		if (now - d->since_us < REAP_US) {
 			next = REAP_US;
-		else if (reap(d->a, d->vnic))
+		} else if (reap(d->a, d->vnic)) {
 			d->a = NULL;
+			dying_count--;
+		}
 	}
 	quiet_unlock(&dying_lock);
 	return next;
