@@ -63,6 +63,8 @@ void tcp_cc_restart(struct engine *e, struct sock *k)
 	uint64_t silent = e->s->now_us - t->last_snd_us;
 	uint32_t restart = min_u32(INIT_SEGMENTS * t->mss, t->cwnd), cwnd = t->cwnd;
 
+	if (e->s->cfg.defaults.keep_cwnd_idle)
+		return;
 	if (t->ssthresh != TCP_INFINITE_SSTHRESH || cwnd > restart)
 		t->ssthresh = max_u32(t->ssthresh, cwnd - cwnd / 4);
 	while (silent > t->rto_us && cwnd > restart) {

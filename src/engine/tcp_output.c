@@ -249,8 +249,7 @@ static void restart_if_idle(struct engine *e, struct sock *k)
 {
 	struct tcb *t = &k->tcp;
 
-	if (!e->s->cfg.defaults.keep_cwnd_idle && t->snd_una == t->snd_nxt && t->last_snd_us &&
-	    e->s->now_us - t->last_snd_us > t->rto_us)
+	if (t->snd_una == t->snd_nxt && t->last_snd_us && e->s->now_us - t->last_snd_us > t->rto_us)
 		tcp_cc_ops(k)->idle(e, k);
 }
 
@@ -296,6 +295,39 @@ static uint32_t burst_now(const struct engine *e, const struct sock *k, enum tcp
 	return min_u32(n, burst_size(e, t, limit));
 }
 
+/* Bytes from p to the end of its burst; *last: nothing is queued behind it. */
+static uint32_t burst_left(const struct engine *e, const struct pkt *p, bool *last)
+{
+	uint32_t n = p->len;
+
+	while (!(p->flags & PKT_END) && p->next && n < BURST_MAX) {
+		p = pkt_at(e->s, p->next);
+		n += p->len;
+	}
+	*last = !p->next;
+	return n;
+}
+
+/* Would the next ACK, which must come soon, make a larger burst of this one (Linux's tcp_tso_should_defer)? Only right
+ * behind another, so that it never waits for nothing. */
+static bool awaits_ack(const struct engine *e, const struct sock *k, const struct pkt *p, uint32_t limit)
+{
+	const struct tcb *t = &k->tcp;
+	const struct pkt *head = pkt_at(e->s, t->txq.head);
+	uint64_t now = e->s->now_us;
+	uint32_t flight = tcp_in_flight(k), wnd = t->snd_una + t->snd_wnd - p->seq;
+	uint32_t room = min_u32(wnd, t->cwnd > flight ? t->cwnd - flight : 0), len;
+	bool last;
+
+	if (t->ca_state != TCP_CA_OPEN || !t->srtt_us || t->flags & TCPF_FIN_QUEUED || now - t->last_snd_us > 1000 ||
+	    head == p || now - head->sent_us < t->srtt_us / 2)
+		return false;
+	if (room >= burst_size(e, t, limit) * limit || room >= min_u32(t->snd_wnd, t->cwnd) / 3)
+		return false;
+	len = burst_left(e, p, &last);
+	return len > limit && (last ? len >= room : len > room);
+}
+
 static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
 {
 	struct tcb *t = &k->tcp;
@@ -319,6 +351,10 @@ static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
 		full = is_full(e, k, &r, limit);
 		if (!full && !nagle_allows(t, how))
 			break;
+		if (!lossless && !left && awaits_ack(e, k, p, limit)) {
+			limited = true;
+			break;
+		}
 		if (!lossless && !left)
 			left = burst_now(e, k, how, limit);
 		left -= left != 0;
