@@ -183,6 +183,30 @@ static void a_frame_is_not_split_between_two_polls(void **state)
 }
 
 /* Put a descriptor of any content into the ring that end 1 reads, as a hostile end 0 would. */
+/* A burst that ends inside a frame goes back to that frame's start, not to before the returns that preceded it: taken
+ * twice, they would free buffers that are out again by then. */
+static void returns_before_a_frame_that_did_not_fit_are_taken_once(void **state)
+{
+	struct pair *p = *state;
+	struct vnic_desc ev[4] = {0};
+
+	send_parts(&p->v[1], 1, 64, 1);
+	send_parts(&p->v[1], 1, 64, 2);
+	assert_int_equal(p->v[0].ops->poll(&p->v[0], ev, 4), 2);
+	p->v[0].ops->release(&p->v[0], ev[0].buf);
+	p->v[0].ops->release(&p->v[0], ev[1].buf);
+	send_parts(&p->v[0], 1, 64, 3); /* and the two returns behind it */
+	send_parts(&p->v[0], 2, 64, 4);
+
+	assert_int_equal(p->v[1].ops->poll(&p->v[1], ev, 2), 1);
+	assert_int_equal(p->st[1].free_top, WIRE_BUFS);
+	send_parts(&p->v[1], 2, 64, 5); /* the same buffers are out again */
+	assert_int_equal(p->v[1].ops->poll(&p->v[1], ev, 2), 2);
+	assert_int_equal(vnic_rx_buf(&p->v[1], ev[1].buf)[ev[1].off], 4);
+	assert_int_equal(p->st[1].stats.bad_return, 0);
+	assert_int_equal(p->st[1].free_top, WIRE_BUFS - 2);
+}
+
 static void inject(struct pair *p, uint32_t *at, struct vnic_desc d)
 {
 	ring_write(p->v[0].tx, (*at)++, WIRE_RING, &d);
@@ -529,6 +553,7 @@ int main(void)
 	    ON_WIRE(a_buffer_is_free_only_when_pkt_and_peer_have_let_go),
 	    ON_WIRE(every_buffer_can_be_out_and_the_ring_does_not_overflow),
 	    ON_WIRE(a_frame_is_not_split_between_two_polls),
+	    ON_WIRE(returns_before_a_frame_that_did_not_fit_are_taken_once),
 	    ON_WIRE(descriptors_out_of_range_are_counted_and_ignored),
 	    ON_WIRE(a_buffer_that_we_hold_cannot_be_sent_again),
 	    ON_WIRE(returns_of_what_is_not_out_free_nothing),
