@@ -33,7 +33,8 @@ static void set_linger(int fd, int on, int seconds)
 	show("SO_LINGER", setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l));
 }
 
-/* Until nothing fits any more, also not a while later: the other end may still take some in, though nobody reads. */
+/* Until nothing fits any more, also not a while later: the other end may still take some in, though nobody reads; and
+ * what is left of its window is used after a retransmission timeout. */
 static int fill(int fd)
 {
 	char buf[65536] = {0};
@@ -44,7 +45,7 @@ static int fill(int fd)
 		before = total;
 		while ((n = send(fd, buf, sizeof buf, MSG_DONTWAIT)) > 0)
 			total += (int)n;
-		rest(200);
+		rest(450);
 	} while (total > before);
 	return total;
 }
