@@ -43,7 +43,7 @@ static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
 
 struct dying {
 	struct attached *a; /* NULL: unused */
-	uint32_t vnic;
+	uint32_t vnic, gen; /* which wire in the slot */
 	uint64_t since_us;
 };
 static struct dying dying[VNIC_MAX];
@@ -203,12 +203,48 @@ static void deactivate(struct attached *a, uint32_t vnic)
 	}
 }
 
+/* This process gives up its mapping of a wire: what belongs to it is stored in *old, to be released without the lock.
+ * With the lock. */
+static void unmap_locked(struct attached *a, uint32_t vnic, struct vnic *old)
+{
+	deactivate(a, vnic);
+	*old = a->e.vnic[vnic];
+	memset(&a->e.vnic[vnic], 0, sizeof(*old));
+}
+
+static void release_mapping(const struct vnic *old)
+{
+	struct rdv_wire w = {.memfd = -1, .doorbell = {old->doorbell_fd[0], old->doorbell_fd[1]}};
+
+	if (!old->ops)
+		return;
+	w.life_fd = old->life_fd;
+	close_wire_fds(&w);
+	retire_memory(old->map);
+}
+
+/* Another process of the tree has freed slots whose old wires we still have mapped, maybe in the list of active ones:
+ * they must go before a slot is used again. With the lock. */
+static void unmap_stale(struct attached *a)
+{
+	for (uint32_t i = 0; i < a->s->vnic_high && i < VNIC_MAX; i++) {
+		struct vnic old;
+
+		if (!a->e.vnic[i].ops || a->e.vnic[i].gen == stack_vnic(a->s, i)->gen)
+			continue;
+		unmap_locked(a, i, &old);
+		release_mapping(&old);
+	}
+}
+
 /* With the lock. */
 static int attach_locked(struct attached *a, const struct rdv_wire *w, void *mem)
 {
-	int i = engine_vnic_alloc(&a->e);
 	struct vnic *v;
+	int i;
 
+	unmap_stale(a);
+	i = engine_vnic_alloc(&a->e);
 	if (i < 0)
 		return i;
 	v = &a->e.vnic[i];
@@ -327,7 +363,7 @@ static struct dying *dying_entry(struct attached *a, uint32_t vnic)
 	return unused;
 }
 
-static void put_dying(struct attached *a, uint32_t vnic, uint64_t now)
+static void put_dying(struct attached *a, uint32_t vnic, uint32_t gen, uint64_t now)
 {
 	struct dying *d;
 
@@ -336,7 +372,7 @@ static void put_dying(struct attached *a, uint32_t vnic, uint64_t now)
 	if (d && !d->a)
 		dying_count++;
 	if (d)
-		*d = (struct dying){.a = a, .vnic = vnic, .since_us = now};
+		*d = (struct dying){.a = a, .vnic = vnic, .gen = gen, .since_us = now};
 	quiet_unlock(&dying_lock);
 }
 
@@ -357,34 +393,31 @@ void wire_gone(struct attached *a, uint32_t vnic, uint32_t gen)
 	stack_leave(a);
 	if (!ours)
 		return;
-	put_dying(a, vnic, now);
+	put_dying(a, vnic, gen, now);
 	/* a thread that was about to sleep may have missed the vNIC that took this one's place in the list of views */
 	wait_wake_all();
 }
 
-/* True when it is gone for good. */
-static bool reap(struct attached *a, uint32_t vnic)
+/* True when it is gone for good, or the slot has another wire by now. */
+static bool reap(struct attached *a, uint32_t vnic, uint32_t gen)
 {
-	struct vnic *v = &a->e.vnic[vnic], old;
+	struct vnic *v = &a->e.vnic[vnic], old = {0};
 	int ret = 0;
 
 	stack_enter(a);
-	old = *v;
-	if (v->ops && v->st->gen == v->gen && v->st->provider != VNIC_PROV_NONE)
-		ret = engine_vnic_free(&a->e, vnic);
-	if (ret == 0)
-		memset(v, 0, sizeof(*v));
-	stack_leave(a);
-	if (ret < 0)
-		return false;
-	if (old.ops) {
-		struct rdv_wire w = {.memfd = -1, .doorbell = {old.doorbell_fd[0], old.doorbell_fd[1]}};
+	if (v->ops && v->gen == gen) {
+		struct vnic mapped = *v; /* engine_vnic_free forgets it */
 
-		w.life_fd = old.life_fd;
-		close_wire_fds(&w);
-		retire_memory(old.map);
+		if (v->st->gen == gen && v->st->provider != VNIC_PROV_NONE)
+			ret = engine_vnic_free(&a->e, vnic);
+		if (ret == 0) {
+			unmap_locked(a, vnic, &old);
+			old = mapped;
+		}
 	}
-	return true;
+	stack_leave(a);
+	release_mapping(&old);
+	return ret == 0;
 }
 
 uint64_t wire_reap(void)
@@ -402,7 +435,7 @@ uint64_t wire_reap(void)
 			continue;
 		if (now - d->since_us < REAP_US) {
 			next = REAP_US;
-		} else if (reap(d->a, d->vnic)) {
+		} else if (reap(d->a, d->vnic, d->gen)) {
 			d->a = NULL;
 			dying_count--;
 		}
