@@ -447,10 +447,10 @@ int wait_for(struct wait *w)
 	w->kernel_ready = false;
 	if (look(&x))
 		return 0;
-	if (!w->timeout_us)
+	if (!w->timeout_us) {
 		process_idle();
-	if (!w->timeout_us)
 		return w->kernel_fd >= 0 && kernel_look(&x) ? 0 : -ETIMEDOUT;
+	}
 	if (w->timeout_us > 0)
 		x.deadline_us = clock_us() + (uint64_t)w->timeout_us;
 	/* The shortest waits are over before anybody needs to know of them. */
