@@ -28,8 +28,10 @@
 #define TXHELD_EIGHTHS 5u
 
 /* One process's view of one stack. */
+struct netview;
 struct engine {
 	struct stack *s;
+	const struct netview *view; /* what viaductd says of the network (route.h); NULL: no network */
 	struct vnic vnic[VNIC_MAX]; /* .ops NULL: not mapped in this process */
 };
 

@@ -55,6 +55,15 @@ enum sock_proto { SOCK_FREE, SOCK_TCP, SOCK_UDP };
 #define SOCKF_BACKING_BOUND 0x20000u  /* connect() has bound it */
 #define SOCKF_INQ 0x40000u            /* TCP_INQ: recvmsg tells how much is left */
 
+/* Where a connected socket's frames go on a network (route.h). Good as long as `version` is the view's. */
+struct dst {
+	uint32_t version; /* of the view that it was looked up in; 0: never */
+	uint32_t mtu;     /* of the route: largest IP packet */
+	uint8_t mac[6];   /* of the next hop */
+	uint8_t learnt;   /* 1: mac is that of the frame that opened the connection, until a route is looked up */
+	uint8_t pad;
+};
+
 struct endpoint {
 	uint8_t addr[16]; /* v4-mapped for IPv4; all zero (or ::ffff:0.0.0.0) for any */
 	uint16_t port;    /* host order */
@@ -72,6 +81,7 @@ struct sock_defaults {
 	uint32_t keep_idle_s, keep_intvl_s, keep_cnt;
 	uint32_t fin_timeout_s;
 	uint32_t somaxconn;
+	uint32_t ecn;            /* enum tcp_ecn_use */
 	uint32_t no_timestamps;  /* 1: do not offer RFC 7323 timestamps */
 	uint32_t burst_min;      /* segments that go as one burst at least; 0: 2, as Linux */
 	uint32_t keep_cwnd_idle; /* 1: cwnd survives an idle time (net.ipv4.tcp_slow_start_after_idle=0) */
@@ -112,6 +122,7 @@ struct sock {
 	uint64_t tx_bytes, rx_bytes, created_us; /* for tools */
 	uint32_t txwait_next, txwait_prev; /* waits for tx buffers of a vNIC (txwait.c); own index in prev: first */
 	uint32_t txwait_vnic;              /* which vNIC's */
+	struct dst dst;                    /* over a network's vNIC */
 	uint32_t txwait_held;              /* 1: in the line of those that wait until many are free */
 
 	union {

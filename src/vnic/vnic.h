@@ -34,7 +34,7 @@
 #define WIRE_RING 4096u
 #define WIRE_MTU 65535u
 
-enum vnic_provider { VNIC_PROV_NONE, VNIC_PROV_LOCAL, VNIC_PROV_SIM };
+enum vnic_provider { VNIC_PROV_NONE, VNIC_PROV_LOCAL, VNIC_PROV_SIM, VNIC_PROV_XDP };
 
 /* tx_state bits */
 #define VNIC_TX_PKT 1u /* a pkt of the engine refers to it */
@@ -74,6 +74,9 @@ struct vnic_state {
 	uint32_t peer_pid;                 /* who is behind it; 0 unknown */
 	uint32_t peer_uid;
 	uint8_t mac[6], peer_mac[6];
+	uint32_t ifindex; /* network: the interface that its frames leave by, as routes name it; 0: a wire */
+	uint16_t vlan;    /* network: tag of its frames, 0 none */
+	uint16_t queue;   /* network: of the interface */
 	struct vnic_stats stats;
 	uint16_t tx_free[VNIC_BUFS_MAX]; /* LIFO: the hottest buffer is used next */
 	uint8_t tx_state[VNIC_BUFS_MAX];
@@ -107,9 +110,10 @@ struct vnic {
 	size_t map_len;
 	int doorbell_fd[2]; /* [0] wakes a thread of the peer, [1] its helper; -1 none */
 	int life_fd;        /* socket that hangs up when the peer is gone; -1 none */
-	uint32_t gen;       /* st->gen when it was mapped */
-	uint32_t rung;      /* st->posted when this process last looked whether a doorbell is due */
-	void *priv;         /* the provider's own */
+	int wake_fd;   /* network: readable when events wait, and kicked after frames were posted (plus 1; 0 none) */
+	uint32_t gen;  /* st->gen when it was mapped */
+	uint32_t rung; /* st->posted when this process last looked whether a doorbell is due */
+	void *priv;    /* the provider's own */
 };
 
 static inline uint8_t *vnic_tx_buf(const struct vnic *v, uint32_t buf)

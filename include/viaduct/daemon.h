@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * How a process speaks with viaductd: one SOCK_SEQPACKET Unix connection per stack, to the abstract name DAEMON_NAME
+ * (so there is one viaductd per network namespace). The process trusts a daemon whose SO_PEERCRED says root or its own
+ * user; the daemon trusts nobody: it checks each request against SO_PEERCRED, its allow-list, and what the kernel says
+ * of the descriptors passed.
+ *
+ * One packet is one message: struct daemon_head, then the body of its type, zero-padded to its size; descriptors travel
+ * with SCM_RIGHTS in the order given here. Each request has one reply, in order, with the request's type and seq,
+ * `status` 0 or a negative errno, and, when that is not 0, a sentence in daemon_error. The daemon never speaks unasked.
+ * A body that is longer than known is read as far as known; one that is shorter is taken as followed by zeros: so both
+ * sides may be of different versions with the same DAEMON_PROTOCOL. Numbers are in host order, addresses as in
+ * netview.h.
+ *
+ * When the connection closes, the daemon takes the stack for dead once none of the processes that passed their pidfd
+ * lives: it maps the stack's memory, runs it until its connections have ended as the kernel would end them, then
+ * removes its filters. When the daemon goes, the stack's rings, program and filters stay as long as a process of the
+ * tree holds their descriptors (the link's and the maps'); the process connects again to the next daemon and says
+ * DAEMON_RESUME.
+ */
+#ifndef VIADUCT_DAEMON_H
+#define VIADUCT_DAEMON_H
+
+#include <stdint.h>
+
+#define DAEMON_NAME "viaduct1/daemon" /* abstract: preceded by a 0 byte, length without a trailing one */
+#define DAEMON_PROTOCOL 1u
+#define DAEMON_MESSAGE_MAX 2048u
+#define DAEMON_FDS_MAX 16u
+#define DAEMON_QUEUES_MAX 4u /* rings in one reply to DAEMON_OPEN */
+
+enum daemon_type {
+	DAEMON_HELLO = 1,  /* first on each connection */
+	DAEMON_OPEN,       /* a vNIC on an interface */
+	DAEMON_RESUME,     /* as DAEMON_OPEN, but the rings exist: hand them to a new daemon */
+	DAEMON_FILTER_ADD, /* steer a flow or a port to this stack */
+	DAEMON_FILTER_DEL,
+	DAEMON_RESOLVE, /* have the kernel resolve, or confirm, a neighbour */
+	DAEMON_STATUS,  /* what `viaduct check` and `viaduct stat` ask; also on a connection without a stack */
+	DAEMON_PROCESS, /* a forked process of the tree: keep the stack alive while it lives */
+	DAEMON_TYPES
+};
+
+struct daemon_head {
+	uint16_t type;     /* enum daemon_type */
+	uint16_t protocol; /* DAEMON_PROTOCOL */
+	uint32_t size;     /* of the whole packet, this head included */
+	uint32_t seq;      /* chosen by the asker, repeated in the reply */
+	int32_t status;    /* reply: 0 or a negative errno */
+};
+
+/* Body of a reply whose status is not 0. */
+struct daemon_error {
+	char text[256]; /* what is wrong and what to do about it; NUL-terminated */
+};
+
+/* DAEMON_HELLO. Descriptors: the stack's memfd; a pidfd of this process. Without descriptors: only DAEMON_STATUS may
+ * follow. */
+struct daemon_hello {
+	uint32_t
+	    stack_version; /* STACK_VERSION: a daemon that runs another one can't finish the connections of the dead */
+	uint32_t flags;    /* 0 */
+};
+
+/* Its reply. Descriptor: the netview memfd (netview.h), sealed against writing. */
+struct daemon_welcome {
+	uint32_t version;       /* of viaductd: major << 16 | minor << 8 | patch */
+	uint32_t stack_version; /* that it runs */
+	uint32_t netview_size;  /* bytes */
+	uint32_t flags;         /* 0 */
+};
+
+/* How a vNIC reaches its interface (daemon_vnic.mode). */
+enum daemon_mode {
+	DAEMON_MODE_DIRECT =
+	    1, /* AF_XDP sockets on the interface's own queues: for processes that may send as anybody anyway */
+	DAEMON_MODE_VETH, /* AF_XDP socket on a veth of its own behind the interface; what it sends is checked */
+};
+
+/* daemon_vnic.features */
+#define DAEMON_VNIC_PARTIAL_CSUM 0x1u /* received TCP and UDP checksums may be the pseudo-header's sum alone (veth) */
+#define DAEMON_VNIC_SCATTER 0x2u      /* frames may span several buffers (XDP_USE_SG) */
+#define DAEMON_VNIC_ZEROCOPY 0x4u
+#define DAEMON_VNIC_NATIVE 0x8u /* the program runs in the driver; else in the kernel's generic hook */
+
+struct daemon_open {
+	uint32_t ifindex; /* of the interface that the route names (a VLAN, say); the daemon finds the device */
+	uint32_t reserved;
+};
+
+/*
+ * Reply. Descriptors: the umem's memfd, the AF_XDP socket of each queue, then the program's link and the filter maps
+ * (kept open by the process, used for nothing else). Chunk i of the umem is at i * chunk_size; each queue has its own
+ * part of it: rx_count chunks from rx_first, and tx_count chunks from tx_first.
+ */
+struct daemon_vnic {
+	uint32_t ifindex;
+	uint32_t mode;     /* enum daemon_mode */
+	uint32_t features; /* DAEMON_VNIC_* */
+	uint32_t mtu;
+	uint32_t queues;   /* 1 .. DAEMON_QUEUES_MAX */
+	uint32_t keep_fds; /* descriptors after the sockets */
+	uint32_t chunk_size;
+	uint32_t ring_size; /* entries of each of the four rings of a queue */
+	uint64_t umem_size;
+	uint8_t mac[6]; /* source address of frames sent */
+	uint16_t vlan;  /* tag to put on frames, 0 none */
+	struct {
+		uint32_t rx_first, rx_count, tx_first, tx_count;
+	} queue[DAEMON_QUEUES_MAX];
+};
+
+/*
+ * DAEMON_FILTER_ADD. Descriptor: the backing socket that owns local (the daemon asks the kernel what it is bound to,
+ * and keeps it open as long as the filter stands, so the port stays taken). remote.port 0: all peers. Steers on every
+ * interface on which the stack has a vNIC, now or later. For a connection accepted on a listener's port no filter is
+ * needed while the listener's stands; for others (a listener that closes before its connections; several stacks on one
+ * port) name the remote end too; then the descriptor may be left out if the stack has, or had, the port.
+ */
+struct daemon_filter {
+	uint8_t proto;  /* IPPROTO_TCP or IPPROTO_UDP */
+	uint8_t family; /* 4 or 6: of the packets, where the address is any */
+	uint16_t local_port, remote_port;
+	uint16_t flags; /* DAEMON_FILTER_* */
+	uint8_t local[16], remote[16];
+};
+#define DAEMON_FILTER_BOTH 0x1u /* local is any of IPv6 and takes IPv4 too */
+#define DAEMON_FILTER_SHARED                                                                                           \
+	0x2u /* SO_REUSEPORT: other stacks of the same user may add the same; new flows are spread */
+
+/* Reply to DAEMON_FILTER_ADD, body of DAEMON_FILTER_DEL. */
+struct daemon_filter_id {
+	uint32_t id;
+	uint32_t reserved;
+};
+
+struct daemon_resolve {
+	uint8_t addr[16];
+	uint32_t ifindex;
+	uint32_t reserved;
+};
+
+/* Reply to DAEMON_STATUS. */
+struct daemon_status {
+	uint32_t version;
+	uint32_t stacks;  /* connected */
+	uint32_t orphans; /* dead, being finished */
+	uint32_t filters;
+	uint32_t pid;
+	uint32_t uid;
+	uint32_t allowed; /* 1: the asker's user may open vNICs */
+	uint32_t direct;  /* 1: the asker would get DAEMON_MODE_DIRECT where a queue is free */
+};
+
+#endif

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The system calls of AF_XDP sockets, for the provider `xdp` (vnic/xdp.h) in programs and in viaductd: mapping a
+ * queue's rings and umem, and kicking the kernel. Descriptors stay the caller's.
+ */
+#ifndef VD_XSK_H
+#define VD_XSK_H
+
+#include "vnic/xdp.h"
+
+/* Map the four rings of the socket (ring_size entries each) and the umem. chunks: filled in by the caller in *port
+ * beforehand (chunk_size, rx_first
+ * ... tx_count). 0 or -errno; on failure nothing stays mapped. */
+int xsk_map(int xsk_fd, int umem_fd, size_t umem_len, uint32_t ring_size, struct xdp_port *port);
+void xsk_unmap(struct xdp_port *port);
+/* Have the kernel send what lies in the tx ring: until it has taken all, or says that it can't. */
+void xsk_kick(int xsk_fd, const struct xdp_port *port);
+
+#endif

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The network half of the socket layer: the connection to viaductd (include/viaduct/daemon.h), the vNICs on interfaces,
+ * filters.
+ *
+ * Everything here may block for a daemon's answer, so it happens when sockets are bound, connected and closed, never
+ * per packet, and never with the stack's lock held. Without a daemon the calls fail with a reason, and the kernel
+ * serves.
+ */
+#ifndef VD_SOCKET_NET_H
+#define VD_SOCKET_NET_H
+
+#include "engine/route.h"
+#include "socket/process.h"
+
+/* Ask once; later calls are cheap. 0, or -errno with *reason (no daemon, not allowed, version, switched off). */
+int net_start(struct attached *a, enum reason *reason);
+/* A vNIC of stack a on the interface: known, or opened now. Number, or -errno with *reason. */
+int net_vnic(struct attached *a, uint32_t ifindex, enum reason *reason);
+/* The way to remote for a socket bound to *local (port and address may be 0): fills in local's address, resolves the
+ * neighbour (waits a little for it). vNIC number, or -errno with *reason: -ENOENT, the kernel must serve. */
+int net_to(struct attached *a, const struct endpoint *remote, struct endpoint *local, struct dst *dst,
+	   enum reason *reason);
+/* Steer what comes to local (from remote; port 0: from all) to stack a. fd: the backing socket that owns the port. The
+ * filter's id (> 0) or -errno with *reason. */
+int net_filter(struct attached *a, enum sock_proto proto, int family, int fd, const struct endpoint *local,
+	       const struct endpoint *remote, uint16_t flags, enum reason *reason);
+void net_unfilter(struct attached *a, uint32_t id);
+/* In the child after fork. */
+void net_after_fork(void);
+
+#endif
