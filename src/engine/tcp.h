@@ -84,6 +84,14 @@ enum tcp_cc_id { TCP_CC_CUBIC, TCP_CC_NEWRENO, TCP_CC_COUNT };
 #define TCPF_CWND_LIMITED 0x40000000u /* in this round trip cwnd held data back */
 #define TCPF_ACK_SOON 0x80000000u     /* in the stack's list of ACKs that wait for the program to be idle */
 
+/* tcb.ecn (RFC 3168 6.1) */
+#define TCP_ECN_ASKED 0x01u   /* our SYN asked for it */
+#define TCP_ECN_ECHO 0x02u    /* CE was received: our ACKs say ECE until the peer's CWR comes */
+#define TCP_ECN_CWR_DUE 0x04u /* cwnd was brought down: the next new data says CWR */
+
+/* sock_defaults.ecn; the first is Linux's default */
+enum tcp_ecn_use { TCP_ECN_ANSWER, TCP_ECN_ASK, TCP_ECN_NEVER };
+
 /* tcb.ca_state, numbered as Linux's TCP_INFO does */
 enum tcp_ca { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
 
@@ -171,7 +179,8 @@ struct tcb {
 	uint64_t last_data_us; /* when data last came in */
 	int32_t soft_error;    /* ICMP's, for the day it times out; 0 none */
 	uint8_t urg_byte;
-	uint8_t pad_rcv[3];
+	uint8_t ecn; /* TCP_ECN_* (tcp_ecn.c) */
+	uint8_t pad_rcv[2];
 	uint64_t cookie_us; /* listener: when a SYN cookie was last sent; 0 never */
 
 	/* sender's own particulars */

@@ -251,6 +251,7 @@ void tcp_ack(struct engine *e, struct sock *k, const struct segment *g)
 			       .ecr = g->o.ts_ecr};
 	bool moved, outstanding = t->snd_una != t->snd_nxt;
 
+	r.ece = (g->flags & (TH_ECE | TH_SYN)) == TH_ECE && t->flags & TCPF_ECN;
 	r.reducing = t->ca_state == TCP_CA_RECOVERY || t->ca_state == TCP_CA_CWR;
 	if (seq_gt(g->ack, t->snd_max) || seq_lt(g->ack, t->snd_una))
 		return;
@@ -278,7 +279,7 @@ void tcp_ack(struct engine *e, struct sock *k, const struct segment *g)
 	if (r.advanced || r.sacked)
 		sample_rtt(e, k, &r);
 	t->bytes_acked += r.acked;
-	if (t->ca_state != TCP_CA_OPEN || t->tlp_out || r.sacked || r.dsack || r.dupack)
+	if (t->ca_state != TCP_CA_OPEN || t->tlp_out || r.sacked || r.dsack || r.dupack || r.ece)
 		tcp_recovery_on_ack(e, k, &r);
 	if (!tcp_no_network(e, k))
 		control_congestion(e, k, &r);

@@ -40,12 +40,14 @@ bool tcp_send_control(struct engine *e, struct sock *k, uint32_t seq, uint8_t fl
 	}
 	l4 = vnic_tx_buf(v, (uint32_t)buf) + PKT_HEADROOM;
 	if (flags & TH_SYN)
+		flags |= tcp_ecn_syn_flags(e, k, flags & TH_ACK);
+	if (flags & TH_SYN)
 		opts = tcp_build_syn_options(e, k, l4 + TCP_HEADER, flags & TH_ACK);
 	else if (t->flags & TCPF_TS || t->ooo_count || t->dsack_start != t->dsack_end)
 		opts = tcp_build_options(e, k, l4 + TCP_HEADER);
 	tcp_put_header(e, k, l4, seq, flags, opts);
 	part = (struct vnic_desc){.buf = (uint32_t)buf, .off = PKT_HEADROOM, .len = (uint16_t)(TCP_HEADER + opts)};
-	tcp_post(e, k, &part, 1);
+	tcp_post(e, k, &part, 1, 0);
 	vnic_tx_free(v, (uint32_t)buf);
 	if (flags & TH_ACK)
 		tcp_ack_sent(e, k);

@@ -106,8 +106,8 @@ static inline bool fast_path(struct engine *e, struct sock *k, struct segment *g
 
 	if (t->state != TCP_ESTABLISHED || (g->flags & ~TH_PSH) != TH_ACK || g->seq != t->rcv_nxt ||
 	    (t->flags & (TCPF_URG_VALID | TCPF_FIN_OOO)) || t->ooo_count ||
-	    g->ack - t->snd_una > t->snd_max - t->snd_una || g->len > t->rcv_adv - t->rcv_nxt ||
-	    seq_gt(t->rcv_nxt, t->rcv_adv))
+	    (t->flags & TCPF_ECN && (g->f->tos & TOS_ECN) == TOS_CE) || g->ack - t->snd_una > t->snd_max - t->snd_una ||
+	    g->len > t->rcv_adv - t->rcv_nxt || seq_gt(t->rcv_nxt, t->rcv_adv))
 		return false;
 	if (opts != (t->flags & TCPF_TS ? OPT_TS_LEN : 0))
 		return false;
@@ -433,12 +433,15 @@ static void syn_sent(struct engine *e, struct sock *k, struct segment *g)
 		return;
 	take_syn(e, k, g);          /* fourth */
 	if (!(g->flags & TH_ACK)) { /* simultaneous open; text comes again later */
+		if (t->ecn & TCP_ECN_ASKED)
+			tcp_ecn_take_syn(e, k, g);
 		tcp_set_state(e, k, TCP_SYN_RECEIVED);
 		t->syn_tries = 0;
 		tcp_send_syn(e, k);
 		return;
 	}
 	t->snd_una = g->ack;
+	tcp_ecn_take_syn_ack(e, k, g);
 	tcp_established(e, k);
 	t->flags |= TCPF_ACK_NOW;
 	g->seq++;

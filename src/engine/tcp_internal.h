@@ -12,6 +12,7 @@
  *   tcp_output.c   which segment goes next: window, cwnd, Nagle; builds segments, ACKs, RSTs
  *   tcp_ack.c      what an ACK does to txq: cumulative, SACK scoreboard, RTT samples
  *   tcp_recovery.c fast retransmit, PRR, RACK-like marking, RTO recovery, undo, F-RTO
+ *   tcp_ecn.c      explicit congestion notification
  *   tcp_fast.c     the short ways for the usual segment over a wire
  *   tcp_timer.c    RTO, probes, delayed ACK, keepalive, life
  *   tcp_cc.c, tcp_cubic.c, tcp_newreno.c   congestion control
@@ -184,6 +185,24 @@ void tcp_reply_rst(struct engine *e, const struct segment *g);
 /* Stateless SYN-ACK (cookies). */
 void tcp_reply_syn_ack(struct engine *e, struct sock *listener, const struct segment *g, uint32_t isn,
 		       const uint8_t *opts, uint32_t opts_len);
+
+/* tcp_ecn.c */
+#define TOS_ECN 0x03u /* the ECN field of the IP header (RFC 3168 5) */
+#define TOS_ECT0 0x02u
+#define TOS_CE 0x03u
+uint8_t tcp_ecn_syn_flags(struct engine *e, struct sock *k, bool syn_ack);            /* to add to our SYN's flags */
+void tcp_ecn_take_syn(struct engine *e, struct sock *k, const struct segment *g);     /* a SYN that wants an answer */
+void tcp_ecn_take_syn_ack(struct engine *e, struct sock *k, const struct segment *g); /* the answer to ours */
+void tcp_ecn_data_arrived(struct engine *e, struct sock *k, const struct segment *g); /* new data in the window */
+static inline uint8_t tcp_ecn_new_data(struct tcb *t, uint8_t *flags)
+{
+	if (!(t->flags & TCPF_ECN))
+		return 0;
+	if (t->ecn & TCP_ECN_CWR_DUE)
+		*flags |= TH_CWR;
+	t->ecn &= (uint8_t)~TCP_ECN_CWR_DUE;
+	return TOS_ECT0;
+}
 
 /* tcp_fast.c: short ways over a wire, which leave everything unusual to the others */
 void tcp_fast_init(struct engine *e, struct sock *k); /* the connection is established */

@@ -270,6 +270,7 @@ static void syn(struct engine *e, struct sock *l, const struct segment *g)
 		return;
 	}
 	child_setup(e, c, l, g, g->seq, g->isn ? g->isn : tcp_new_isn(e, &g->f->dst, &g->f->src), &g->o);
+	tcp_ecn_take_syn(e, c, g);
 	embryo_link(e, l, c);
 	sock_hash(e->s, c);
 	tcp_send_syn(e, c);

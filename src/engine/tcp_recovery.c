@@ -5,7 +5,8 @@
  *   OPEN      nothing suspicious
  *   DISORDER  duplicate ACKs or SACKs, not yet taken for a loss; new data goes out meanwhile (RFC 3042: what SACK or a
  *             duplicate ACK reports leaves room under cwnd)
- *   CWR       cwnd is being brought down without a loss (after a tail loss probe repaired one)
+ *   CWR       cwnd is being brought down without a loss: after a tail loss probe repaired one, or when an ACK has ECE
+ *             (RFC 3168 6.1.2). Not left before data sent since is acknowledged, so that ECE counts once a window
  *   RECOVERY  fast recovery: RFC 6675 with SACK, RFC 6582 without; cwnd by RFC 6937 (PRR)
  *   LOSS      after a retransmission timeout: everything counts as lost; slow start; F-RTO (RFC 5682)
  *
@@ -117,6 +118,7 @@ static void begin(struct engine *e, struct sock *k)
 		t->prior_ssthresh = t->ssthresh;
 		t->ssthresh = tcp_cc_ops(k)->ssthresh(e, k);
 		t->undo_ok = 1;
+		t->ecn |= t->flags & TCPF_ECN ? TCP_ECN_CWR_DUE : 0;
 		t->undo_retrans = TCP_UNDO_NONE;
 		t->retrans_ts = 0;
 	}
@@ -130,6 +132,13 @@ static void enter_recovery(struct engine *e, struct sock *k)
 	begin(e, k);
 	k->tcp.ca_state = TCP_CA_RECOVERY;
 	count(e->s, C_tcp_fast_recovery);
+}
+
+static void enter_cwr(struct engine *e, struct sock *k)
+{
+	begin(e, k);
+	k->tcp.undo_ok = 0;
+	k->tcp.ca_state = TCP_CA_CWR;
 }
 
 static void forget_losses(struct engine *e, struct sock *k)
@@ -163,6 +172,7 @@ static void undo(struct engine *e, struct sock *k)
 	struct tcb *t = &k->tcp;
 
 	forget_losses(e, k);
+	t->ecn &= (uint8_t)~TCP_ECN_CWR_DUE;
 	t->cwnd = max_u32(t->cwnd, t->prior_cwnd);
 	t->ssthresh = max_u32(t->ssthresh, t->prior_ssthresh);
 	tcp_cc_ops(k)->undo(e, k);
@@ -264,7 +274,7 @@ static void prr(struct sock *k, const struct ack_result *r, bool new_loss)
 		uint32_t owed = t->prr_delivered > t->prr_out ? t->prr_delivered - t->prr_out : 0;
 
 		send = max_u32(owed, delivered);
-		if (r->advanced && !new_loss)
+		if (r->advanced && !new_loss && t->ca_state == TCP_CA_RECOVERY)
 			send += t->mss;
 		send = min_u32(send, t->ssthresh - flight);
 	}
@@ -324,11 +334,8 @@ void tcp_tlp_ack(struct engine *e, struct sock *k, const struct ack_result *r)
 
 	if (seq_lt(t->snd_una, t->tlp_end))
 		return;
-	if (t->tlp_out == 2 && !r->dsack && r->advanced && t->ca_state == TCP_CA_OPEN) {
-		begin(e, k);
-		t->undo_ok = 0;
-		t->ca_state = TCP_CA_CWR;
-	}
+	if (t->tlp_out == 2 && !r->dsack && r->advanced && t->ca_state == TCP_CA_OPEN)
+		enter_cwr(e, k);
 	t->tlp_out = 0;
 }
 
@@ -337,6 +344,20 @@ static void take_dsack(struct tcb *t, const struct ack_result *r)
 	if (!r->dsack || !t->undo_ok || t->undo_retrans == TCP_UNDO_NONE)
 		return;
 	t->undo_retrans -= min_u32(t->undo_retrans, r->dsack_len);
+}
+
+/* Is it over with bringing cwnd down? */
+static bool reduced(const struct tcb *t)
+{
+	if (t->ca_state == TCP_CA_CWR && t->flags & TCPF_ECN)
+		return seq_gt(t->snd_una, t->recover); /* what said CWR has arrived, so ECE now is of a new mark */
+	return t->ca_state >= TCP_CA_CWR && seq_geq(t->snd_una, t->recover);
+}
+
+static void reduce_for_ece(struct engine *e, struct sock *k)
+{
+	enter_cwr(e, k);
+	count(e->s, C_tcp_ecn_reductions);
 }
 
 void tcp_recovery_on_ack(struct engine *e, struct sock *k, const struct ack_result *r)
@@ -352,7 +373,7 @@ void tcp_recovery_on_ack(struct engine *e, struct sock *k, const struct ack_resu
 		in_loss(e, k, r);
 		return;
 	}
-	if (t->ca_state >= TCP_CA_CWR && seq_geq(t->snd_una, t->recover)) {
+	if (reduced(t)) {
 		complete(e, k, r);
 	} else if (t->ca_state == TCP_CA_RECOVERY &&
 		   ((r->dsack && may_undo(t, r)) || (r->advanced && delayed_only(t, r)))) {
@@ -361,6 +382,8 @@ void tcp_recovery_on_ack(struct engine *e, struct sock *k, const struct ack_resu
 	find_losses(e, k, r);
 	if (t->ca_state <= TCP_CA_CWR && t->lost > t->retrans)
 		enter_recovery(e, k);
+	else if (t->ca_state <= TCP_CA_DISORDER && r->ece)
+		reduce_for_ece(e, k);
 	if (t->ca_state <= TCP_CA_DISORDER)
 		t->ca_state = t->sacked ? TCP_CA_DISORDER : TCP_CA_OPEN;
 	else

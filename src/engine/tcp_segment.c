@@ -331,6 +331,8 @@ bool tcp_rx_text(struct engine *e, struct sock *k, struct segment *g)
 	}
 	if (!trim_to_window(e, k, g, &fin))
 		return true;
+	if (t->flags & TCPF_ECN && g->len)
+		tcp_ecn_data_arrived(e, k, g);
 	if (g->seq != t->rcv_nxt) {
 		out_of_order(e, k, g, fin);
 		return true;

@@ -44,6 +44,7 @@ struct ack_result {
 	uint64_t first_us, last_us; /* sent_us of the oldest and newest original transmission delivered; 0 none */
 	bool advanced, dupack, dsack;
 	bool has_ecr;
+	bool ece;           /* it says that the network was congested (RFC 3168) */
 	bool reducing;      /* cwnd was being brought down when it came: it doesn't grow by this one */
 	bool orig_acked;    /* data that was never sent again was delivered (F-RTO) */
 	bool retrans_acked; /* data that was sent again was acknowledged (Karn) */

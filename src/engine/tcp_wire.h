@@ -68,6 +68,8 @@ static inline void tcp_put_header(struct engine *e, struct sock *k, uint8_t *at,
 		h.urg = be16(d < 65535 ? d : 65535);
 		flags |= TH_URG;
 	}
+	if (t->ecn & TCP_ECN_ECHO && !(flags & (TH_SYN | TH_RST)))
+		flags |= TH_ECE;
 	h.flags = flags;
 	memcpy(at, &h, sizeof(h));
 }
@@ -83,15 +85,15 @@ static inline void tcp_put_timestamps(uint8_t opt[12], uint32_t val, uint32_t ec
 	memcpy(opt + 8, &ecr, 4);
 }
 
-/* Post a segment of the connection; parts[0] starts at the TCP header. */
-static inline void tcp_post(struct engine *e, struct sock *k, struct vnic_desc *parts, int n)
+/* Post a segment of the connection; parts[0] starts at the TCP header. ecn: the IP header's field. */
+static inline void tcp_post(struct engine *e, struct sock *k, struct vnic_desc *parts, int n, uint8_t ecn)
 {
 	struct ip_out o = {
 	    .vnic = k->vnic,
 	    .family = is_v4(k->remote.addr) ? 4 : 6,
 	    .proto = 6,
 	    .ttl = k->ttl ? k->ttl : 64,
-	    .tos = k->tos,
+	    .tos = (uint8_t)((k->tos & ~TOS_ECN) | ecn),
 	    .src = k->local.addr,
 	    .dst = k->remote.addr,
 	    .df = true,

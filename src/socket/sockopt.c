@@ -120,6 +120,8 @@ static int set_ip_int(struct sock *k, int level, int name, int v)
 {
 	if (level == IPPROTO_IP ? name == IP_TOS : name == IPV6_TCLASS) {
 		k->tos = v < 0 ? 0 : (uint8_t)v;
+		if (k->proto == SOCK_TCP)
+			k->tos &= 0xfc; /* the ECN field is TCP's own */
 		return 0;
 	}
 	if (level == IPPROTO_IP ? name == IP_TTL : name == IPV6_UNICAST_HOPS) {

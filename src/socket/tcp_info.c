@@ -105,7 +105,7 @@ void sockopt_tcp_info(const struct engine *e, const struct sock *k, uint8_t out[
 	tcp_get_stats(e, k, &st);
 	i.tcpi_options =
 	    (uint8_t)((t->flags & TCPF_TS ? TCPI_OPT_TIMESTAMPS : 0) | (t->flags & TCPF_SACK ? TCPI_OPT_SACK : 0) |
-		      (t->flags & TCPF_WSCALE ? TCPI_OPT_WSCALE : 0));
+		      (t->flags & TCPF_WSCALE ? TCPI_OPT_WSCALE : 0) | (t->flags & TCPF_ECN ? TCPI_OPT_ECN : 0));
 	i.tcpi_snd_wscale = t->snd_wscale & 15;
 	i.tcpi_rcv_wscale = t->rcv_wscale & 15;
 	i.tcpi_segs_out = (uint32_t)t->segs_out;

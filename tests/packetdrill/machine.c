@@ -105,6 +105,16 @@ static void read_defaults(struct sock_defaults *d)
 	d->keep_cwnd_idle = sysctl_number("ipv4/tcp_slow_start_after_idle", 0, 1) == 0;
 	d->notsent_lowat = sysctl_number("ipv4/tcp_notsent_lowat", 0, UINT32_MAX);
 	d->linux_cubic = 1;
+	switch (sysctl_number("ipv4/tcp_ecn", 0, 2)) {
+	case 0:
+		d->ecn = TCP_ECN_NEVER;
+		break;
+	case 1:
+		d->ecn = TCP_ECN_ASK;
+		break;
+	default:
+		d->ecn = TCP_ECN_ANSWER;
+	}
 	d->no_timestamps = sysctl_number("ipv4/tcp_timestamps", 0, 1) == 0;
 }
 

@@ -28,7 +28,7 @@
 struct out {
 	uint32_t seq, ack, len, wnd;
 	uint16_t sport, dport;
-	uint8_t flags;
+	uint8_t flags, tos;
 	struct tcp_opts o;
 };
 
@@ -42,6 +42,7 @@ struct peer {
 	uint8_t opts[40];  /* options of the segments to come */
 	uint32_t opts_len;
 	uint16_t wnd;
+	uint8_t tos; /* of the packets to come */
 };
 
 static void peer_sent(void *arg, struct vnic *v, const struct vnic_desc *d, int n)
@@ -58,7 +59,8 @@ static void peer_sent(void *arg, struct vnic *v, const struct vnic_desc *d, int 
 			  .wnd = be16(h.wnd),
 			  .sport = be16(h.sport),
 			  .dport = be16(h.dport),
-			  .flags = h.flags};
+			  .flags = h.flags,
+			  .tos = l4[-19]};
 	tcp_parse_options(l4 + 20, header - 20, &o->o);
 	for (int i = 0; i < n; i++)
 		o->len += d[i].len;
@@ -143,6 +145,7 @@ static void peer_raw(struct peer *p, uint16_t sport, uint16_t dport, uint32_t se
 	frame[0] = 2;
 	frame[12] = 8;
 	ip[0] = 0x45;
+	ip[1] = p->tos;
 	ip[2] = (uint8_t)(total >> 8);
 	ip[3] = (uint8_t)total;
 	ip[8] = 64;
