@@ -11,6 +11,7 @@
 #include "fork.h"
 #include "host/host.h"
 #include "host/knobs.h"
+#include "host/rules.h"
 #include "signals.h"
 
 static void complain(const char *text)
@@ -24,7 +25,7 @@ static void complain(const char *text)
 
 __attribute__((constructor(101))) static void init(void)
 {
-	char err[256];
+	char err[512];
 
 	if (!real_ready)
 		real_resolve();
@@ -34,6 +35,10 @@ __attribute__((constructor(101))) static void init(void)
 	}
 	if (!knob[K_ENABLE])
 		return;
+	if (rules_load(err, sizeof err) < 0) {
+		complain(err);
+		return;
+	}
 	clock_init();
 	signals_init();
 	if (!fd_table_init()) {

@@ -22,6 +22,9 @@ int cmd_knobs(int argc, char **argv);
 int cli_error(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Points to `viaduct help COMMAND`; returns EXIT_USAGE. */
 int cli_usage(const char *command);
+/* Check a file of rules (NULL: the default one, which may be missing), each error on standard error with its line.
+ * EXIT_OK or EXIT_USAGE. */
+int cli_rules_check(const char *path);
 /* A process id, or -1. */
 int cli_pid(const char *text);
 

@@ -136,16 +136,29 @@ static void print_accelerated(int fd, const struct view *w, uint32_t index)
 	printf(k.proto == SOCK_TCP ? ", %s.\n" : ".\n", state_text(&k));
 }
 
-/* The reason that a stack has for this descriptor, REASON_COUNT if none has one. Of the process's own stack first. */
-static enum reason known_reason(const struct views *v, pid_t pid, int fd)
+/* Which rule it was. */
+static void rule_text(const struct stack *s, unsigned line, char where[192])
 {
+	char file[sizeof(s->rules) + 1];
+	safe_text(s->rules, sizeof(s->rules), file, sizeof(file));
+	snprintf(where, 192, " It is in %s%s, line %u.", *file ? "" : "the built-in rules", file, line);
+}
+
+/* The reason that a stack has for this descriptor, REASON_COUNT if none has one. Of the process's own stack first.
+ * where: a second sentence, or "". */
+static enum reason known_reason(const struct views *v, pid_t pid, int fd, char where[192])
+{
+	*where = 0;
 	for (int own = 1; own >= 0; own--) {
 		for (unsigned i = 0; i < v->count; i++) {
 			struct stack_fdinfo info = view_fdinfo(&v->list[i], fd);
 			if ((v->list[i].s->creator_pid == (uint32_t)pid) != own)
 				continue;
-			if (info.kind == FD_KERNEL_SOCKET && info.reason < REASON_COUNT && info.reason != REASON_NONE)
-				return info.reason;
+			if (info.kind != FD_KERNEL_SOCKET || info.reason >= REASON_COUNT || info.reason == REASON_NONE)
+				continue;
+			if (info.reason == REASON_RULE)
+				rule_text(v->list[i].s, info.detail, where);
+			return info.reason;
 		}
 	}
 	return REASON_COUNT;
@@ -188,7 +201,8 @@ static bool listed_as_own(const struct views *v, pid_t pid, int fd)
 static bool explain_fd(const struct views *v, const struct table *t, pid_t pid, int fd, uint64_t inode)
 {
 	const struct known *k = find_inode(t, inode);
-	enum reason reason = known_reason(v, pid, fd);
+	char where[192];
+	enum reason reason = known_reason(v, pid, fd, where);
 	uint32_t index;
 	if (listed_as_own(v, pid, fd))
 		return false;
@@ -197,7 +211,7 @@ static bool explain_fd(const struct views *v, const struct table *t, pid_t pid, 
 		return true;
 	}
 	if (reason != REASON_COUNT) {
-		printf("fd %d: the kernel's. %s\n", fd, reason_sentence[reason]);
+		printf("fd %d: the kernel's. %s%s\n", fd, reason_sentence[reason], where);
 		return true;
 	}
 	enum net_kind kind = net_kind_of(pid, inode);

@@ -11,7 +11,7 @@
 static const char general[] =
     "Usage: viaduct COMMAND ...\n"
     "\n"
-    "  run [--profile NAME] [--set KNOB=VALUE] [--] PROGRAM [ARGUMENT...]\n"
+    "  run [--profile NAME] [--set KNOB=VALUE] [--rules FILE] [--] PROGRAM [ARGUMENT...]\n"
     "                          run a program and its children with accelerated sockets\n"
     "  stat [PID] [--json] [--explain]\n"
     "                          stacks, their sockets and counters\n"
@@ -23,13 +23,14 @@ static const char general[] =
     "stat and explain only look from outside: they never stop or slow a program.\n";
 
 static const char help_run[] =
-    "Usage: viaduct run [--profile NAME] [--set KNOB=VALUE]... [--] PROGRAM [ARGUMENT...]\n"
+    "Usage: viaduct run [--profile NAME] [--set KNOB=VALUE]... [--rules FILE] [--] PROGRAM [ARGUMENT...]\n"
     "\n"
     "Runs PROGRAM, and what it starts, with the library libviaduct.so preloaded. Connections to other programs that\n"
     "run so on this machine go through shared memory; all others are the kernel's, as ever.\n"
     "\n"
     "  --profile NAME       a set of knobs for one purpose (below)\n"
     "  --set KNOB=VALUE     set a knob; may be given several times; wins over the profile\n"
+    "  --rules FILE         which sockets to accelerate; without it /etc/viaduct/rules (docs/rules.md)\n"
     "\n"
     "Knobs are environment variables VIADUCT_KNOB too; \"viaduct knobs\" lists them. A knob that does not exist, or a\n"
     "value out of range, is refused before the program starts. LD_PRELOAD keeps what it has.\n"
@@ -86,7 +87,7 @@ static void range_text(const struct knob_info *k, char *out, size_t len)
 		snprintf(out, len, "%llu to %llu%s%s", (unsigned long long)k->low, (unsigned long long)k->high,
 			 *k->unit ? " " : "", k->unit);
 	else
-		snprintf(out, len, "%s", k->type == KNOB_BOOL ? "0 or 1" : k->unit);
+		snprintf(out, len, "%s", k->type == KNOB_BOOL ? "0 or 1" : k->type == KNOB_PATH ? "a path" : k->unit);
 }
 
 static void print_knobs(void)

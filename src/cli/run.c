@@ -188,10 +188,22 @@ static int set_profile(const char *name)
 	return set_knob(assignment);
 }
 
+/* Checked here, where the user sees it; by its path from the root, for programs that change their directory. */
+static int set_rules(const char *file)
+{
+	char path[PATH_MAX], assignment[PATH_MAX + 8];
+	if (!realpath(file, path))
+		return cli_error(EXIT_USAGE, "can't read the rules in %s: %s", file, strerror(errno));
+	int rc = cli_rules_check(path);
+	snprintf(assignment, sizeof(assignment), "RULES=%s", path);
+	return rc ? rc : set_knob(assignment);
+}
+
 static int parse_options(int argc, char **argv)
 {
 	static const struct option options[] = {{"profile", required_argument, NULL, 'p'},
 						{"set", required_argument, NULL, 's'},
+						{"rules", required_argument, NULL, 'r'},
 						{"help", no_argument, NULL, 'h'},
 						{NULL, 0, NULL, 0}};
 	int c, rc = EXIT_OK;
@@ -201,6 +213,8 @@ static int parse_options(int argc, char **argv)
 			rc = set_profile(optarg);
 		else if (c == 's')
 			rc = set_knob(optarg);
+		else if (c == 'r')
+			rc = set_rules(optarg);
 		else if (c == 'h')
 			exit(cmd_help(2, (char *[]){"help", "run"}));
 		else
@@ -221,6 +235,9 @@ int cmd_run(int argc, char **argv)
 	}
 	if (knobs_load(environ, err, sizeof(err)) < 0)
 		return cli_error(EXIT_USAGE, "%s", err);
+	rc = cli_rules_check(knob[K_RULES] ? (const char *)(uintptr_t)knob[K_RULES] : NULL);
+	if (rc)
+		return rc;
 	char **program = argv + optind;
 	rc = find_program(program[0], path);
 	if (rc == -ENOENT)

@@ -107,8 +107,8 @@ struct udp_route {
 struct stack_fdinfo {
 	uint8_t kind;   /* enum fd_kind (src/socket/reason.h) */
 	uint8_t reason; /* enum reason: why the kernel serves it */
-	uint16_t pad;
-	uint32_t sock; /* socket index if accelerated */
+	uint16_t detail; /* of the reason: the line of a rule */
+	uint32_t sock;   /* socket index if accelerated */
 };
 
 struct stack {
@@ -121,6 +121,7 @@ struct stack {
 	struct stack_config cfg;
 	uint32_t creator_pid;
 	char program[64]; /* of the creator, for tools */
+	char rules[128];  /* the file of its rules, for tools; "": the built-in ones */
 
 	struct stack_lock lock;
 	/* one line that each call touches */

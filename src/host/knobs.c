@@ -153,6 +153,9 @@ static bool parse_value(const struct knob_info *info, const char *text, uint64_t
 	}
 	case KNOB_UINT:
 		return parse_uint(text, out) && *out >= info->low && *out <= info->high;
+	case KNOB_PATH:
+		*out = (uintptr_t)text;
+		return *text == '/';
 	}
 	return false;
 }
@@ -163,6 +166,8 @@ static void describe_range(const struct knob_info *info, char *out, size_t len)
 		snprintf(out, len, "0 or 1");
 	else if (info->type == KNOB_ENUM)
 		snprintf(out, len, "one of %s", info->unit);
+	else if (info->type == KNOB_PATH)
+		snprintf(out, len, "a path from the root, as %s", info->unit);
 	else
 		snprintf(out, len, "a whole number from %llu to %llu%s%s", (unsigned long long)info->low,
 			 (unsigned long long)info->high, *info->unit ? " " : "", info->unit);
@@ -171,6 +176,10 @@ static void describe_range(const struct knob_info *info, char *out, size_t len)
 void knob_format(enum knob k, uint64_t value, char *out, int len)
 {
 	const struct knob_info *info = &knob_info[k];
+	if (info->type == KNOB_PATH) {
+		snprintf(out, (size_t)len, "%s", value ? (const char *)(uintptr_t)value : info->unit);
+		return;
+	}
 	if (info->type != KNOB_ENUM) {
 		snprintf(out, (size_t)len, "%llu", (unsigned long long)value);
 		return;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Knobs: one table (knobs.def) of environment variables VIADUCT_<NAME> makes the parser, --help and the docs.
- * KNOB(NAME, type, low, high, default, unit, sentence); type: BOOL, UINT, ENUM (unit: its values, "a|b|c", from 0).
+ * KNOB(NAME, type, low, high, default, unit, sentence); type: BOOL, UINT, ENUM (unit: its values, "a|b|c", from 0),
+ * PATH (unit: the file taken where it is 0).
  */
 #ifndef VD_KNOBS_H
 #define VD_KNOBS_H
@@ -18,10 +19,10 @@ enum knob {
 	KNOB_COUNT
 };
 
-/* Parsed values; index by enum knob. Set once by knobs_load. */
+/* Parsed values; index by enum knob. Set once by knobs_load. A path is the address of its text in the environment. */
 extern uint64_t knob[KNOB_COUNT];
 
-enum knob_type { KNOB_BOOL, KNOB_UINT, KNOB_ENUM };
+enum knob_type { KNOB_BOOL, KNOB_UINT, KNOB_ENUM, KNOB_PATH };
 
 struct knob_info {
 	const char *name; /* without VIADUCT_ */

@@ -416,3 +416,7 @@ int vs_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, bool
 		return sock_to_kernel(v, REASON_NO_STACK, reason);
 	return open_over_wire(v, fd, own_family, &remote, nonblock, reason);
 }
+		if (sock_rule(SOCK_UDP, RULE_CLIENT, sa, len, reason))
+			return sock_to_kernel(v, *reason, reason);
+	if (sock_rule(SOCK_TCP, RULE_CLIENT, sa, len, reason))
+		return sock_to_kernel(v, *reason, reason);

@@ -161,6 +161,7 @@ int vs_listen(vsock_t v, int fd, int backlog, enum reason *reason)
 {
 	struct endpoint local;
 	bool again, v6only;
+	uint32_t line;
 	int family, ret = may_listen(v, &again, &v6only, &family);
 
 	if (ret < 0)
@@ -170,6 +171,9 @@ int vs_listen(vsock_t v, int fd, int backlog, enum reason *reason)
 	if (again)
 		return engine_listen(v, fd, NULL, backlog);
 	ret = sock_kernel_name(fd, &local);
+	line = ret == 0 ? rules_refuse(SOCK_TCP, RULE_SERVER, &local) : 0;
+	if (line)
+		return sock_to_kernel(v, reason_with(REASON_RULE, line), reason);
 	if (ret == 0)
 		ret = engine_listen(v, fd, &local, backlog);
 	if (ret < 0)

@@ -20,6 +20,7 @@
 
 #include "host/host.h"
 #include "host/knobs.h"
+#include "host/rules.h"
 #include "socket/proc_info.h"
 #include "socket/wire.h"
 
@@ -53,6 +54,7 @@ static void name_program(struct stack *s)
 {
 	snprintf(s->program, sizeof(s->program), "%.63s", program_invocation_short_name);
 }
+	snprintf(s->rules, sizeof(s->rules), "%.127s", rules_file());
 
 /* Memory and descriptors of a; on failure whatever was made is released. */
 static int map_stack(struct attached *a, const struct stack_config *cfg)

@@ -26,7 +26,8 @@ enum fd_kind { FD_OTHER, FD_ACCELERATED, FD_KERNEL_SOCKET, FD_EPOLL, FD_OWN /* o
 	R(OPTION, "The program set an option that only the kernel implements.")                                        \
 	R(REUSEPORT, "Several sockets share its port (SO_REUSEPORT); only the first is accelerated.")                  \
 	R(INHERITED, "It was there before the program was started under viaduct (inherited descriptor).")              \
-	R(UNCONNECTED, "It has not been used yet.")
+	R(UNCONNECTED, "It has not been used yet.")                                                                    \
+	R(RULE, "A rule leaves it to the kernel.")
 
 enum reason {
 #define R(name, sentence) REASON_##name,
@@ -34,6 +35,13 @@ enum reason {
 #undef R
 	    REASON_COUNT
 };
+/* Above its low byte a reason may carry a number: RULE the line of the rule. */
+#define REASON_DETAIL_SHIFT 8
+static inline enum reason reason_with(enum reason why, unsigned detail)
+{
+	return (enum reason)((unsigned)why | detail << REASON_DETAIL_SHIFT);
+}
+
 extern const char *const reason_sentence[REASON_COUNT];
 extern const char *const reason_name[REASON_COUNT];
 

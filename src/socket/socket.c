@@ -149,6 +149,21 @@ void sock_let_go(struct attached *a, struct sock *k, uint64_t now_us)
 		udp_close(&a->e, k);
 }
 
+bool sock_rule(enum sock_proto proto, enum rule_role role, const struct sockaddr *server, socklen_t len,
+	       enum reason *why)
+{
+	struct endpoint ep;
+	int family;
+	uint32_t line;
+
+	if (addr_from_sockaddr(server, len, &ep, &family) < 0)
+		return false;
+	line = rules_refuse(proto, role, &ep);
+	if (line)
+		*why = reason_with(REASON_RULE, line);
+	return line != 0;
+}
+
 int sock_to_kernel(vsock_t v, enum reason why, enum reason *reason)
 {
 	struct attached *a;
@@ -336,6 +351,8 @@ int vs_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, enum re
 	stack_leave(a);
 	if (ret < 0)
 		return ret;
+	if (udp && sock_rule(SOCK_UDP, RULE_SERVER, sa, len, reason))
+		return sock_to_kernel(v, *reason, reason);
 	if (udp)
 		return udp_bind(v, fd, sa, len);
 	vs_spoil(v);
@@ -534,6 +551,7 @@ void vs_publish_fd(int fd, enum fd_kind kind, vsock_t v, enum reason reason)
 		return;
 	info = (struct stack_fdinfo *)(void *)((char *)a->s + a->s->off_fdinfo) + fd;
 	info->reason = (uint8_t)reason;
+	info->detail = (uint16_t)((unsigned)reason >> REASON_DETAIL_SHIFT);
 	info->sock = vs_index_of(v);
 	__atomic_store_n(&info->kind, (uint8_t)kind, __ATOMIC_RELEASE);
 }

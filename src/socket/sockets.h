@@ -7,6 +7,7 @@
 
 #include "host/host.h"
 #include "host/knobs.h"
+#include "host/rules.h"
 #include "socket/helper.h"
 #include "socket/process.h"
 #include "socket/wire.h"
@@ -16,6 +17,9 @@
 void sock_let_go(struct attached *a, struct sock *k, uint64_t now_us);
 /* The kernel takes the descriptor over: end our half without a word to anybody. Returns VS_KERNEL. */
 int sock_to_kernel(vsock_t v, enum reason why, enum reason *reason);
+/* Does a rule leave it to the kernel? Address and port are those of the server (host/rules.h). *why: the reason. */
+bool sock_rule(enum sock_proto proto, enum rule_role role, const struct sockaddr *server, socklen_t len,
+	       enum reason *why);
 /* Read fd's bound address into *ep. 0 or -errno; a port of 0: not bound. */
 int sock_kernel_name(int fd, struct endpoint *ep);
 /* Of the backing socket, for tools: a forked child's listeners and UDP sockets are found by it. Connections come and go

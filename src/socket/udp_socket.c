@@ -182,7 +182,7 @@ static uint32_t find_way(struct attached *a, int family, const struct endpoint *
 	bool fresh;
 	int vnic;
 
-	if (!addr_is_local(to->addr) || is_nobody(to, now) || helper_start() < 0)
+	if (rules_refuse(SOCK_UDP, RULE_CLIENT, to) || !addr_is_local(to->addr) || is_nobody(to, now) || helper_start() < 0)
 		return VNIC_NONE;
 	vnic = wire_to(a, SOCK_UDP, family, to, &fresh, &reason);
 	if (vnic < 0) {
