@@ -8,12 +8,12 @@
 
 #include "vnic/xdp.h"
 
-/* Map the four rings of the socket (ring_size entries each) and the umem. chunks: filled in by the caller in *port
- * beforehand (chunk_size, rx_first
- * ... tx_count). 0 or -errno; on failure nothing stays mapped. */
+/* Map the four rings of the socket (ring_size entries each) and the umem. The caller has filled in the chunks of *port
+ * (chunk_size, rx_first ... tx_count). 0 or -errno; on failure nothing stays mapped. */
 int xsk_map(int xsk_fd, int umem_fd, size_t umem_len, uint32_t ring_size, struct xdp_port *port);
 void xsk_unmap(struct xdp_port *port);
-/* Have the kernel send what lies in the tx ring: until it has taken all, or says that it can't. */
-void xsk_kick(int xsk_fd, const struct xdp_port *port);
+/* Have the kernel send what lies in the tx ring: until it has taken all, or says that it can't. 0, or what it says
+ * (-ENETDOWN: the interface is down; -EAGAIN, -ENOBUFS: later): frames stay in the ring, and xdp_kick_due true. */
+int xsk_kick(int xsk_fd, const struct xdp_port *port);
 
 #endif

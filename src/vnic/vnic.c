@@ -7,6 +7,7 @@
  * both sides, at least one of them sees the other. The exchange with 0 makes one sleep cost one doorbell.
  */
 #include "vnic/ring.h"
+#include "vnic/xdp.h"
 
 void vnic_state_reset(struct vnic_state *st, enum vnic_provider provider, int end, uint32_t tx_count, uint32_t rx_count,
 		      uint32_t buf_size)
@@ -57,6 +58,9 @@ void vnic_tx_free(struct vnic *v, uint32_t buf)
 
 bool vnic_pending(const struct vnic *v)
 {
+	if (v->st->provider == VNIC_PROV_XDP)
+		return __atomic_load_n(xdp_arrivals(v->priv), __ATOMIC_RELAXED) !=
+		       __atomic_load_n(&v->st->evq_cons, __ATOMIC_RELAXED);
 	return vnic_evq_waits(v->evq, v->st, v->st->evq_entries);
 }
 

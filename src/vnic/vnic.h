@@ -74,9 +74,10 @@ struct vnic_state {
 	uint32_t peer_pid;                 /* who is behind it; 0 unknown */
 	uint32_t peer_uid;
 	uint8_t mac[6], peer_mac[6];
-	uint32_t ifindex; /* network: the interface that its frames leave by, as routes name it; 0: a wire */
-	uint16_t vlan;    /* network: tag of its frames, 0 none */
-	uint16_t queue;   /* network: of the interface */
+	uint32_t ifindex;   /* network: the interface that its frames leave by, as routes name it; 0: a wire */
+	uint16_t vlan;      /* network: tag of its frames, 0 none */
+	uint16_t queue;     /* network: of the interface */
+	uint32_t comp_cons; /* network: completions taken */
 	struct vnic_stats stats;
 	uint16_t tx_free[VNIC_BUFS_MAX]; /* LIFO: the hottest buffer is used next */
 	uint8_t tx_state[VNIC_BUFS_MAX];
@@ -134,6 +135,12 @@ void vnic_tx_free(struct vnic *v, uint32_t buf);
 static inline bool vnic_tx_busy(const struct vnic *v, uint32_t buf)
 {
 	return (v->st->tx_state[buf] & VNIC_TX_NIC) != 0;
+}
+
+/* True if the vNIC leads to a network, not to a process of this machine. */
+static inline bool vnic_is_network(const struct vnic_state *st)
+{
+	return st->ifindex != 0;
 }
 
 /* True if an event waits: one load, for the spinning path; also usable without the lock as a hint. */

@@ -18,6 +18,8 @@ struct xdp_ring {
 	uint32_t *producer, *consumer, *flags;
 	void *desc; /* struct xdp_desc for rx and tx, uint64_t umem offsets for fill and completion */
 	uint32_t entries;
+	void *map; /* the host's */
+	size_t map_len;
 };
 
 /* What one process needs of one queue: made by the host layer, owned by struct vnic (priv) afterwards. */
@@ -37,12 +39,16 @@ struct xdp_about {
 	uint8_t mac[6];
 };
 
+/* AF_XDP's frame limit: the kernel refuses to send more buffers as one frame (MAX_SKB_FRAGS + 1). */
+#define XDP_PARTS_MAX 18u
+
 /* Bind v and st (reset by this call) to the port, and give the kernel the rx buffers. 0; -EINVAL: a port that
  * contradicts itself. */
 int xdp_attach(struct vnic *v, struct vnic_state *st, struct xdp_port *port, const struct xdp_about *about);
 /* Another process of the tree, or viaductd after the program's death: map an existing state again, nothing is reset. */
 int xdp_reattach(struct vnic *v, struct vnic_state *st, struct xdp_port *port);
-/* After the lock's release: true if the kernel must be told that frames lie in the tx ring. */
+/* After the lock's release: true if the kernel must be told that frames lie in the tx ring, or that it got buffers for
+ * what it receives. True until it has taken them. */
 bool xdp_kick_due(const struct vnic *v);
 
 /* The word that changes when a frame arrives, for those who spin without the lock: pending if it differs from
