@@ -397,6 +397,8 @@ int vs_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, bool
 		k->tcp.flags &= ~TCPF_CONNECTING;
 	if (k->proto == SOCK_UDP) {
 		stack_leave(a);
+		if (sock_rule(SOCK_UDP, RULE_CLIENT, sa, len, reason))
+			return sock_to_kernel(v, *reason, reason);
 		return udp_connect(v, fd, sa, len);
 	}
 	stack_leave(a);
@@ -410,13 +412,11 @@ int vs_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, bool
 	if (ret < 0 || family != own_family)
 		return sock_to_kernel(v, REASON_ADDRESS, reason); /* the kernel has the right errno */
 	any_is_loopback(&remote);
+	if (sock_rule(SOCK_TCP, RULE_CLIENT, sa, len, reason))
+		return sock_to_kernel(v, *reason, reason);
 	if (!addr_is_local(remote.addr))
 		return sock_to_kernel(v, REASON_REMOTE, reason);
 	if (helper_start() < 0)
 		return sock_to_kernel(v, REASON_NO_STACK, reason);
 	return open_over_wire(v, fd, own_family, &remote, nonblock, reason);
 }
-		if (sock_rule(SOCK_UDP, RULE_CLIENT, sa, len, reason))
-			return sock_to_kernel(v, *reason, reason);
-	if (sock_rule(SOCK_TCP, RULE_CLIENT, sa, len, reason))
-		return sock_to_kernel(v, *reason, reason);

@@ -53,8 +53,8 @@ static int make_high(int fd)
 static void name_program(struct stack *s)
 {
 	snprintf(s->program, sizeof(s->program), "%.63s", program_invocation_short_name);
-}
 	snprintf(s->rules, sizeof(s->rules), "%.127s", rules_file());
+}
 
 /* Memory and descriptors of a; on failure whatever was made is released. */
 static int map_stack(struct attached *a, const struct stack_config *cfg)
