@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
@@ -61,6 +62,18 @@ static inline const struct real_calls *real_calls(void)
 /* Another exported name of a function in the same file. */
 #define TWIN_OF(target, name)                                                                                          \
 	extern __typeof(target) name __attribute__((alias(#target), visibility("default") COPY_OF(target)))
+
+/* Does the call have to fail with EFAULT before anything is looked at? (engine/bytes.h) The kernel's call does it. */
+static inline bool bad_pointer(const void *p)
+{
+	return unlikely((intptr_t)p < 4096);
+}
+
+/* An address and its length, that a call fills in where both are given. */
+static inline bool bad_name(const void *sa, const socklen_t *len)
+{
+	return bad_pointer(sa) || bad_pointer(len);
+}
 
 /* A negative errno becomes -1 and errno. */
 static inline long posix_result(long r)

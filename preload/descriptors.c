@@ -181,7 +181,7 @@ int ioctl(int fd, unsigned long request, ...)
 	va_end(args);
 	if (v == VS_NONE)
 		return real.ioctl(fd, request, arg);
-	if (!arg)
+	if (bad_pointer(arg))
 		return real.ioctl(fd, request, arg);
 	return socket_ioctl(v, fd, request, arg);
 }

@@ -47,7 +47,7 @@ int epoll_wait(int epfd, struct epoll_event *events, int max, int timeout)
 {
 	struct epset *set = fd_epset(epfd);
 
-	if (!set)
+	if (!set || bad_pointer(events))
 		return real.epoll_wait(epfd, events, max, timeout);
 	return (int)posix_result(ep_wait(set, events, max, timeout < 0 ? -1 : (int64_t)timeout * 1000, NULL));
 }
@@ -56,7 +56,7 @@ int epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout, cons
 {
 	struct epset *set = fd_epset(epfd);
 
-	if (!set)
+	if (!set || bad_pointer(events))
 		return real.epoll_pwait(epfd, events, max, timeout, mask);
 	return (int)posix_result(ep_wait(set, events, max, timeout < 0 ? -1 : (int64_t)timeout * 1000, mask));
 }

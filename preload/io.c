@@ -71,7 +71,7 @@ ssize_t readv(int fd, const struct iovec *iov, int n)
 	vsock_t v = fd_vsock(fd);
 	ssize_t r;
 
-	if (v == VS_NONE || n < 0 || n > IOV_MAX_KERNEL)
+	if (v == VS_NONE || n < 0 || n > IOV_MAX_KERNEL || bad_pointer(iov))
 		return real.readv(fd, iov, n);
 	if (iov_empty(iov, n))
 		return 0;
@@ -91,6 +91,8 @@ ssize_t recvfrom(int fd, void *buf, size_t len, int flags, __SOCKADDR_ARG from, 
 
 	if (v == VS_NONE)
 		return real.recvfrom(fd, buf, len, flags, from, fromlen);
+	if (from.__sockaddr__ && bad_name(from.__sockaddr__, fromlen))
+		return posix_result(-EFAULT);
 	r = vs_recv(v, fd, &iov, 1, flags, from.__sockaddr__, from.__sockaddr__ ? fromlen : NULL, NULL, NULL, NULL,
 		    !(flags & MSG_DONTWAIT));
 	if (unlikely(r == VS_KERNEL)) {
@@ -100,14 +102,24 @@ ssize_t recvfrom(int fd, void *buf, size_t len, int flags, __SOCKADDR_ARG from, 
 	return posix_result(r);
 }
 
+static bool bad_msg(const struct msghdr *m)
+{
+	return bad_pointer(m) || (m->msg_iovlen && bad_pointer(m->msg_iov)) ||
+	       (m->msg_name && bad_pointer(m->msg_name)) || (m->msg_control && bad_pointer(m->msg_control));
+}
+
 /* recvmsg with a negative errno or VS_KERNEL. */
 static ssize_t receive_msg(vsock_t v, int fd, struct msghdr *m, int flags)
 {
-	size_t controllen = m->msg_controllen;
-	socklen_t namelen = m->msg_namelen;
+	size_t controllen;
+	socklen_t namelen;
 	int out = 0;
 	ssize_t r;
 
+	if (bad_msg(m))
+		return -EFAULT;
+	controllen = m->msg_controllen;
+	namelen = m->msg_namelen;
 	if (m->msg_iovlen > IOV_MAX_KERNEL)
 		return -EMSGSIZE;
 	r = vs_recv(v, fd, m->msg_iov, (int)m->msg_iovlen, flags, m->msg_name, m->msg_name ? &namelen : NULL,
@@ -238,7 +250,7 @@ ssize_t writev(int fd, const struct iovec *iov, int n)
 	vsock_t v = fd_vsock(fd);
 	ssize_t r;
 
-	if (v == VS_NONE || n < 0 || n > IOV_MAX_KERNEL)
+	if (v == VS_NONE || n < 0 || n > IOV_MAX_KERNEL || bad_pointer(iov))
 		return real.writev(fd, iov, n);
 	r = transmit(v, fd, iov, n, 0);
 	if (unlikely(r == VS_KERNEL)) {
@@ -256,6 +268,8 @@ ssize_t sendto(int fd, const void *buf, size_t len, int flags, __CONST_SOCKADDR_
 
 	if (v == VS_NONE)
 		return real.sendto(fd, buf, len, flags, to, tolen);
+	if (to.__sockaddr__ && bad_pointer(to.__sockaddr__))
+		return posix_result(-EFAULT);
 	r = vs_send(v, fd, &iov, 1, flags, to.__sockaddr__, tolen, NULL, 0, !(flags & MSG_DONTWAIT));
 	if (unlikely(r == VS_KERNEL)) {
 		fd_to_kernel(fd, v, REASON_UNCONNECTED);
@@ -266,6 +280,8 @@ ssize_t sendto(int fd, const void *buf, size_t len, int flags, __CONST_SOCKADDR_
 
 static ssize_t transmit_msg(vsock_t v, int fd, const struct msghdr *m, int flags)
 {
+	if (bad_msg(m))
+		return -EFAULT;
 	if (m->msg_iovlen > IOV_MAX_KERNEL)
 		return -EMSGSIZE;
 	return vs_send(v, fd, m->msg_iov, (int)m->msg_iovlen, flags, m->msg_name, m->msg_name ? m->msg_namelen : 0,
@@ -329,8 +345,9 @@ static ssize_t send_chunk(vsock_t v, int fd, int in, const off_t *from, size_t l
 ssize_t sendfile(int fd, int in, off_t *offset, size_t count)
 {
 	vsock_t v = fd_vsock(fd);
-	char *buf = v != VS_NONE && fd_vsock(in) == VS_NONE ? thread_buffer(FILE_CHUNK) : NULL;
-	off_t at = offset ? *offset : 0;
+	bool ours = v != VS_NONE && fd_vsock(in) == VS_NONE && !(offset && bad_pointer(offset));
+	char *buf = ours ? thread_buffer(FILE_CHUNK) : NULL;
+	off_t at = buf && offset ? *offset : 0;
 	size_t done = 0;
 	ssize_t r = 0;
 

@@ -348,7 +348,7 @@ static int poll_mixed(struct pollfd *fds, size_t n, int64_t timeout_us, const si
 
 static bool any_ours(const struct pollfd *fds, nfds_t n)
 {
-	if (!fd_limit || n > fd_limit)
+	if (!fd_limit || n > fd_limit || bad_pointer(fds))
 		return false;
 	for (nfds_t i = 0; i < n; i++)
 		if (is_ours(fds[i].fd))
@@ -423,6 +423,11 @@ static void clear_set(fd_set *set, int n)
 static unsigned long set_word(const fd_set *set, int at)
 {
 	return set ? ((const unsigned long *)set)[at / WORD_BITS] : 0;
+}
+
+static bool bad_set(const fd_set *set)
+{
+	return set && bad_pointer(set);
 }
 
 /* Calls `each` word by word: sets are mostly empty. The number of descriptors asked about; with `fds` also lists them.
@@ -544,7 +549,7 @@ int select(int n, fd_set *in, fd_set *out, fd_set *except, struct timeval *timeo
 	int64_t us = -1, left;
 	int count, r;
 
-	if (!fd_limit || n < 0 || n > (int)fd_limit)
+	if (!fd_limit || n < 0 || n > (int)fd_limit || bad_set(in) || bad_set(out) || bad_set(except))
 		return real.select(n, in, out, except, timeout);
 	count = list_sets(n, in, out, except, NULL, &ours);
 	if (!ours || (timeout && (timeout->tv_sec < 0 || timeout->tv_usec < 0)))
@@ -569,7 +574,7 @@ int pselect(int n, fd_set *in, fd_set *out, fd_set *except, const struct timespe
 	bool ours = false;
 	int count;
 
-	if (!fd_limit || n < 0 || n > (int)fd_limit || us == -EINVAL)
+	if (!fd_limit || n < 0 || n > (int)fd_limit || us == -EINVAL || bad_set(in) || bad_set(out) || bad_set(except))
 		return real.pselect(n, in, out, except, timeout, mask);
 	count = list_sets(n, in, out, except, NULL, &ours);
 	if (!ours)

@@ -91,6 +91,8 @@ static int accept_any(int fd, struct sockaddr *sa, socklen_t *len, int flags)
 	}
 	if (flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))
 		return (int)posix_result(-EINVAL);
+	if (sa && bad_name(sa, len))
+		return (int)posix_result(-EFAULT);
 	r = vs_accept(v, fd, sa, len, flags, true, &child, &reason);
 	if (r == VS_KERNEL) {
 		fd_to_kernel(fd, v, reason);
@@ -135,6 +137,8 @@ int connect(int fd, __CONST_SOCKADDR_ARG addr, socklen_t len)
 
 	if (v == VS_NONE)
 		return real.connect(fd, addr, len);
+	if (bad_pointer(addr.__sockaddr__))
+		return (int)posix_result(-EFAULT);
 	r = vs_connect(v, fd, addr.__sockaddr__, len, true, &reason);
 	if (r == VS_KERNEL) {
 		fd_to_kernel(fd, v, reason);
@@ -160,6 +164,8 @@ int getsockname(int fd, __SOCKADDR_ARG addr, socklen_t *len)
 
 	if (v == VS_NONE)
 		return real.getsockname(fd, addr, len);
+	if (bad_name(addr.__sockaddr__, len))
+		return (int)posix_result(-EFAULT);
 	return (int)posix_result(vs_getsockname(v, fd, addr.__sockaddr__, len));
 }
 
@@ -169,6 +175,8 @@ int getpeername(int fd, __SOCKADDR_ARG addr, socklen_t *len)
 
 	if (v == VS_NONE)
 		return real.getpeername(fd, addr, len);
+	if (bad_name(addr.__sockaddr__, len))
+		return (int)posix_result(-EFAULT);
 	return (int)posix_result(vs_getpeername(v, fd, addr.__sockaddr__, len));
 }
 
@@ -186,7 +194,7 @@ int setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 	vsock_t v = fd_vsock(fd);
 	int r;
 
-	if (v == VS_NONE)
+	if (v == VS_NONE || bad_pointer(val))
 		return real.setsockopt(fd, level, name, val, len);
 	r = vs_setsockopt(v, fd, level, name, val, len);
 	if (r == VS_KERNEL) {

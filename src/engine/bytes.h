@@ -7,6 +7,16 @@
 #include <stdint.h>
 #include <string.h>
 
+/*
+ * An address that no program has memory at: in the first page, or the kernel's half. A program that passes one gets
+ * EFAULT, as from the kernel. Whether any other address is mapped can't be told without a system call, or a handler of
+ * SIGSEGV, which is the program's: one that is not gives a SIGSEGV in the library.
+ */
+static inline bool bad_address(const void *p)
+{
+	return (intptr_t)p < 4096;
+}
+
 static inline uint16_t get_be16(const void *p)
 {
 	uint16_t v;

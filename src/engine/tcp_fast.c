@@ -176,7 +176,7 @@ ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t
 	struct pkt *p;
 	bool idle;
 
-	if (!t->hdr_len || t->state != TCP_ESTABLISHED || t->flags & SLOW_SEND || k->so_error ||
+	if (!t->hdr_len || bad_address(data) || t->state != TCP_ESTABLISHED || t->flags & SLOW_SEND || k->so_error ||
 	    k->flags & SOCKF_SHUT_WR || t->lost | t->ooo_count | (t->dsack_start ^ t->dsack_end) ||
 	    t->notsent_lowat | e->s->cfg.defaults.notsent_lowat || !len || len > 0xffff ||
 	    (t->txq.bytes + len) * 3 > (uint64_t)k->sndbuf * 2 || t->txq.bytes + len > t->snd_wnd ||
@@ -451,7 +451,7 @@ ssize_t tcp_fast_recv(struct engine *e, struct sock *k, void *to, size_t len, ui
 	struct pkt *p = pkt_at(e->s, k->rxq.head);
 	size_t done = 0;
 
-	if (!t->hdr_len || t->flags & TCPF_URG_VALID)
+	if (!t->hdr_len || bad_address(to) || t->flags & TCPF_URG_VALID)
 		return 0;
 	while (p && done < len) {
 		struct vnic *v = p->kind == PKT_RX ? pkt_vnic(e, p) : NULL;

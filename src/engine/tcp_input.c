@@ -293,7 +293,8 @@ static bool ack_of_syn(struct engine *e, struct sock *k, const struct segment *g
 	return true;
 }
 
-/* Fifth check: ACK. RFC 5961 5.2 bounds how old it may be. */
+/* Fifth check: ACK. RFC 5961 5.2 bounds how old it may be. One of what was never sent is dropped without the answer
+ * that RFC 9293 has for it, as in Linux: two ends that disagree about that would answer each other for ever. */
 static bool check_ack(struct engine *e, struct sock *k, const struct segment *g)
 {
 	struct tcb *t = &k->tcp;
@@ -306,7 +307,8 @@ static bool check_ack(struct engine *e, struct sock *k, const struct segment *g)
 		return false;
 	if (seq_gt(g->ack, t->snd_max) || seq_lt(g->ack, t->snd_una - t->snd_max_wnd)) {
 		count(e->s, C_tcp_bad_ack);
-		tcp_send_challenge_ack(e, k);
+		if (seq_lt(g->ack, t->snd_una))
+			tcp_send_challenge_ack(e, k);
 		return false;
 	}
 	update_ts_recent(e, t, g);

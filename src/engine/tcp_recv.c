@@ -13,6 +13,7 @@
  * ACKs after a read follow Linux's tcp_cleanup_rbuf: when everything is read and the peer has pushed, the peer may be
  * waiting (Nagle) for the ACK, so it goes out at once, unless replies usually carry it (PINGPONG).
  */
+#include "engine/bytes.h"
 #include "engine/tcp_internal.h"
 
 #define SHARE_MIN PRIVATE_BUF_SIZE /* bytes: one buffer's */
@@ -319,21 +320,29 @@ struct sink {
 	int cnt;
 	size_t off;
 	bool discard;
+	bool fault; /* behind them comes an address that is none */
 };
 
 static size_t sink_start(struct sink *to, const struct iovec *iov, int cnt, size_t skip, bool discard)
 {
 	size_t total = 0;
 
-	for (int i = 0; i < cnt; i++)
-		total += iov[i].iov_len;
+	bool fault = false;
+
+	for (int i = 0; i < cnt; i++) {
+		fault = !discard && iov[i].iov_len && bad_address(iov[i].iov_base);
+		if (fault)
+			cnt = i;
+		else
+			total += iov[i].iov_len;
+	}
 	while (cnt > 0 && skip >= iov->iov_len && skip > 0) {
 		skip -= iov->iov_len;
 		total -= iov->iov_len;
 		iov++;
 		cnt--;
 	}
-	*to = (struct sink){.iov = iov, .cnt = cnt, .off = skip, .discard = discard};
+	*to = (struct sink){.iov = iov, .cnt = cnt, .off = skip, .discard = discard, .fault = fault};
 	return total > skip ? total - skip : 0;
 }
 
@@ -455,7 +464,7 @@ static ssize_t recv_urgent(struct engine *e, struct sock *k, struct sink *to, si
 		if (!(flags & TCP_F_PEEK))
 			t->flags |= TCPF_URG_READ;
 		if (want == 0)
-			return 0;
+			return to->fault ? -EFAULT : 0;
 		sink_put(to, &t->urg_byte, 1);
 		count(e->s, C_tcp_urgent_read);
 		return 1;
@@ -501,7 +510,9 @@ static __attribute__((noinline)) ssize_t recv_any(struct engine *e, struct sock 
 	if (flags & TCP_F_OOB)
 		return recv_urgent(e, k, &to, want, flags);
 	if (k->rxq.bytes == 0)
-		return want == 0 && t->state != TCP_CLOSED ? 0 : recv_nothing(k);
+		return want == 0 && !to.fault && t->state != TCP_CLOSED ? 0 : recv_nothing(k);
+	if (to.fault && k->rxq.bytes > want) /* nothing is taken then, as in Linux */
+		return -EFAULT;
 	n = copy_out(e, k, &to, want, peek);
 	if (peek || n < 0)
 		return n;

@@ -31,6 +31,7 @@ struct source {
 	int left;   /* iovecs */
 	size_t off; /* in the first */
 	size_t total;
+	bool fault; /* one of the addresses is none */
 };
 
 static void source_init(struct source *w, const struct iovec *iov, int iovcnt, size_t skip)
@@ -42,8 +43,10 @@ static void source_init(struct source *w, const struct iovec *iov, int iovcnt, s
 		w->left--;
 	}
 	w->off = skip;
-	for (int i = 0; i < w->left; i++)
+	for (int i = 0; i < w->left; i++) {
+		w->fault |= w->iov[i].iov_len && bad_address(w->iov[i].iov_base);
 		w->total += w->iov[i].iov_len;
+	}
 	w->total -= w->left ? skip : 0;
 }
 
@@ -328,6 +331,8 @@ static __attribute__((noinline)) ssize_t send_any(struct engine *e, struct sock 
 	want = w.total;
 	if (t->flags & TCPF_PEER_GONE)
 		return send_to_nobody(e, k, want);
+	if (w.fault)
+		return -EFAULT;
 	if (!want)
 		return 0;
 	if (t->snd_end - t->snd_nxt >= notsent_limit(e, t))

@@ -197,8 +197,8 @@ void udp_input(struct engine *e, struct frame *f)
 	icmp_port_unreachable(e, f);
 }
 
-/* Scatter a datagram's bytes over iov. Returns the bytes copied. */
-static size_t copy_out(struct engine *e, const struct pkt *p, const struct iovec *iov, int iovcnt)
+/* Scatter a datagram's bytes over iov. Returns the bytes copied, or -EFAULT. */
+static ssize_t copy_out(struct engine *e, const struct pkt *p, const struct iovec *iov, int iovcnt)
 {
 	size_t done = 0, at = 0; /* at: in the current iovec */
 	int i = 0;
@@ -210,6 +210,8 @@ static size_t copy_out(struct engine *e, const struct pkt *p, const struct iovec
 		while (left && i < iovcnt) {
 			size_t room = iov[i].iov_len - at, n = left < room ? left : room;
 
+			if (n && bad_address(iov[i].iov_base))
+				return -EFAULT;
 			if (n)
 				memcpy((uint8_t *)iov[i].iov_base + at, from, n);
 			from += n;
@@ -222,7 +224,7 @@ static size_t copy_out(struct engine *e, const struct pkt *p, const struct iovec
 			}
 		}
 	}
-	return done;
+	return (ssize_t)done;
 }
 
 static uint32_t datagram_size(struct stack *s, const struct pkt *p)
@@ -240,7 +242,7 @@ ssize_t udp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int 
 	struct stack *s = e->s;
 	struct pkt *p = pkt_at(s, k->rxq.head);
 	uint32_t size;
-	size_t done;
+	ssize_t done;
 
 	if (__builtin_expect(k->so_error, 0)) {
 		int err = k->so_error;
@@ -263,14 +265,14 @@ ssize_t udp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int 
 		meta->ttl = p->ttl;
 	}
 	if (peek)
-		return (ssize_t)done;
+		return done;
 	k->rxq.head = p->next;
 	if (!p->next)
 		k->rxq.tail = 0;
 	k->rxq.count--;
 	k->rxq.bytes -= size;
-	pkt_free(e, p);
-	return (ssize_t)done;
+	pkt_free(e, p); /* after -EFAULT as well, as Linux */
+	return done;
 }
 
 uint32_t udp_first_size(struct engine *e, const struct sock *k)
@@ -319,6 +321,14 @@ static size_t iov_total(const struct iovec *iov, int iovcnt)
 		if (__builtin_add_overflow(total, iov[i].iov_len, &total))
 			return SIZE_MAX;
 	return total;
+}
+
+static bool iov_bad(const struct iovec *iov, int iovcnt)
+{
+	for (int i = 0; i < iovcnt; i++)
+		if (iov[i].iov_len && bad_address(iov[i].iov_base))
+			return true;
+	return false;
 }
 
 static void put_header(uint8_t *h, const struct endpoint *from, const struct endpoint *to, uint32_t len)
@@ -395,6 +405,8 @@ ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct e
 		txwait_add_on(e, k, vnic);
 		return -EAGAIN;
 	}
+	if (iov_bad(iov, iovcnt))
+		return -EFAULT;
 	n = fill_parts(v, part, from, to, iov, iovcnt, (uint32_t)total + UDP_HEADER);
 	ip_output(e, &o, part, n, CSUM_OFF);
 	for (int i = 0; i < n; i++)

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
+#include "engine/bytes.h"
 #include "socket/epoll_set.h"
 
 static struct epset *all_sets;
@@ -237,7 +238,7 @@ int ep_ctl(struct epset *set, int op, int fd, vsock_t v, struct epset *nested, s
 
 	if (v == VS_NONE && !nested)
 		return ctl_kernel(set, op, fd, event);
-	if (op != EPOLL_CTL_DEL && !event)
+	if (op != EPOLL_CTL_DEL && bad_address(event))
 		return -EFAULT;
 	ctl_lock();
 	r = nested ? ctl_nested(set, op, fd, nested, event) : ctl_sock(set, op, fd, v, event);

@@ -71,7 +71,7 @@ static inline bool io_step(struct io *io)
 	io->result = n;
 	if (n > 0)
 		io->done += (size_t)n;
-	else if (n < 0 && n != -EAGAIN && n != -EPIPE && io->done)
+	else if (n < 0 && n != -EAGAIN && n != -EPIPE && n != -EFAULT && io->done)
 		k->so_error = (int32_t)-n; /* what was moved is reported now, the error at the next call */
 	over = io->send ? io->done >= io->total || (n < 0 && n != -EAGAIN)
 			: (n != -EAGAIN && (n <= 0 || io->flags & TCP_F_PEEK || io->done >= low_water(io, k)));

@@ -12,6 +12,7 @@
  */
 #include <string.h>
 
+#include "engine/bytes.h"
 #include "socket/sockopt.h"
 #include "socket/sockets.h"
 
@@ -83,7 +84,8 @@ int vs_getsockopt(vsock_t v, int fd, int level, int name, void *val, socklen_t *
 
 	if (k && level == SOL_SOCKET && name == SO_ERROR && connect_refused(k)) {
 		stack_leave(a);
-		if (connect_again(v) && vs_alive(v) && val && len && (int)*len >= (int)sizeof(int)) {
+		if (connect_again(v) && vs_alive(v) && !bad_address(val) && !bad_address(len) &&
+		    (int)*len >= (int)sizeof(int)) {
 			*len = sizeof(int);
 			memset(val, 0, sizeof(int));
 			return 0;
@@ -95,7 +97,7 @@ int vs_getsockopt(vsock_t v, int fd, int level, int name, void *val, socklen_t *
 
 		if (level == SOL_SOCKET && name == SO_ERROR && kernel_too && !k->so_error)
 			ret = SOCKOPT_NOT_OURS;
-		else if (val && len && (int)*len >= 0)
+		else if (!bad_address(val) && !bad_address(len) && (int)*len >= 0)
 			ret = sockopt_get(&a->e, k, level, name, val, len, level == IPPROTO_TCP ? stack_now(a) : 0);
 		stack_leave(a);
 	}
