@@ -43,7 +43,8 @@ struct netview_iface {
 };
 
 /* netview_addr.flags */
-#define NETVIEW_ADDR_USABLE 0x1u /* neither tentative, nor failed, nor deprecated: may be chosen as source */
+#define NETVIEW_ADDR_USABLE 0x1u    /* neither tentative, nor failed, nor deprecated: may be chosen as source */
+#define NETVIEW_ADDR_TEMPORARY 0x2u /* IPv6 privacy address (RFC 8981) */
 
 struct netview_addr {
 	uint8_t addr[16];
@@ -62,14 +63,21 @@ enum netview_route_type {
 };
 
 /*
- * Sorted so that the first match is the one the kernel takes: longest prefix first, then lowest metric. The hops of a
- * multipath route follow each other: `hops` in the first is their number, in the others 0; `weight` is each one's.
+ * Sorted so that the first match is the one that the kernel takes. First what is never ours (groups, link-local IPv6),
+ * then all of IPv4, then all of IPv6; of each family the table local, then main, then default (as the kernel's own
+ * rules ask them), and in a table the longest prefix first, then the lowest metric. So prefixes don't descend over the
+ * whole array. A destination matches routes of its own family only: IPv4 routes have a v4-mapped dst and 96 bits or
+ * more.
+ *
+ * The hops of a multipath route follow each other: `hops` in the first is their number, in the others 0; `weight` is
+ * each one's. A socket that is bound to an address takes a hop with that `from`, if there is one (fib_select_multipath
+ * in Linux). An IPv4 route may have an IPv6 gateway: then `via` is one, and its neighbour is wanted.
  */
 struct netview_route {
 	uint8_t dst[16];
-	uint8_t via[16]; /* next hop; all zero: the destination itself (on-link) */
-	uint8_t
-	    from[16]; /* preferred source; all zero: to be chosen (RFC 6724 for IPv6; the interface's first for IPv4) */
+	uint8_t via[16];  /* next hop; all zero: the destination itself (on-link) */
+	uint8_t from[16]; /* source address; IPv6: the preferred one, all zero: to be chosen by RFC 6724; IPv4: always
+			     filled in, as the kernel chooses it */
 	uint32_t ifindex;
 	uint32_t metric;
 	uint32_t mtu; /* of the route, 0: the interface's */
@@ -78,6 +86,7 @@ struct netview_route {
 	uint8_t hops, weight;
 };
 
+/* Sorted by address, then interface. Neighbours that were not asked for yet, or are being resolved, are not here. */
 struct netview_neigh {
 	uint8_t addr[16];
 	uint32_t ifindex;
