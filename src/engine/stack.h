@@ -121,6 +121,7 @@ struct stack {
 	struct stack_config cfg;
 	uint32_t creator_pid;
 	char program[64]; /* of the creator, for tools */
+	uint8_t id[16];   /* random: tells it from all other stacks; not secret. Whoever makes it for use fills it in */
 	char rules[128];  /* the file of its rules, for tools; "": the built-in ones */
 
 	struct stack_lock lock;

@@ -48,32 +48,40 @@ int handshake_poll(int fd, short events, int64_t deadline_ms)
 
 /* --- the message --- */
 
-void hello_fill(struct hello *h, const uint8_t nonce[16], int status)
+void hello_fill(struct hello *h, enum hello_kind kind, const uint8_t nonce[16], const uint8_t *stack)
 {
 	*h = (struct hello){
 	    .magic = HELLO_MAGIC,
 	    .version = HELLO_VERSION,
 	    .size = sizeof(*h),
-	    .status = status,
 	    .vnic_version = VNIC_VERSION,
 	    .wire_bytes = wire_size(),
 	    .bufs = WIRE_BUFS,
 	    .buf_size = WIRE_BUF_SIZE,
 	    .ring = WIRE_RING,
 	    .mtu = WIRE_MTU,
+	    .kind = kind,
 	};
 	memcpy(h->nonce, nonce, sizeof(h->nonce));
+	if (stack)
+		memcpy(h->stack, stack, sizeof(h->stack));
 }
 
-int hello_check(const struct hello *h)
+void hello_refuse(struct hello *h, const uint8_t nonce[16], int status)
+{
+	hello_fill(h, HELLO_REFUSE, nonce, NULL);
+	h->status = status;
+}
+
+int hello_check(const struct hello *h, enum hello_kind kind, enum hello_kind other)
 {
 	struct hello mine;
 	if (h->magic != HELLO_MAGIC)
 		return -EPROTO;
 	if (h->version == HELLO_VERSION && h->status < 0)
 		return h->status == -EPERM || h->status == -EUSERS ? h->status : -EPROTO;
-	/* Everything but the nonce must be what we would say. */
-	hello_fill(&mine, h->nonce, 0);
+	/* Everything but kind and names must be what we would say. */
+	hello_fill(&mine, h->kind == other ? other : kind, h->nonce, h->stack);
 	return memcmp(h, &mine, sizeof(mine)) ? -EPROTO : 0;
 }
 
@@ -104,7 +112,7 @@ int hello_send(int fd, const struct hello *h, const int *fds, int count)
 struct ancillary {
 	int fds[8 * HELLO_FDS];
 	int count;
-	pid_t pid;
+	struct ucred sender;
 };
 
 static void take_ancillary(struct msghdr *msg, struct ancillary *a)
@@ -113,11 +121,8 @@ static void take_ancillary(struct msghdr *msg, struct ancillary *a)
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_len < CMSG_LEN(0))
 			continue;
 		size_t bytes = c->cmsg_len - CMSG_LEN(0);
-		if (c->cmsg_type == SCM_CREDENTIALS && bytes == sizeof(struct ucred)) {
-			struct ucred cred;
-			memcpy(&cred, CMSG_DATA(c), sizeof(cred));
-			a->pid = cred.pid;
-		}
+		if (c->cmsg_type == SCM_CREDENTIALS && bytes == sizeof(struct ucred))
+			memcpy(&a->sender, CMSG_DATA(c), sizeof(a->sender));
 		if (c->cmsg_type != SCM_RIGHTS)
 			continue;
 		for (size_t i = 0; i < bytes / sizeof(int); i++) {
@@ -152,7 +157,7 @@ static int receive_once(int fd, struct hello *h, struct ancillary *a)
 	return msg.msg_flags & MSG_CTRUNC ? -EMFILE : 0;
 }
 
-int hello_receive(int fd, struct hello *h, int *fds, int count, int64_t deadline_ms, pid_t *peer_pid)
+int hello_receive(int fd, struct hello *h, int *fds, int max, int64_t deadline_ms, struct ucred *sender)
 {
 	struct ancillary a;
 	int rc, resets = 0;
@@ -161,23 +166,22 @@ int hello_receive(int fd, struct hello *h, int *fds, int count, int64_t deadline
 		if (rc < 0)
 			return rc;
 		a.count = 0;
-		a.pid = 0;
+		a.sender = (struct ucred){0};
 		rc = receive_once(fd, h, &a);
 		/* A peer that refuses without having read ours is a reset first, its answer comes after. */
 	} while (rc == -EAGAIN || (rc == -ECONNRESET && resets++ == 0));
-	bool refusal = !rc && a.count == 0 && h->status < 0;
-	if (!rc && !refusal && a.count != count)
+	if (!rc && a.count > max)
 		rc = -EPROTO;
 	if (rc) {
 		for (int i = 0; i < a.count; i++)
 			host_sys.close(a.fds[i]);
 		return rc;
 	}
-	for (int i = 0; i < count; i++)
-		fds[i] = refusal ? -1 : a.fds[i];
-	if (peer_pid)
-		*peer_pid = a.pid;
-	return 0;
+	for (int i = 0; i < max; i++)
+		fds[i] = i < a.count ? a.fds[i] : -1;
+	if (sender)
+		*sender = a.sender;
+	return a.count;
 }
 
 /* --- descriptors --- */

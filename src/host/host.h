@@ -58,26 +58,51 @@ int host_fd_next(int from); /* our first descriptor at or above from, -1 none: f
 /* Listen for wires to this endpoint. Returns a nonblocking descriptor, -EADDRINUSE (squatted or shared). */
 int rdv_listen(enum sock_proto proto, int family, const struct endpoint *local, bool v6only);
 
+/* A wire as both its ends name it, and who is at the other end. */
+struct rdv_link {
+	uint8_t nonce[16];
+	uint8_t stack[16]; /* identity of the stack at the other end */
+	uint32_t pid, uid;
+};
+
+/* What a process says of itself, and what it knows. */
+struct rdv_self {
+	uint8_t stack[16]; /* identity of the stack that the wire is for */
+	int doorbell[2];   /* our own two */
+	bool any_user;     /* knob PEERS */
+	/* Do we have a live wire to this stack, pid and uid? exact: the one of this nonce; else any, whose nonce is
+	 * stored. NULL: we have none. */
+	bool (*find)(void *arg, struct rdv_link *link, bool exact);
+	void *arg;
+};
+
 struct rdv_wire {
 	int memfd;       /* the wire's region, mapped by the caller */
-	int doorbell[2]; /* the peer's: [0] thread, [1] helper */
+	int doorbell[2]; /* the peer's: [0] thread, [1] helper; -1: ring with rdv_ring */
 	int life_fd;     /* hangs up when the peer is gone */
-	uint32_t pid, uid;
-	int end; /* which end of the wire is ours */
-	uint8_t nonce[16];
+	int end;         /* which end of the wire is ours */
+	struct rdv_link link;
 };
+#define RDV_KNOWN 1 /* a wire that both sides have already: out->link.nonce names it, nothing else was made */
 /* Connect to whoever listens at remote (exact address, then *4 / *6), check with sock_diag that its user owns
- * that port, make the wire, swap descriptors. our_doorbell: our own two. 0, -ECONNREFUSED (nobody),
- * -EPERM (other user or squatted: *reason_squatted tells), -EPROTO (version), -ETIMEDOUT. Blocks up to timeout_ms. */
-int rdv_connect(enum sock_proto proto, int family, const struct endpoint *remote, const int our_doorbell[2],
-		int timeout_ms, bool any_user, struct rdv_wire *out, bool *squatted);
-/* The accepting side, called when the listening descriptor is readable. -EAGAIN none waits; -EPROTO, -EPERM:
- * that one was refused, try the next. -EMFILE and other errors: as from accept4. */
-int rdv_accept(int listen_fd, const int our_doorbell[2], int timeout_ms, bool any_user, struct rdv_wire *out);
+ * that port, then agree on a wire that both have, or make one and swap descriptors. 0, RDV_KNOWN, -ECONNREFUSED
+ * (nobody), -EPERM (other user or squatted: *squatted tells), -EPROTO (version), -ETIMEDOUT. Blocks up to timeout_ms.
+ */
+int rdv_connect(enum sock_proto proto, int family, const struct endpoint *remote, const struct rdv_self *self,
+		int timeout_ms, struct rdv_wire *out, bool *squatted);
+/* The accepting side, called when the listening descriptor is readable. -EAGAIN none waits, or it needs none;
+ * -EPROTO, -EPERM: that one was refused, try the next. -EMFILE and other errors: as from accept4. */
+int rdv_accept(int listen_fd, const struct rdv_self *self, int timeout_ms, struct rdv_wire *out);
 /* The same in steps, for who must not wait. A descriptor that is allowed to ask for a wire, or as rdv_accept. */
 int rdv_accept_begin(int listen_fd, bool any_user);
-/* When it is readable: 0; -EAGAIN: nothing has come yet; else as rdv_accept. Unless -EAGAIN, fd is closed or out's. */
-int rdv_accept_step(int fd, const int our_doorbell[2], struct rdv_wire *out);
+/* When it is readable: 0; -EAGAIN: more must come; else as rdv_accept. Unless -EAGAIN, fd is closed or out's. */
+int rdv_accept_step(int fd, const struct rdv_self *self, struct rdv_wire *out);
+/* May what this user made be written to, and what we write to be given to it? Else it could make our writes block. */
+bool rdv_trusted(uint32_t uid);
+/* Ring the other end of a wire by its connection: `kind` is what it armed. Never blocks, whatever the other does. */
+void rdv_ring(int life_fd, uint8_t kind);
+/* Take in what was rung: bits 1 << kind. Reads a bounded number of rings. */
+uint32_t rdv_rung(int life_fd);
 /* Don't wait for it any longer. status: -EPERM, -EUSERS (we have no socket for it) or -EPROTO. */
 void rdv_accept_refuse(int fd, int status);
 

@@ -12,8 +12,14 @@
  * of that port (SO_REUSEPORT: the kernel names one of several). Both sides then apply the knob PEERS: same user,
  * or root on either side.
  *
- * The connecting side makes the wire and is its end 0. All waiting is bounded by timeout_ms; no failure leaves a
- * descriptor open. handshake.c has the messages and the checks of what comes in.
+ * Both sides say which stack they are (a random number) and look whether they have a live wire to each other's: same
+ * stack, pid and user. Only if not, the connecting side makes one and is its end 0. All waiting is bounded by
+ * timeout_ms; no failure leaves a descriptor open. handshake.c has the messages and the checks of what comes in.
+ *
+ * Doorbells are eventfds, and a write to one blocks when whoever shares it has filled it and cleared O_NONBLOCK: that
+ * belongs to the open file, so each holder can. They are shared only with users who are trusted anyway (the same, and
+ * root). All others are rung by a byte on the wire's connection: that send has MSG_DONTWAIT, which nobody can take
+ * back.
  */
 #define _GNU_SOURCE
 #include "host/host.h"
@@ -267,13 +273,13 @@ static void close_all(const int *fds, int count)
 			host_sys.close(fds[i]);
 }
 
-/* Hand the descriptors to *out, moved up. fds: memfd, doorbells, life. All are closed on failure. */
-static int finish(int fds[4], const struct ucred *cred, int end, const uint8_t nonce[16], struct rdv_wire *out)
+/* Hand the descriptors to *out, moved up; -1 stays. fds: memfd, doorbells, life. All are closed on failure. */
+static int finish(int fds[4], const struct rdv_link *link, int end, struct rdv_wire *out)
 {
 	int high[4];
 	for (int i = 0; i < 4; i++) {
-		high[i] = host_fd_high(fds[i]);
-		if (high[i] >= 0)
+		high[i] = fds[i] < 0 ? -1 : host_fd_high(fds[i]);
+		if (high[i] >= 0 || fds[i] < 0)
 			continue;
 		int err = high[i];
 		for (int j = 0; j < i; j++)
@@ -285,50 +291,102 @@ static int finish(int fds[4], const struct ucred *cred, int end, const uint8_t n
 	    .memfd = high[0],
 	    .doorbell = {high[1], high[2]},
 	    .life_fd = high[3],
-	    .pid = (uint32_t)cred->pid,
-	    .uid = cred->uid,
 	    .end = end,
+	    .link = *link,
 	};
-	memcpy(out->nonce, nonce, sizeof(out->nonce));
 	return 0;
 }
 
-/* The handshake on a connected, verified socket. Closes fd on failure. */
-static int introduce(int fd, struct ucred *cred, const int our_doorbell[2], const uint8_t nonce[16],
-		     int64_t deadline_ms, struct rdv_wire *out)
+/* The doorbells that came: both or none. Those of who is not trusted are not kept. */
+static int check_doorbells(int fds[2], int count, uint32_t uid, int ours)
 {
-	struct hello h;
+	if (count != 0 && count != 2)
+		return -EPROTO;
+	for (int i = 0; i < count; i++)
+		if (doorbell_check(fds[i], ours) < 0)
+			return -EPROTO;
+	if (!rdv_trusted(uid)) {
+		close_all(fds, 2);
+		fds[0] = fds[1] = -1;
+	}
+	return 0;
+}
+
+/* Send ours, wait for the answer, which is of this kind or the other. How many descriptors came with it. */
+static int converse(int fd, struct hello *h, const int *give, int count, int *fds, int max, enum hello_kind kind,
+		    enum hello_kind other, int64_t deadline_ms, struct ucred *sender)
+{
+	int rc = hello_send(fd, h, give, count);
+	/* If it has hung up already, it may have said why. */
+	if (rc && rc != -EPIPE && rc != -ECONNRESET)
+		return rc;
+	int n = hello_receive(fd, h, fds, max, deadline_ms, sender);
+	if (n < 0) /* it hung up before it said anything: a process that is ending */
+		return n == -ECONNRESET || n == -EPIPE ? -ECONNREFUSED : n;
+	rc = hello_check(h, kind, other);
+	if (rc == 0)
+		return n;
+	close_all(fds, n);
+	return rc;
+}
+
+/* MAKE and MADE. Closes fd on failure. */
+static int make_together(int fd, const struct rdv_self *self, struct rdv_link *link, const uint8_t nonce[16],
+			 int64_t deadline_ms, struct rdv_wire *out)
+{
 	int fds[4] = {-1, -1, -1, fd};
-	pid_t sender = 0;
+	struct ucred sender = {0};
+	struct hello h;
 	int rc = wire_memfd_make();
 	if (rc >= 0) {
 		fds[0] = rc;
-		hello_fill(&h, nonce, 0);
-		int give[HELLO_FDS] = {fds[0], our_doorbell[0], our_doorbell[1]};
-		rc = hello_send(fd, &h, give, HELLO_FDS);
+		hello_fill(&h, HELLO_MAKE, nonce, self->stack);
+		int give[3] = {fds[0], self->doorbell[0], self->doorbell[1]};
+		rc = converse(fd, &h, give, rdv_trusted(link->uid) ? 3 : 1, fds + 1, 2, HELLO_MADE, HELLO_MADE,
+			      deadline_ms, &sender);
 	}
-	/* If it has hung up already, it may have said why. */
-	if (!rc || rc == -EPIPE || rc == -ECONNRESET)
-		rc = hello_receive(fd, &h, fds + 1, 2, deadline_ms, &sender);
-	if (!rc)
-		rc = hello_check(&h);
-	if (!rc && (memcmp(h.nonce, nonce, sizeof(h.nonce)) || fds[1] < 0))
+	if (rc >= 0)
+		rc = check_doorbells(fds + 1, rc, link->uid, self->doorbell[0]);
+	if (!rc && (memcmp(h.nonce, nonce, sizeof(h.nonce)) || memcmp(h.stack, link->stack, sizeof(h.stack)) ||
+		    (sender.pid && (uint32_t)sender.pid != link->pid)))
 		rc = -EPROTO;
-	for (int i = 1; i <= 2 && !rc; i++)
-		rc = doorbell_check(fds[i], our_doorbell[0]);
 	if (rc < 0) {
 		close_all(fds, 4);
-		/* It hung up before it said anything: a process that is ending. */
-		return rc == -ECONNRESET || rc == -EPIPE ? -ECONNREFUSED : rc;
+		return rc;
 	}
-	if (sender) /* whoever answers may be a child of the listener's maker */
-		cred->pid = sender;
-	return finish(fds, cred, 0, nonce, out);
+	memcpy(link->nonce, nonce, sizeof(link->nonce));
+	return finish(fds, link, 0, out);
+}
+
+/* The handshake on a connected, verified socket. Unless it gives a wire, fd is closed. */
+static int introduce(int fd, const struct ucred *cred, const struct rdv_self *self, const uint8_t nonce[16],
+		     int64_t deadline_ms, struct rdv_wire *out)
+{
+	struct rdv_link link;
+	struct ucred sender = {0};
+	struct hello h;
+	hello_fill(&h, HELLO_ASK, nonce, self->stack);
+	int rc = converse(fd, &h, NULL, 0, NULL, 0, HELLO_KNOWN, HELLO_NEW, deadline_ms, &sender);
+	if (rc < 0) {
+		host_sys.close(fd);
+		return rc;
+	}
+	/* Whoever answers may be a child of the listener's maker. */
+	link.pid = (uint32_t)(sender.pid ? sender.pid : cred->pid);
+	link.uid = sender.pid ? sender.uid : cred->uid;
+	memcpy(link.stack, h.stack, sizeof(link.stack));
+	memcpy(link.nonce, h.nonce, sizeof(link.nonce));
+	if (h.kind == HELLO_KNOWN && self->find && self->find(self->arg, &link, true)) {
+		host_sys.close(fd);
+		*out = (struct rdv_wire){.memfd = -1, .doorbell = {-1, -1}, .life_fd = -1, .link = link};
+		return RDV_KNOWN;
+	}
+	return make_together(fd, self, &link, nonce, deadline_ms, out);
 }
 
 /* One candidate name. */
 static int try_name(enum sock_proto proto, int family, const struct endpoint *remote, const char *address,
-		    const int our_doorbell[2], int64_t deadline_ms, bool any_user, struct rdv_wire *out, bool *squatted)
+		    const struct rdv_self *self, int64_t deadline_ms, struct rdv_wire *out, bool *squatted)
 {
 	struct sockaddr_un un;
 	struct ucred cred;
@@ -346,16 +404,16 @@ static int try_name(enum sock_proto proto, int family, const struct endpoint *re
 		*squatted = true;
 		rc = -EPERM;
 	}
-	if (!rc && !peer_allowed(cred.uid, any_user))
+	if (!rc && !peer_allowed(cred.uid, self->any_user))
 		rc = -EPERM;
 	if (!rc)
-		return introduce(fd, &cred, our_doorbell, nonce, deadline_ms, out);
+		return introduce(fd, &cred, self, nonce, deadline_ms, out);
 	host_sys.close(fd);
 	return rc;
 }
 
-int rdv_connect(enum sock_proto proto, int family, const struct endpoint *remote, const int our_doorbell[2],
-		int timeout_ms, bool any_user, struct rdv_wire *out, bool *squatted)
+int rdv_connect(enum sock_proto proto, int family, const struct endpoint *remote, const struct rdv_self *self,
+		int timeout_ms, struct rdv_wire *out, bool *squatted)
 {
 	static const uint8_t loopback4[4] = {127, 0, 0, 1};
 	int64_t deadline_ms = handshake_now_ms() + timeout_ms;
@@ -374,11 +432,10 @@ int rdv_connect(enum sock_proto proto, int family, const struct endpoint *remote
 	const char *const names[] = {text, v4 ? "*4" : "*6only", "*6"};
 	int result = -ECONNREFUSED;
 	for (int i = 0; i < 3; i++) {
-		int rc =
-		    try_name(proto, v4 ? 4 : family, &to, names[i], our_doorbell, deadline_ms, any_user, out, squatted);
-		if (!rc) {
+		int rc = try_name(proto, v4 ? 4 : family, &to, names[i], self, deadline_ms, out, squatted);
+		if (rc >= 0) {
 			*squatted = false;
-			return 0;
+			return rc;
 		}
 		/* A squatter on one name does not keep us from the owner on another. */
 		if (rc != -ECONNREFUSED)
@@ -395,7 +452,7 @@ int rdv_connect(enum sock_proto proto, int family, const struct endpoint *remote
 static void refuse(int fd, const uint8_t nonce[16], int status)
 {
 	struct hello h;
-	hello_fill(&h, nonce, status);
+	hello_refuse(&h, nonce, status);
 	hello_send(fd, &h, NULL, 0);
 }
 
@@ -414,21 +471,6 @@ static int refuse_for_want_of_descriptors(int listen_fd)
 	}
 	refill_spare();
 	return fd < 0 ? -EMFILE : -EPROTO;
-}
-
-static int accept_hello(int fd, const int our_doorbell[2], int64_t deadline_ms, struct hello *h, int fds[3])
-{
-	int rc = hello_receive(fd, h, fds, HELLO_FDS, deadline_ms, NULL);
-	if (rc < 0)
-		return rc;
-	rc = hello_check(h);
-	if (!rc && fds[0] < 0)
-		rc = -EPROTO;
-	if (!rc)
-		rc = wire_memfd_check(fds[0]);
-	for (int i = 1; i <= 2 && !rc; i++)
-		rc = doorbell_check(fds[i], our_doorbell[0]);
-	return rc;
 }
 
 int rdv_accept_begin(int listen_fd, bool any_user)
@@ -457,43 +499,110 @@ void rdv_accept_refuse(int fd, int status)
 	host_fd_close(fd);
 }
 
-static int accept_until(int fd, const int our_doorbell[2], int64_t deadline_ms, struct rdv_wire *out)
+/* ASK: whether a wire leads there already. */
+static int answer_ask(int fd, const struct hello *h, const struct rdv_self *self, struct rdv_link *link)
+{
+	bool known = link->pid && self->find && self->find(self->arg, link, false);
+	struct hello answer;
+	hello_fill(&answer, known ? HELLO_KNOWN : HELLO_NEW, known ? link->nonce : h->nonce, self->stack);
+	int rc = hello_send(fd, &answer, NULL, 0);
+	return rc < 0 ? rc : -EAGAIN;
+}
+
+/* MAKE: map what it made. */
+static int answer_make(int fd, const struct hello *h, int fds[4], int count, const struct rdv_self *self,
+		       const struct rdv_link *link)
+{
+	struct hello answer;
+	int rc = wire_memfd_check(fds[0]);
+	if (!rc)
+		rc = check_doorbells(fds + 1, count - 1, link->uid, self->doorbell[0]);
+	if (rc < 0)
+		return rc;
+	hello_fill(&answer, HELLO_MADE, h->nonce, self->stack);
+	return hello_send(fd, &answer, self->doorbell, rdv_trusted(link->uid) ? 2 : 0);
+}
+
+/* One message. -EAGAIN: it was answered, more must come. */
+static int accept_until(int fd, const struct rdv_self *self, int64_t deadline_ms, struct rdv_wire *out)
 {
 	int fds[4] = {-1, -1, -1, fd};
+	struct rdv_link link;
 	struct ucred cred;
-	struct hello h, answer;
-	int rc = accept_hello(fd, our_doorbell, deadline_ms, &h, fds);
-	if (rc == -ETIMEDOUT)
-		return rc;
+	struct hello h;
+	int rc, n = hello_receive(fd, &h, fds, 3, deadline_ms, NULL);
+	if (n == -ETIMEDOUT)
+		return n;
+	rc = n < 0 ? n : hello_check(&h, HELLO_ASK, HELLO_MAKE);
 	if (!rc)
 		rc = peer_credentials(fd, &cred);
 	if (!rc) {
-		hello_fill(&answer, h.nonce, 0);
-		rc = hello_send(fd, &answer, our_doorbell, 2);
+		link = (struct rdv_link){.pid = (uint32_t)cred.pid, .uid = cred.uid};
+		memcpy(link.nonce, h.nonce, sizeof(link.nonce));
+		memcpy(link.stack, h.stack, sizeof(link.stack));
+		if ((h.kind == HELLO_ASK) != (n == 0))
+			rc = -EPROTO;
+		else
+			rc = n ? answer_make(fd, &h, fds, n, self, &link) : answer_ask(fd, &h, self, &link);
 	}
+	if (rc == -EAGAIN)
+		return rc;
 	if (!rc)
-		return finish(fds, &cred, 1, h.nonce, out);
+		return finish(fds, &link, 1, out);
 	close_all(fds, 3);
 	rdv_accept_refuse(fd, -EPROTO);
 	return rc == -EMFILE ? rc : -EPROTO;
 }
 
-int rdv_accept_step(int fd, const int our_doorbell[2], struct rdv_wire *out)
+int rdv_accept_step(int fd, const struct rdv_self *self, struct rdv_wire *out)
 {
-	int rc = accept_until(fd, our_doorbell, 0, out);
+	int rc = accept_until(fd, self, 0, out);
 	return rc == -ETIMEDOUT ? -EAGAIN : rc;
 }
 
-int rdv_accept(int listen_fd, const int our_doorbell[2], int timeout_ms, bool any_user, struct rdv_wire *out)
+int rdv_accept(int listen_fd, const struct rdv_self *self, int timeout_ms, struct rdv_wire *out)
 {
 	int64_t deadline_ms = handshake_now_ms() + timeout_ms;
-	int fd = rdv_accept_begin(listen_fd, any_user), rc;
+	int fd = rdv_accept_begin(listen_fd, self->any_user), rc;
 	if (fd < 0)
 		return fd;
-	rc = accept_until(fd, our_doorbell, deadline_ms, out);
+	do
+		rc = accept_until(fd, self, deadline_ms, out);
+	while (rc == -EAGAIN);
 	if (rc == -ETIMEDOUT) {
 		rdv_accept_refuse(fd, -EPROTO);
 		rc = -EPROTO;
 	}
 	return rc;
+}
+
+/* --- ringing by the connection --- */
+
+#define RINGS_MAX 64 /* taken in at once: more than an honest peer has sent */
+
+bool rdv_trusted(uint32_t uid)
+{
+	return uid == geteuid() || uid == 0;
+}
+
+void rdv_ring(int life_fd, uint8_t kind)
+{
+	struct iovec iov = {&kind, 1};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	/* A full queue is one that the other end has not looked at: it is rung already. */
+	(void)!host_sys.sendmsg(life_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+uint32_t rdv_rung(int life_fd)
+{
+	uint32_t kinds = 0;
+	for (int i = 0; i < RINGS_MAX; i++) {
+		uint8_t kind = 0;
+		struct iovec iov = {&kind, 1};
+		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1}; /* descriptors beside it are closed */
+		if (host_sys.recvmsg(life_fd, &msg, MSG_DONTWAIT) <= 0)
+			break;
+		kinds |= kind < 32 ? 1u << kind : 0;
+	}
+	return kinds;
 }

@@ -62,7 +62,11 @@ static void keep(vsock_t v, int fd, int epfd, uint64_t tag)
 static int answer(struct attached *a, int fd)
 {
 	struct rdv_wire w;
-	int ret = rdv_accept_step(fd, a->doorbell, &w);
+	struct rdv_self self;
+	int ret;
+
+	wire_self(a, &self);
+	ret = rdv_accept_step(fd, &self, &w);
 
 	if (ret == 0)
 		wire_add(a, &w);

@@ -129,6 +129,8 @@ static void handle(const struct epoll_event *ev)
 	case WATCH_LIFE:
 		if (a && (ev->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
 			wire_gone(a, small % VNIC_MAX, gen);
+		else if (a)
+			wire_rung(a, small % VNIC_MAX, gen);
 		break;
 	case WATCH_RENDEZVOUS:
 		answer_rendezvous((int)gen);
@@ -329,7 +331,7 @@ void helper_watch_life(struct attached *a, uint32_t vnic)
 {
 	struct vnic *v = &a->e.vnic[vnic];
 
-	watch(v->life_fd, EPOLLRDHUP | EPOLLET, tag(WATCH_LIFE, a->index, vnic, v->gen));
+	watch(v->life_fd, EPOLLIN | EPOLLRDHUP | EPOLLET, tag(WATCH_LIFE, a->index, vnic, v->gen));
 }
 
 int helper_watch_listener(vsock_t v, int rdv_fd)

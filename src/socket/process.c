@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "host/host.h"
@@ -112,6 +113,10 @@ struct attached *process_new_stack(const struct stack_config *cfg)
 	}
 	a->index = n;
 	a->s->creator_pid = (uint32_t)getpid();
+	if (getrandom(a->s->id, sizeof(a->s->id), 0) != (ssize_t)sizeof(a->s->id)) {
+		unmap_stack(a);
+		return NULL;
+	}
 	name_program(a->s);
 	engine_attach(&a->e, a->s);
 	a->slot = process_slot_alloc(a->s, (uint32_t)getpid());
@@ -334,8 +339,10 @@ void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n)
 		struct vnic *v = &a->e.vnic[posted[i]];
 		uint32_t kind = v->ops ? vnic_take_armed(v) : VNIC_ARMED_NO;
 
-		if (kind)
+		if (kind && v->doorbell_fd[kind - 1] >= 0)
 			ring_fd(v->doorbell_fd[kind - 1]);
+		else if (kind)
+			rdv_ring(v->life_fd, (uint8_t)kind);
 	}
 }
 

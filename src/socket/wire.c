@@ -252,8 +252,11 @@ static int attach_locked(struct attached *a, const struct rdv_wire *w, void *mem
 	v->doorbell_fd[0] = w->doorbell[0];
 	v->doorbell_fd[1] = w->doorbell[1];
 	v->life_fd = w->life_fd;
-	v->st->peer_pid = w->pid;
-	v->st->peer_uid = w->uid;
+	v->st->peer_pid = w->link.pid;
+	v->st->peer_uid = w->link.uid;
+	v->st->maker_pid = a->s->proc[a->slot].pid;
+	memcpy(v->st->link, w->link.nonce, sizeof(v->st->link));
+	memcpy(v->st->peer_stack, w->link.stack, sizeof(v->st->peer_stack));
 	activate(a, (uint32_t)i);
 	count(a->s, C_wire_made);
 	return i;
@@ -311,16 +314,72 @@ static enum reason reason_of(int err, bool squatted)
 	}
 }
 
+/* --- wires that both sides have --- */
+
+/* A wire that this process has made from stack a to that stack in that process. Children of either have it too, but
+ * call themselves by their own pid: they make wires of their own. With the lock. */
+static int known_wire(struct attached *a, const struct rdv_link *l, bool exact)
+{
+	for (uint32_t i = 0; i < a->active && l->pid; i++) {
+		const struct vnic *v = &a->e.vnic[a->vnic[i]];
+		const struct vnic_state *st = v->st;
+
+		if (st->provider == VNIC_PROV_LOCAL && st->gen == v->gen && !st->dead && st->peer_pid == l->pid &&
+		    st->peer_uid == l->uid && st->maker_pid == a->s->proc[a->slot].pid &&
+		    !memcmp(st->peer_stack, l->stack, sizeof(l->stack)) &&
+		    (!exact || !memcmp(st->link, l->nonce, sizeof(l->nonce))))
+			return a->vnic[i];
+	}
+	return -1;
+}
+
+static bool find_wire(void *arg, struct rdv_link *l, bool exact)
+{
+	struct attached *a = arg;
+	int i;
+
+	stack_enter(a);
+	i = known_wire(a, l, exact);
+	if (i >= 0)
+		memcpy(l->nonce, a->e.vnic[i].st->link, sizeof(l->nonce));
+	stack_leave(a);
+	return i >= 0;
+}
+
+void wire_self(struct attached *a, struct rdv_self *self)
+{
+	*self = (struct rdv_self){.doorbell = {a->doorbell[0], a->doorbell[1]},
+				  .any_user = knob[K_PEERS] == PEERS_ANY,
+				  .find = find_wire,
+				  .arg = a};
+	memcpy(self->stack, a->s->id, sizeof(self->stack));
+}
+
+static int use_known(struct attached *a, const struct rdv_link *l)
+{
+	int i;
+
+	stack_enter(a);
+	i = known_wire(a, l, true);
+	if (i >= 0)
+		count(a->s, C_wire_shared);
+	stack_leave(a);
+	return i < 0 ? -ECONNREFUSED : i; /* it has died since we agreed: so has its process */
+}
+
 static int make_wire(struct attached *a, enum sock_proto proto, int family, const struct endpoint *remote,
 		     enum reason *reason)
 {
+	struct rdv_self self;
 	struct rdv_wire w;
 	bool squatted = false;
 	int ret;
 
-	ret = rdv_connect(proto, family, remote, a->doorbell, (int)knob[K_HANDSHAKE_MS], knob[K_PEERS] == PEERS_ANY, &w,
-			  &squatted);
-	if (ret == 0)
+	wire_self(a, &self);
+	ret = rdv_connect(proto, family, remote, &self, (int)knob[K_HANDSHAKE_MS], &w, &squatted);
+	if (ret == RDV_KNOWN)
+		ret = use_known(a, &w.link);
+	else if (ret == 0)
 		ret = wire_add(a, &w);
 	if (ret < 0)
 		*reason = reason_of(ret, squatted);
@@ -396,6 +455,15 @@ void wire_gone(struct attached *a, uint32_t vnic, uint32_t gen)
 	put_dying(a, vnic, gen, now);
 	/* a thread that was about to sleep may have missed the vNIC that took this one's place in the list of views */
 	wait_wake_all();
+}
+
+void wire_rung(struct attached *a, uint32_t vnic, uint32_t gen)
+{
+	const struct vnic *v = &a->e.vnic[vnic];
+
+	/* The helper itself, who calls, looks at all stacks when it has seen its events. */
+	if (v->ops && v->gen == gen && rdv_rung(v->life_fd) >> VNIC_ARMED_THREAD & 1)
+		wait_wake_all();
 }
 
 /* True when it is gone for good, or the slot has another wire by now. */

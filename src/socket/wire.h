@@ -17,6 +17,10 @@ int wire_to(struct attached *a, enum sock_proto proto, int family, const struct 
 void wire_forget(struct attached *a, enum sock_proto proto, const struct endpoint *remote);
 /* Attach a wire that was just made; its descriptors become ours, also on failure. vNIC number or -errno. */
 int wire_add(struct attached *a, struct rdv_wire *w);
+/* What a rendezvous needs to know of us, for wires of stack a. */
+void wire_self(struct attached *a, struct rdv_self *self);
+/* The other end rang by the wire's connection. */
+void wire_rung(struct attached *a, uint32_t vnic, uint32_t gen);
 /* The other end hung up: connections end, and the vNIC is freed once nothing refers to its buffers. */
 void wire_gone(struct attached *a, uint32_t vnic, uint32_t gen);
 /* Try again to free what has died. Microseconds until it is worth trying again, 0 nothing is left. */

@@ -37,6 +37,7 @@
 #define SHORT_MS 100
 
 static int bell[2];
+static struct rdv_self me = {.stack = "stack of this.."};
 
 static int setup(void **state)
 {
@@ -44,6 +45,7 @@ static int setup(void **state)
 	clock_init();
 	bell[0] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	bell[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	memcpy(me.doorbell, bell, sizeof(bell));
 	/* The first listener also takes the spare descriptor that stays. */
 	struct endpoint ep = {.port = 1};
 	int fd = rdv_listen(SOCK_TCP, 6, &ep, false);
@@ -135,7 +137,7 @@ static void serve_one(int listen_fd)
 	struct rdv_wire w;
 	struct pollfd p = {.fd = listen_fd, .events = POLLIN};
 	poll(&p, 1, TIMEOUT_MS);
-	if (rdv_accept(listen_fd, bell, TIMEOUT_MS, false, &w) == 0)
+	if (rdv_accept(listen_fd, &me, TIMEOUT_MS, &w) == 0)
 		assert_int_equal(eventfd_write(w.doorbell[1], 7), 0);
 }
 
@@ -184,7 +186,7 @@ static int try_connect(const struct server *s, int family, struct endpoint to, i
 		       bool *squatted)
 {
 	to.port = s->ep.port;
-	return rdv_connect(SOCK_TCP, family, &to, bell, timeout_ms, false, w, squatted);
+	return rdv_connect(SOCK_TCP, family, &to, &me, timeout_ms, w, squatted);
 }
 
 /* --- the good case --- */
@@ -198,8 +200,8 @@ static void two_processes_get_a_wire_and_each_others_doorbells(void **state)
 	bool squatted = true;
 	assert_int_equal(try_connect(&s, 4, at4("127.0.0.1", 0), TIMEOUT_MS, &w, &squatted), 0);
 	assert_false(squatted);
-	assert_int_equal(w.pid, s.pid);
-	assert_int_equal(w.uid, geteuid());
+	assert_int_equal(w.link.pid, s.pid);
+	assert_int_equal(w.link.uid, geteuid());
 	assert_int_equal(w.end, 0);
 	void *mem = mmap(NULL, wire_size(), PROT_READ | PROT_WRITE, MAP_SHARED, w.memfd, 0);
 	assert_ptr_not_equal(mem, MAP_FAILED);
@@ -220,6 +222,63 @@ static void two_processes_get_a_wire_and_each_others_doorbells(void **state)
 	assert_int_equal(poll(&life, 1, TIMEOUT_MS), 1);
 	assert_true(life.revents & POLLHUP);
 	wire_close(&w);
+	assert_int_equal(open_fds(), before);
+}
+
+/* --- a wire that both have --- */
+
+/* Each side of these tests has one wire: of this nonce, to whatever stack and process. */
+static const uint8_t shared_wire[16] = "a wire they have";
+
+static bool have_wire(void *arg, struct rdv_link *link, bool exact)
+{
+	(void)arg;
+	if (exact && memcmp(link->nonce, shared_wire, sizeof(shared_wire)))
+		return false;
+	memcpy(link->nonce, shared_wire, sizeof(shared_wire));
+	return link->pid != 0;
+}
+
+static bool have_none(void *arg, struct rdv_link *link, bool exact)
+{
+	(void)arg;
+	(void)link;
+	return !exact;
+}
+
+static void serve_known(int listen_fd)
+{
+	struct rdv_self has = me;
+	struct rdv_wire w;
+	struct pollfd p = {.fd = listen_fd, .events = POLLIN};
+	has.find = have_wire;
+	for (int i = 0; i < 2; i++) {
+		poll(&p, 1, TIMEOUT_MS);
+		int rc = rdv_accept(listen_fd, &has, TIMEOUT_MS, &w);
+		/* First it hangs up content, then it lacks that wire. */
+		assert_int_equal(rc, i ? 0 : -EPROTO);
+	}
+	wire_close(&w);
+}
+
+static void a_wire_that_both_sides_know_is_agreed_upon(void **state)
+{
+	(void)state;
+	int before = open_fds();
+	struct server s = start((struct plan){SOCK_TCP, 4, at4("127.0.0.1", 0), .serve = serve_known});
+	struct rdv_wire w;
+	bool squatted;
+	me.find = have_wire;
+	assert_int_equal(try_connect(&s, 4, at4("127.0.0.1", 0), TIMEOUT_MS, &w, &squatted), RDV_KNOWN);
+	assert_memory_equal(w.link.nonce, shared_wire, sizeof(shared_wire));
+	assert_int_equal(w.link.pid, s.pid);
+	assert_true(w.memfd == -1 && w.life_fd == -1);
+	me.find = have_none;
+	assert_int_equal(try_connect(&s, 4, at4("127.0.0.1", 0), TIMEOUT_MS, &w, &squatted), 0);
+	assert_memory_not_equal(w.link.nonce, shared_wire, sizeof(shared_wire));
+	me.find = NULL;
+	wire_close(&w);
+	stop(&s);
 	assert_int_equal(open_fds(), before);
 }
 
@@ -259,7 +318,7 @@ static void udp_sockets_meet_too(void **state)
 	struct server s = start((struct plan){SOCK_UDP, 4, at4("127.0.0.1", 0), .serve = serve_one});
 	struct rdv_wire w;
 	bool squatted;
-	assert_int_equal(rdv_connect(SOCK_UDP, 4, &s.ep, bell, TIMEOUT_MS, false, &w, &squatted), 0);
+	assert_int_equal(rdv_connect(SOCK_UDP, 4, &s.ep, &me, TIMEOUT_MS, &w, &squatted), 0);
 	wire_close(&w);
 	stop(&s);
 }
@@ -271,7 +330,7 @@ static void nobody_there_is_refused_at_once(void **state)
 	int fd = kernel_socket(SOCK_TCP, 4, &ep, false);
 	int before = open_fds();
 	struct rdv_wire w;
-	assert_int_equal(rdv_connect(SOCK_TCP, 4, &ep, bell, TIMEOUT_MS, false, &w, NULL), -ECONNREFUSED);
+	assert_int_equal(rdv_connect(SOCK_TCP, 4, &ep, &me, TIMEOUT_MS, &w, NULL), -ECONNREFUSED);
 	assert_int_equal(open_fds(), before);
 	close(fd);
 }
@@ -316,7 +375,7 @@ static void a_name_of_another_processs_port_is_squatted(void **state)
 	bool squatted = false;
 	/* The squatter is passed over, and the owner found behind its wildcard name. */
 	assert_int_equal(try_connect(&thief, 4, at4("127.0.0.1", 0), TIMEOUT_MS, &w, &squatted), 0);
-	assert_int_equal(w.pid, owner.pid);
+	assert_int_equal(w.link.pid, owner.pid);
 	wire_close(&w);
 	stop(&thief); /* first: it has a copy of the owner's pipe */
 	stop(&owner);
@@ -353,8 +412,48 @@ static void other_users_are_refused_unless_allowed(void **state)
 		bool squatted;
 		if (setresuid(1234, 1234, 1234) < 0)
 			_exit(9);
-		int rc = rdv_connect(SOCK_TCP, 4, &s.ep, bell, TIMEOUT_MS, false, &w, &squatted);
+		int rc = rdv_connect(SOCK_TCP, 4, &s.ep, &me, TIMEOUT_MS, &w, &squatted);
 		_exit(rc == -EPERM && !squatted ? 0 : 1);
+	}
+	int status;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	stop(&s);
+}
+
+/* Root serves, somebody else connects: neither gets a descriptor by which it could make the other's write block. */
+static void serve_untrusted(int listen_fd)
+{
+	struct rdv_wire w;
+	struct pollfd p = {.fd = listen_fd, .events = POLLIN};
+	poll(&p, 1, TIMEOUT_MS);
+	assert_int_equal(rdv_accept(listen_fd, &me, TIMEOUT_MS, &w), 0);
+	assert_true(w.link.uid == 1234 && w.doorbell[0] == -1 && w.doorbell[1] == -1);
+	p.fd = w.life_fd;
+	rdv_ring(w.life_fd, 2);
+	assert_int_equal(poll(&p, 1, TIMEOUT_MS), 1);
+	assert_int_equal(rdv_rung(w.life_fd), 1 << 1);
+	wire_close(&w);
+}
+
+static void doorbells_are_not_shared_with_users_who_are_not_trusted(void **state)
+{
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	struct server s = start((struct plan){SOCK_TCP, 4, at4("127.0.0.1", 0), .serve = serve_untrusted});
+	pid_t pid = fork();
+	if (pid == 0) {
+		struct rdv_wire w;
+		bool squatted;
+		if (setresuid(1234, 1234, 1234) < 0)
+			_exit(9);
+		if (rdv_connect(SOCK_TCP, 4, &s.ep, &me, TIMEOUT_MS, &w, &squatted) != 0)
+			_exit(1);
+		struct pollfd p = {.fd = w.life_fd, .events = POLLIN};
+		rdv_ring(w.life_fd, 1);
+		int good = w.doorbell[0] == -1 && poll(&p, 1, TIMEOUT_MS) == 1 && rdv_rung(w.life_fd) == 1 << 2;
+		_exit(good ? 0 : 1);
 	}
 	int status;
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -478,7 +577,7 @@ static int accept_after(const struct hello *h, size_t len, int *fds, int count)
 		assert_int_equal(sendmsg(fd, &msg, 0), len);
 	for (int i = 0; i < count; i++)
 		close(fds[i]);
-	int rc = rdv_accept(listen_fd, bell, SHORT_MS, false, &w);
+	int rc = rdv_accept(listen_fd, &me, SHORT_MS, &w);
 	if (rc == 0)
 		wire_close(&w);
 	close(fd);
@@ -491,7 +590,7 @@ static struct hello good_hello(void)
 {
 	static const uint8_t nonce[16] = "0123456789abcde";
 	struct hello h;
-	hello_fill(&h, nonce, 0);
+	hello_fill(&h, HELLO_MAKE, nonce, me.stack);
 	return h;
 }
 
@@ -541,7 +640,7 @@ static void a_wrong_number_of_descriptors_is_refused(void **state)
 		for (int i = count; i < 16; i++)
 			close(fds[i]);
 		int rc = accept_after(&h, sizeof(h), fds, count);
-		if (count == 3)
+		if (count == 1 || count == 3) /* with doorbells or without */
 			assert_int_equal(rc, 0);
 		else
 			assert_true(rc == -EPROTO || rc == -EMFILE);
@@ -623,16 +722,16 @@ static void a_full_descriptor_table_loses_nothing(void **state)
 		int before = open_fds();
 		assert_int_equal(setrlimit(RLIMIT_NOFILE, &tight), 0);
 		int n = fill_table(fill, room);
-		int rc = rdv_accept(listen_fd, bell, SHORT_MS, false, &w);
+		int rc = rdv_accept(listen_fd, &me, SHORT_MS, &w);
 		while (n--)
 			close(fill[n]);
 		assert_int_equal(setrlimit(RLIMIT_NOFILE, &lim), 0);
 		assert_true(rc == -EMFILE || rc == -EPROTO);
 		assert_int_equal(open_fds(), before);
 		/* It was dealt with, not left in the queue, and its maker knows. */
-		assert_int_equal(rdv_accept(listen_fd, bell, SHORT_MS, false, &w), -EAGAIN);
+		assert_int_equal(rdv_accept(listen_fd, &me, SHORT_MS, &w), -EAGAIN);
 		assert_int_equal(hello_receive(fd, &h, fds, 0, handshake_now_ms() + SHORT_MS, NULL), 0);
-		assert_true(h.status < 0);
+		assert_true(h.kind == HELLO_REFUSE && h.status < 0);
 		close(fd);
 	}
 	host_fd_close(listen_fd);
@@ -642,36 +741,39 @@ static void a_full_descriptor_table_loses_nothing(void **state)
 
 static int answer_kind;
 
-static void serve_badly(int listen_fd)
+static void answer_badly(int fd, struct hello *h)
 {
-	struct pollfd p = {.fd = listen_fd, .events = POLLIN};
-	poll(&p, 1, TIMEOUT_MS);
-	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
-	struct hello h;
-	int got[3], give[3] = {plain_eventfd(), plain_eventfd(), plain_eventfd()};
-	hello_receive(fd, &h, got, 3, handshake_now_ms() + TIMEOUT_MS, NULL);
+	int give[3] = {plain_eventfd(), plain_eventfd(), plain_eventfd()};
 	switch (answer_kind) {
 	case 0: /* a file as doorbell */
 		give[1] = open("/tmp", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
-		hello_send(fd, &h, give, 2);
+		hello_send(fd, h, give, 2);
 		break;
 	case 1: /* another nonce */
-		h.nonce[3] ^= 1;
-		hello_send(fd, &h, give, 2);
+		h->nonce[3] ^= 1;
+		hello_send(fd, h, give, 2);
 		break;
-	case 2: /* no doorbells */
-		hello_send(fd, &h, NULL, 0);
+	case 2: /* one doorbell */
+		hello_send(fd, h, give, 1);
 		break;
 	case 3:
-		hello_send(fd, &h, give, 3);
+		hello_send(fd, h, give, 3);
 		break;
 	case 4: /* another version */
-		h.version++;
-		hello_send(fd, &h, give, 2);
+		h->version++;
+		hello_send(fd, h, give, 2);
 		break;
 	case 5: /* a refusal */
-		h.status = -EPROTO;
-		hello_send(fd, &h, NULL, 0);
+		h->status = -EPROTO;
+		hello_send(fd, h, NULL, 0);
+		break;
+	case 6: /* not who it was */
+		h->stack[0] ^= 1;
+		hello_send(fd, h, give, 2);
+		break;
+	case 7: /* an answer to something else */
+		h->kind = HELLO_NEW;
+		hello_send(fd, h, give, 2);
 		break;
 	default: /* something short */
 		if (write(fd, "x", 1) != 1)
@@ -679,10 +781,29 @@ static void serve_badly(int listen_fd)
 	}
 }
 
+static void serve_badly(int listen_fd)
+{
+	static const uint8_t stack[16] = "stack of server";
+	struct pollfd p = {.fd = listen_fd, .events = POLLIN};
+	poll(&p, 1, TIMEOUT_MS);
+	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	struct hello h;
+	int got[3];
+	hello_receive(fd, &h, got, 3, handshake_now_ms() + TIMEOUT_MS, NULL);
+	assert_int_equal(h.kind, HELLO_ASK);
+	if (answer_kind < 9) {
+		hello_fill(&h, HELLO_NEW, h.nonce, stack);
+		hello_send(fd, &h, NULL, 0);
+		hello_receive(fd, &h, got, 3, handshake_now_ms() + TIMEOUT_MS, NULL);
+	}
+	hello_fill(&h, HELLO_MADE, h.nonce, stack);
+	answer_badly(fd, &h);
+}
+
 static void bad_answers_are_refused(void **state)
 {
 	(void)state;
-	for (answer_kind = 0; answer_kind < 7; answer_kind++) {
+	for (answer_kind = 0; answer_kind < 10; answer_kind++) {
 		struct server s = start((struct plan){SOCK_TCP, 4, at4("127.0.0.1", 0), .serve = serve_badly});
 		int before = open_fds();
 		struct rdv_wire w;
@@ -697,6 +818,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(two_processes_get_a_wire_and_each_others_doorbells),
+	    cmocka_unit_test(a_wire_that_both_sides_know_is_agreed_upon),
 	    cmocka_unit_test(listeners_at_any_address_are_found),
 	    cmocka_unit_test(udp_sockets_meet_too),
 	    cmocka_unit_test(nobody_there_is_refused_at_once),
@@ -705,6 +827,7 @@ int main(void)
 	    cmocka_unit_test(a_name_of_another_processs_port_is_squatted),
 	    cmocka_unit_test(another_user_cannot_squat),
 	    cmocka_unit_test(other_users_are_refused_unless_allowed),
+	    cmocka_unit_test(doorbells_are_not_shared_with_users_who_are_not_trusted),
 	    cmocka_unit_test(a_server_that_never_answers_times_out),
 	    cmocka_unit_test(a_full_backlog_times_out),
 	    cmocka_unit_test(a_server_that_hangs_up_counts_as_nobody),
