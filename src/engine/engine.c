@@ -271,11 +271,15 @@ void engine_tick(struct engine *e, uint64_t now_us)
 {
 	e->s->now_us = now_us;
 	timer_run(e, now_us);
+	if (__builtin_expect(e->s->path_waiters && now_us >= e->s->path_retry_us, 0))
+		tcp_path_retry(e);
 }
 
 uint64_t engine_deadline(const struct engine *e)
 {
-	return timer_next(e);
+	uint64_t next = timer_next(e);
+
+	return e->s->path_waiters && e->s->path_retry_us < next ? e->s->path_retry_us : next;
 }
 
 /*

@@ -27,12 +27,32 @@
  * is free (tcp_send.c). */
 #define TXHELD_EIGHTHS 5u
 
+/* The way to an address, as route.h finds it. */
+struct route {
+	uint32_t ifindex;
+	uint32_t mtu, link_mtu; /* of the way; of the interface */
+	uint8_t from[16];       /* source address to use where the socket has none */
+	uint8_t via[16];        /* whose link address is wanted */
+	uint8_t mac[6];
+	uint8_t resolved; /* 1: mac is good */
+};
+
+/* One that was found for packets of sockets that are not connected, or that there is none. */
+struct route_slot {
+	uint8_t to[16], from[16];
+	uint32_t version, ifindex;
+	int32_t err;
+	struct route r;
+};
+#define ROUTE_SLOTS 32u /* power of two */
+
 /* One process's view of one stack. */
 struct netview;
 struct engine {
 	struct stack *s;
 	const struct netview *view; /* what viaductd says of the network (route.h); NULL: no network */
 	struct vnic vnic[VNIC_MAX]; /* .ops NULL: not mapped in this process */
+	struct route_slot route_slot[ROUTE_SLOTS];
 };
 
 /* A received frame on its way through the layers. Layers move `off` forward and fill in the rest. */
@@ -50,7 +70,10 @@ struct frame {
 	uint8_t family;      /* 4 or 6 */
 	uint8_t proto;
 	uint8_t tos, ttl;
+	uint8_t l3;               /* offset of the IP header */
 	bool csum_ok;             /* checksums need not be verified */
+	bool csum_partial;        /* a TCP or UDP checksum may be the pseudo-header's sum alone */
+	bool network;             /* it came from a network, not from a process of this machine */
 	struct endpoint src, dst; /* v4-mapped; ports filled in by TCP and UDP */
 	uint8_t hdr[FRAME_HDR];
 };
@@ -115,9 +138,33 @@ struct ip_out {
 	uint8_t family; /* 4 or 6: of the packet, not of the socket */
 	uint8_t proto, ttl, tos;
 	const uint8_t *src, *dst; /* 16 bytes, v4-mapped */
+	const uint8_t *mac;       /* of the next hop; NULL: of whoever is behind the vNIC */
 	bool df;
 };
-/* Bytes of Ethernet + IP header for a packet of this family. */
+/* The next hop's address for an answer to f, and for what a connected socket sends. */
+static inline const uint8_t *frame_source_mac(const struct frame *f)
+{
+	return f->hdr + 6;
+}
+static inline const uint8_t *sock_mac(const struct engine *e, const struct sock *k)
+{
+	const struct vnic_state *st = stack_vnic(e->s, k->vnic);
+
+	return st && vnic_is_network(st) ? k->dst.mac : NULL;
+}
+/* May a frame that came over vNIC a be for a socket on vNIC b? On a network a frame may take any of our interfaces; a
+ * wire is as good as an address, and nobody behind one passes for a network, nor the other way round. */
+static inline bool vnic_same_side(const struct engine *e, uint32_t a, uint32_t b)
+{
+	const struct vnic_state *sa = stack_vnic(e->s, a), *sb = stack_vnic(e->s, b);
+
+	return a == b || (sa && sb && vnic_is_network(sa) && vnic_is_network(sb));
+}
+/* The TCP or UDP checksum of the packet [f->off, end), whose field lies at f->off + field, is right. */
+bool ip_checksum_good(struct engine *e, const struct frame *f, uint32_t end, uint32_t field);
+/* The packet claims to come from this machine, but came from the network. */
+bool ip_source_ours(struct engine *e, const struct frame *f);
+/* Bytes of Ethernet + IP header for a packet of this family, without a VLAN tag. */
 uint32_t ip_header_len(int family);
 /* Prepend IP and Ethernet headers in front of l4 (which lies in the tx buffer of parts[0], with room
  * before it), fill in the transport checksum at l4 + csum_off unless the vNIC needs none, and post.
@@ -158,7 +205,9 @@ uint32_t csum_pseudo(int family, const uint8_t src[16], const uint8_t dst[16], u
 uint64_t keyed_hash(const uint8_t key[16], const void *data, size_t len);
 
 /* --- UDP (udp.c) --- */
-/* Send one datagram from k to `to` over vNIC `vnic`. Bytes sent, -EAGAIN (no buffer), -EMSGSIZE. */
+/* Send one datagram from k to `to` over vNIC `vnic`. Bytes sent, -EAGAIN (no buffer), -EMSGSIZE. On a network (any vNIC
+ * of it is as good as another: the route decides; the address of `from` may be any) also -ENOLINK: the kernel must send
+ * it, which has no next hop for us, or will find it. */
 ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct endpoint *from,
 		 const struct endpoint *to, const struct iovec *iov, int iovcnt, uint64_t now_us);
 /* A received datagram's particulars. */

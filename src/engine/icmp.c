@@ -123,7 +123,7 @@ static void deliver(struct engine *e, const struct frame *f, const uint8_t *h, s
 	}
 	proto = q.proto == PROTO_TCP ? SOCK_TCP : SOCK_UDP;
 	k = sock_lookup(s, proto, &q.local, &q.remote);
-	if (!k || k->vnic != f->vnic) {
+	if (!k || !vnic_same_side(e, k->vnic, f->vnic)) {
 		count(s, C_icmp_bad);
 		return;
 	}
@@ -181,11 +181,12 @@ void icmp_port_unreachable(struct engine *e, const struct frame *f)
 {
 	struct stack *s = e->s;
 	struct vnic *v = &e->vnic[f->vnic];
-	uint32_t n = (f->end < f->hdr_len ? f->end : f->hdr_len) - ETH_HEADER; /* as much as is at hand */
+	uint32_t n = (f->end < f->hdr_len ? f->end : f->hdr_len) - f->l3; /* as much as is at hand */
 	struct ip_out o = {.vnic = f->vnic,
 			   .family = f->family,
 			   .src = f->dst.addr,
 			   .dst = f->src.addr,
+			   .mac = frame_source_mac(f),
 			   .proto = f->family == 4 ? PROTO_ICMP : PROTO_ICMPV6};
 	struct vnic_desc part;
 	uint8_t *l4;
@@ -204,7 +205,7 @@ void icmp_port_unreachable(struct engine *e, const struct frame *f)
 	memset(l4, 0, ICMP_HEADER);
 	l4[0] = f->family == 4 ? 3 : 1;
 	l4[1] = f->family == 4 ? 3 : 4;
-	memcpy(l4 + ICMP_HEADER, f->hdr + ETH_HEADER, n);
+	memcpy(l4 + ICMP_HEADER, f->hdr + f->l3, n);
 	part = (struct vnic_desc){.buf = (uint32_t)buf, .off = PKT_HEADROOM, .len = (uint16_t)(ICMP_HEADER + n)};
 	ip_output(e, &o, &part, 1, 2);
 	vnic_tx_free(v, (uint32_t)buf);

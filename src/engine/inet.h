@@ -5,6 +5,8 @@
 #define VD_INET_H
 
 #define ETH_HEADER 14u
+#define ETH_VLAN 0x8100u
+#define VLAN_TAG 4u
 #define ETH_IPV4 0x0800u
 #define ETH_IPV6 0x86ddu
 #define IPV4_HEADER 20u

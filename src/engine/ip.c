@@ -12,6 +12,7 @@
 #include "engine/bytes.h"
 #include "engine/engine.h"
 #include "engine/inet.h"
+#include "engine/route.h"
 
 #define IPV4_DF 0x4000u
 #define IPV4_MORE_OR_OFFSET 0x3fffu
@@ -36,9 +37,40 @@ static bool self_without_socket(struct engine *e, const struct frame *f)
 	return !sock_lookup(e->s, proto, &self, &self);
 }
 
+/* 127/8 and ::1 never come from a network (RFC 1122 3.2.1.3 (g), RFC 4291 2.5.3). */
+static bool loopback(const uint8_t a[16])
+{
+	static const uint8_t one[16] = {[15] = 1};
+
+	return is_v4(a) ? a[12] == 127 : addr_equal(a, one);
+}
+
+bool ip_source_ours(struct engine *e, const struct frame *f)
+{
+	if (!f->network || !route_is_own(e->view, f->src.addr))
+		return false;
+	drop(e, C_ip_spoofed);
+	return true;
+}
+
+bool ip_checksum_good(struct engine *e, const struct frame *f, uint32_t end, uint32_t field)
+{
+	uint32_t pseudo = csum_pseudo(f->family, f->src.addr, f->dst.addr, f->proto, end - f->off);
+	uint16_t is, partial = (uint16_t)~csum_fold(pseudo);
+
+	if (f->csum_partial) { /* a device would have filled in the rest */
+		memcpy(&is, f->hdr + f->off + field, sizeof(is));
+		if (is == partial)
+			return true;
+	}
+	return !csum_fold(frame_sum(e, f, f->off, end, pseudo));
+}
+
 static void deliver(struct engine *e, struct frame *f)
 {
-	if (__builtin_expect(addr_equal(f->src.addr, f->dst.addr), 0) && self_without_socket(e, f))
+	if (__builtin_expect(f->network && (loopback(f->src.addr) || loopback(f->dst.addr)), 0))
+		drop(e, C_ip_spoofed);
+	else if (__builtin_expect(addr_equal(f->src.addr, f->dst.addr), 0) && self_without_socket(e, f))
 		drop(e, C_ip_bad_address);
 	else if (f->proto == PROTO_TCP)
 		tcp_input(e, f);
@@ -240,33 +272,43 @@ static void put_ipv6(const struct ip_out *o, uint8_t *h, uint32_t len)
 	memcpy(h + 24, o->dst, 16);
 }
 
+static inline uint32_t eth_len(const struct vnic_state *st)
+{
+	return ETH_HEADER + (st->vlan ? VLAN_TAG : 0);
+}
+
 void ip_put_headers(struct engine *e, const struct ip_out *o, uint8_t *l4, uint32_t len)
 {
 	const struct vnic_state *st = e->vnic[o->vnic].st;
-	uint8_t *eth = l4 - ip_header_len(o->family);
+	uint8_t *ip = l4 - (ip_header_len(o->family) - ETH_HEADER), *eth = ip - eth_len(st);
 
-	memcpy(eth, st->peer_mac, 6);
+	memcpy(eth, o->mac ? o->mac : st->peer_mac, 6);
 	memcpy(eth + 6, st->mac, 6);
+	if (__builtin_expect(st->vlan, 0)) {
+		put_be16(eth + 12, ETH_VLAN);
+		put_be16(eth + ETH_HEADER, st->vlan);
+	}
 	if (o->family == 4) {
-		put_be16(eth + 12, ETH_IPV4);
-		put_ipv4(e, o, eth + ETH_HEADER, len, !(st->features & VNIC_FEAT_CSUM_TX));
+		put_be16(ip - 2, ETH_IPV4);
+		put_ipv4(e, o, ip, len, !(st->features & VNIC_FEAT_CSUM_TX));
 	} else {
-		put_be16(eth + 12, ETH_IPV6);
-		put_ipv6(o, eth + ETH_HEADER, len);
+		put_be16(ip - 2, ETH_IPV6);
+		put_ipv6(o, ip, len);
 	}
 }
 
 void ip_output(struct engine *e, const struct ip_out *o, struct vnic_desc *parts, int n, uint32_t csum_off)
 {
 	struct vnic *v = &e->vnic[o->vnic % VNIC_MAX];
-	uint32_t header = ip_header_len(o->family), len = 0;
+	uint32_t header, len = 0;
 	bool checksum;
 
 	if (o->vnic >= VNIC_MAX || !v->ops || v->st->dead)
 		return drop(e, C_ip_no_vnic);
+	header = ip_header_len(o->family) - ETH_HEADER + eth_len(v->st);
 	for (int i = 0; i < n; i++)
 		len += parts[i].len;
-	if (len + header - ETH_HEADER > v->st->mtu || parts[0].off < header)
+	if (len + header - eth_len(v->st) > v->st->mtu || parts[0].off < header)
 		return drop(e, C_ip_too_big);
 	checksum = !(v->st->features & VNIC_FEAT_CSUM_TX);
 	if (checksum)

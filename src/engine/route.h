@@ -12,15 +12,6 @@
 #include "engine/engine.h"
 #include "viaduct/netview.h"
 
-struct route {
-	uint32_t ifindex;
-	uint32_t mtu;
-	uint8_t from[16]; /* source address to use where the socket has none */
-	uint8_t via[16];  /* whose link address is wanted */
-	uint8_t mac[6];
-	uint8_t resolved; /* 1: mac is good */
-};
-
 /* 0, or -EPROTO: not a view that we can read. */
 int netview_check(const void *mem, size_t len);
 /* The way to `to`. from: the socket's own address, all zero: any. ifindex: bound to that device, 0: any. hash chooses
@@ -29,8 +20,34 @@ int netview_check(const void *mem, size_t len);
  */
 int route_lookup(const struct netview *view, const uint8_t to[16], const uint8_t from[16], uint32_t ifindex,
 		 uint32_t hash, struct route *r);
+/* The same for a packet of a socket that is not connected, with what was found kept for the next one: 0 and the vNIC,
+ * or as route_lookup, -EAGAIN (the neighbour is not resolved yet), -ENODEV as below. */
+int route_to(struct engine *e, const uint8_t to[16], const uint8_t from[16], uint32_t ifindex, uint32_t *vnic,
+	     struct route *r);
+/* Is this an address of this machine, says the view? */
+bool route_is_own(const struct netview *view, const uint8_t addr[16]);
+/* The view is another viaductd's: what was found in the old one is looked up again. */
+void route_forget(struct engine *e);
+
+/* --- neighbours that the kernel shall resolve or confirm (DAEMON_RESOLVE) --- */
+/* Ask for one, at most once in a while. */
+void route_want(struct engine *e, const uint8_t addr[16], uint32_t ifindex);
+/* The next one to pass on. False: none. Worth a call when stack.neigh_pending is not 0 (which needs no lock). */
+bool route_wanted(struct engine *e, struct neigh_want *out);
+/* The next hop of a connected socket may be gone: its segments are not answered. */
+void route_doubt(struct engine *e, const struct sock *k);
+
+/* --- TCP's part (tcp_route.c) --- */
+/* k goes on over another vNIC, and its segments with it. 0; -ENOBUFS: not now. */
+int tcp_move(struct engine *e, struct sock *k, uint32_t vnic);
+/* dst.mtu is another: k's segments follow. */
+void tcp_mtu_changed(struct engine *e, struct sock *k);
+/* k's segments wait for the way: they are tried again soon, at stack.path_retry_us. */
+void tcp_path_wait(struct engine *e, struct sock *k);
+void tcp_path_retry(struct engine *e);
+
 /* Bring k's vNIC and dst up to date with the view (e->view). 0: frames may go. -EAGAIN: the neighbour is not resolved
- * yet (the socket layer is told by the counter of stack.neigh_wanted); -ENETUNREACH, -EHOSTUNREACH; -ENODEV: the stack
+ * yet (route_wanted says which); -ENETUNREACH, -EHOSTUNREACH; -ENODEV: the stack
  * has no vNIC on that interface (yet). */
 int route_sock_slow(struct engine *e, struct sock *k);
 /* The stack's vNIC on an interface; VNIC_NONE. */

@@ -62,6 +62,7 @@ struct dst {
 	uint8_t mac[6];   /* of the next hop */
 	uint8_t learnt;   /* 1: mac is that of the frame that opened the connection, until a route is looked up */
 	uint8_t pad;
+	uint32_t ifindex; /* the only interface that may be used (SO_BINDTODEVICE, a link-local peer); 0: any */
 };
 
 struct endpoint {

@@ -103,10 +103,20 @@ struct udp_route {
 	uint32_t gen;  /* of the vNIC, shifted left by one; bit 0: the socket layer vouches for it */
 };
 
+/* A neighbour whose link address the socket layer shall have resolved, or confirmed, by viaductd (route.c). */
+struct neigh_want {
+	uint8_t addr[16];
+	uint32_t ifindex;
+	uint32_t pad;
+	uint64_t asked_us; /* when it was last asked for */
+};
+#define NEIGH_WANTS 64u
+#define PATH_WAITS 64u /* sockets whose segments wait for a neighbour; more wait for their timers */
+
 /* For tools: what a descriptor of the creating process is. */
 struct stack_fdinfo {
-	uint8_t kind;   /* enum fd_kind (src/socket/reason.h) */
-	uint8_t reason; /* enum reason: why the kernel serves it */
+	uint8_t kind;    /* enum fd_kind (src/socket/reason.h) */
+	uint8_t reason;  /* enum reason: why the kernel serves it */
 	uint16_t detail; /* of the reason: the line of a rule */
 	uint32_t sock;   /* socket index if accelerated */
 };
@@ -147,6 +157,14 @@ struct stack {
 	uint32_t tw_head, tw_tail, tw_count; /* orphans in TIME-WAIT, oldest first, chained by tcb.q_next/q_prev */
 	uint32_t orphan_count;               /* TCP sockets that no program has any more, TIME-WAIT included */
 	uint32_t challenge_acks;             /* in this second, whole stack: statistics only */
+	/* the network (route.c) */
+	struct neigh_want neigh_want[NEIGH_WANTS];
+	uint64_t neigh_pending; /* bit per entry that waits to be asked for */
+	uint32_t neigh_wanted;  /* goes up with each: a hint for those without the lock */
+	uint32_t path_waiters;  /* sockets in path_wait */
+	uint64_t path_retry_us; /* when they are tried again, ... */
+	uint64_t path_step_us;  /* ... and how long after the last try that is */
+	uint32_t path_wait[PATH_WAITS];
 	uint64_t counters[COUNTER_COUNT];
 	uint32_t procs; /* entries of proc in use */
 	struct stack_proc proc[PROC_MAX];

@@ -25,7 +25,7 @@ static uint32_t control_seq(const struct tcb *t)
 bool tcp_send_control(struct engine *e, struct sock *k, uint32_t seq, uint8_t flags)
 {
 	struct tcb *t = &k->tcp;
-	struct vnic *v = tcp_vnic(e, k);
+	struct vnic *v = tcp_path(e, k);
 	struct vnic_desc part;
 	uint8_t *l4;
 	uint32_t opts = 0;
@@ -153,6 +153,7 @@ static void reply(struct engine *e, const struct frame *f, struct tcp_header h, 
 			   .ttl = 64,
 			   .src = f->dst.addr,
 			   .dst = f->src.addr,
+			   .mac = frame_source_mac(f),
 			   .df = true};
 	struct vnic_desc part;
 	uint8_t *l4;

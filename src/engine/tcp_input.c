@@ -35,7 +35,7 @@ static struct sock *find_socket(struct engine *e, const struct frame *f)
 		k = sock_lookup(s, SOCK_TCP, &f->dst, &f->src);
 	if (k) {
 		s->last_tcp = sock_index(s, k);
-		if (k->vnic == f->vnic || ports_equal(&k->local, &k->remote))
+		if (vnic_same_side(e, k->vnic, f->vnic) || ports_equal(&k->local, &k->remote))
 			return k;
 		count(s, C_tcp_wrong_vnic);
 		return NULL;
@@ -60,13 +60,9 @@ static bool parse_header(struct engine *e, struct frame *f, struct segment *g, u
 		count(e->s, C_tcp_truncated);
 		return false;
 	}
-	if (!f->csum_ok) {
-		uint32_t sum = csum_pseudo(f->family, f->src.addr, f->dst.addr, 6, f->end - f->off);
-
-		if (csum_fold(frame_sum(e, f, f->off, f->end, sum)) != 0) {
-			count(e->s, C_tcp_bad_checksum);
-			return false;
-		}
+	if (!f->csum_ok && !ip_checksum_good(e, f, f->end, TCP_CSUM_OFF)) {
+		count(e->s, C_tcp_bad_checksum);
+		return false;
 	}
 	f->src.port = be16(h.sport);
 	f->dst.port = be16(h.dport);
@@ -485,7 +481,8 @@ void tcp_input(struct engine *e, struct frame *f)
 	if (!k) { /* 3.10.7.1: CLOSED */
 		count(e->s, C_tcp_no_socket);
 		tcp_parse_options(NULL, 0, &g.o);
-		tcp_reply_rst(e, &g);
+		if (!ip_source_ours(e, f))
+			tcp_reply_rst(e, &g);
 		return;
 	}
 	if (fast_path(e, k, &g, opts))

@@ -36,6 +36,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/route.h"
 
 /* Sequence arithmetic (RFC 9293, 3.4). */
 static inline bool seq_lt(uint32_t a, uint32_t b)

@@ -148,6 +148,11 @@ static void child_setup(struct engine *e, struct sock *c, const struct sock *l, 
 	c->remote = g->f->src;
 	c->vnic = g->f->vnic;
 	c->vnic_gen = stack_vnic(e->s, c->vnic)->gen;
+	if (g->f->network) {
+		memcpy(c->dst.mac, frame_source_mac(g->f), sizeof(c->dst.mac));
+		c->dst.learnt = 1;
+		route_sock(e, c); /* the answer may take another interface, or a smaller MTU */
+	}
 	t->state = TCP_SYN_RECEIVED;
 	t->flags |= TCPF_EMBRYO;
 	t->irs = irs;
@@ -308,7 +313,7 @@ static void ack(struct engine *e, struct sock *l, struct segment *g)
 
 void tcp_listen_input(struct engine *e, struct sock *l, struct segment *g)
 {
-	if (g->flags & TH_RST) /* first */
+	if (g->flags & TH_RST || ip_source_ours(e, g->f)) /* first */
 		return;
 	if (g->flags & TH_ACK) /* second */
 		ack(e, l, g);

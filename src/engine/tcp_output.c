@@ -437,7 +437,7 @@ bool tcp_retransmit(struct engine *e, struct sock *k, struct pkt *p)
 	uint8_t mask = PKT_SENT | PKT_LOST | PKT_RETRANS | PKT_SACKED, flags;
 	struct run r;
 
-	if (!tcp_vnic(e, k) || vnic_tx_busy(&e->vnic[k->vnic], p->buf) ||
+	if (!tcp_path(e, k) || vnic_tx_busy(&e->vnic[k->vnic], p->buf) ||
 	    !gather(e, k, p, tcp_segment_limit(e, k), mask, p->flags & mask, &r))
 		return false;
 	if (run_busy(e, k, &r))
@@ -512,7 +512,7 @@ void tcp_push(struct engine *e, struct sock *k, enum tcp_push how)
 	bool fin = (t->flags & (TCPF_FIN_QUEUED | TCPF_FIN_SENT)) == TCPF_FIN_QUEUED;
 
 	if ((t->send_head || t->lost > t->retrans || fin || t->flags & TCPF_FIN_LOST) && STATE(t->state) & SENDING &&
-	    tcp_vnic(e, k)) {
+	    tcp_path(e, k)) {
 		/* F-RTO, step 2b: new data tells whether the timeout was spurious (RFC 5682). */
 		if ((t->lost > t->retrans || t->flags & TCPF_FIN_LOST) && t->frto != 2)
 			send_lost(e, k);

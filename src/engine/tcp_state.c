@@ -11,6 +11,7 @@
  */
 #include <assert.h>
 
+#include "engine/inet.h"
 #include "engine/tcp_send.h"
 #include "engine/tcp_wire.h"
 
@@ -213,14 +214,16 @@ static uint32_t timestamp_offset(struct engine *e, const struct sock *k)
 void tcp_open_window(struct engine *e, struct sock *k)
 {
 	struct tcb *t = &k->tcp;
-	uint32_t space = k->rcvbuf, payload = ip_mtu_payload(e, k->vnic, is_v4(k->remote.addr) ? 4 : 6);
+	const struct vnic_state *st = stack_vnic(e->s, k->vnic);
+	uint32_t mtu = vnic_is_network(st) && k->dst.mtu ? min_u32(k->dst.mtu, st->mtu) : st->mtu;
+	uint32_t space = k->rcvbuf, header = ip_header_len(is_v4(k->remote.addr) ? 4 : 6) - ETH_HEADER + TCP_HEADER;
 
 	if (!(k->flags & SOCKF_RCVBUF_SET) && space < e->s->cfg.defaults.rcvbuf_max)
 		space = e->s->cfg.defaults.rcvbuf_max;
 	for (t->rcv_wscale = 0; space > 65535 && t->rcv_wscale < 14; space >>= 1)
 		t->rcv_wscale++;
-	t->pmtu = stack_vnic(e->s, k->vnic)->mtu;
-	t->adv_mss = payload > TCP_HEADER ? min_u32(payload - TCP_HEADER, 65535) : TCP_MSS_FLOOR;
+	t->pmtu = mtu;
+	t->adv_mss = mtu > header ? min_u32(mtu - header, 65535) : TCP_MSS_FLOOR;
 	if (t->maxseg)
 		t->adv_mss = min_u32(t->adv_mss, t->maxseg);
 	t->rcv_mss = max_u32(min_u32(min_u32(t->adv_mss, RCV_MSS_FIRST), k->rcvbuf / 2), RCV_MSS_LEAST);

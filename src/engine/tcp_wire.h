@@ -41,6 +41,20 @@ static inline struct vnic *tcp_vnic(const struct engine *e, const struct sock *k
 	return (struct vnic *)v;
 }
 
+/* The same for a segment that is to be sent now: by its route, which is looked up where the network has changed. A wait
+ * for the next hop ends soon (tcp_route.c). */
+static inline struct vnic *tcp_path(struct engine *e, struct sock *k)
+{
+	int err = route_sock(e, k);
+
+	if (__builtin_expect(err == 0, 1))
+		return tcp_vnic(e, k);
+	if (err == -ENETUNREACH || err == -EHOSTUNREACH)
+		k->tcp.soft_error = -err;
+	tcp_path_wait(e, k);
+	return NULL;
+}
+
 /* Header of one of our connection's segments; opts bytes of options lie behind it already. A segment with ACK
  * advertises the window. */
 static inline void tcp_put_header(struct engine *e, struct sock *k, uint8_t *at, uint32_t seq, uint8_t flags,
@@ -96,6 +110,7 @@ static inline void tcp_post(struct engine *e, struct sock *k, struct vnic_desc *
 	    .tos = (uint8_t)((k->tos & ~TOS_ECN) | ecn),
 	    .src = k->local.addr,
 	    .dst = k->remote.addr,
+	    .mac = sock_mac(e, k),
 	    .df = true,
 	};
 

@@ -16,6 +16,7 @@
 #include "engine/engine.h"
 #include "engine/hash.h"
 #include "engine/inet.h"
+#include "engine/route.h"
 
 #define UDP_TX_RESERVE 64u /* buffers that datagrams leave to others */
 #define CSUM_OFF 6u
@@ -146,7 +147,7 @@ static void socket_input(struct engine *e, struct sock *k, struct frame *f, uint
 		return;
 	}
 	queue_datagram(e, k, f, p, len);
-	if (!k->remote.port)
+	if (!k->remote.port && !f->network)
 		route_learn(e->s, &f->src, f->vnic, false);
 	sock_notify(e, k, EV_IN);
 }
@@ -160,8 +161,7 @@ static bool checksum_good(struct engine *e, const struct frame *f, uint32_t len)
 		return true;
 	if (!get_be16(h + CSUM_OFF))
 		return f->family == 4;
-	return !csum_fold(
-	    frame_sum(e, f, f->off, f->off + len, csum_pseudo(f->family, f->src.addr, f->dst.addr, PROTO_UDP, len)));
+	return ip_checksum_good(e, f, f->off + len, CSUM_OFF);
 }
 
 void udp_input(struct engine *e, struct frame *f)
@@ -187,6 +187,12 @@ void udp_input(struct engine *e, struct frame *f)
 	f->src.port = get_be16(h);
 	f->dst.port = get_be16(h + 2);
 	k = sock_lookup(s, SOCK_UDP, &f->dst, &f->src);
+	if (k && k->vnic != VNIC_NONE && !vnic_same_side(e, k->vnic, f->vnic)) {
+		count(s, C_udp_wrong_vnic);
+		return;
+	}
+	if ((!k || k->vnic == VNIC_NONE) && ip_source_ours(e, f))
+		return;
 	if (!k)
 		k = sock_lookup_bound(s, SOCK_UDP, &f->dst);
 	if (k) {
@@ -368,6 +374,26 @@ static int fill_parts(struct vnic *v, struct vnic_desc *part, const struct endpo
 	return n;
 }
 
+/* The way over the network: o's vNIC, next hop and source address. 0, or what udp_send returns. */
+static int find_path(struct engine *e, struct sock *k, const struct endpoint *from, const struct endpoint *to,
+		     struct ip_out *o, struct route *r)
+{
+	if (k->remote.port && k->vnic != VNIC_NONE && k->remote.port == to->port &&
+	    addr_equal(k->remote.addr, to->addr)) {
+		if (route_sock(e, k) || !sock_mac(e, k))
+			return -ENOLINK;
+		o->vnic = k->vnic;
+		o->mac = k->dst.mac;
+		return 0;
+	}
+	if (route_to(e, to->addr, from->addr, k->dst.ifindex, &o->vnic, r))
+		return -ENOLINK;
+	o->mac = r->mac;
+	if (is_any(from->addr))
+		o->src = r->from;
+	return 0;
+}
+
 ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct endpoint *from,
 		 const struct endpoint *to, const struct iovec *iov, int iovcnt, uint64_t now_us)
 {
@@ -383,6 +409,7 @@ ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct e
 	struct vnic_desc part[FRAME_PARTS];
 	size_t total = iov_total(iov, iovcnt);
 	uint32_t room, bufs;
+	struct route r;
 	int n;
 
 	e->s->now_us = now_us;
@@ -394,6 +421,15 @@ ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct e
 	}
 	if (!v || v->st->dead)
 		return -ENETDOWN;
+	if (vnic_is_network(v->st)) {
+		n = find_path(e, k, from, to, &o, &r);
+		if (n)
+			return n;
+		vnic = o.vnic;
+		v = &e->vnic[vnic];
+		if (!v->ops || v->st->dead)
+			return -ENETDOWN;
+	}
 	room = ip_mtu_payload(e, vnic, o.family);
 	if (total > 0xffff - UDP_HEADER || total + UDP_HEADER > room)
 		return -EMSGSIZE;

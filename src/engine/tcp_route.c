@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * TCP over a network whose routes change (route.h): a connection's way is looked up again at its next segment.
+ *
+ * Another interface: unacknowledged data lies in tx buffers of the old one, so it is copied to buffers of the new one
+ * and goes on from there. Another MTU: segments are cut anew, as after path MTU discovery.
+ *
+ * A segment that can't go because its next hop's link address is not known, or no route leads to the peer, is not lost:
+ * it was not sent. The socket waits in a small list of the stack, which is tried again after 1 ms, 2 ms, and so on;
+ * beyond that the retransmission timer does it. An error that lasts is a soft one (RFC 1122 4.2.3.9): it ends an
+ * attempt to connect, as in Linux, and is what an open connection reports when it times out.
+ */
+#include "engine/route.h"
+#include "engine/tcp_send.h"
+#include "engine/tcp_wire.h"
+
+#define RETRY_FIRST_US 1000u
+#define RETRY_LAST_US 1000000u
+
+/* Can all of k's segments have a buffer of v? */
+static bool room_for(struct engine *e, const struct sock *k, const struct vnic *v)
+{
+	if (v->st->free_top < k->tcp.txq.count + TXWAIT_RESERVE)
+		return false;
+	for (const struct pkt *p = pkt_at(e->s, k->tcp.txq.head); p; p = pkt_at(e->s, p->next))
+		if (p->len > v->st->buf_size - PKT_HEADROOM || !pkt_data(e, p))
+			return false;
+	return true;
+}
+
+int tcp_move(struct engine *e, struct sock *k, uint32_t vnic)
+{
+	struct vnic *v = &e->vnic[vnic];
+
+	if (!room_for(e, k, v))
+		return -ENOBUFS;
+	for (struct pkt *p = pkt_at(e->s, k->tcp.txq.head); p; p = pkt_at(e->s, p->next)) {
+		struct vnic *old = &e->vnic[p->vnic];
+		int buf = vnic_tx_alloc(v); /* room_for has counted them */
+
+		memcpy(vnic_tx_buf(v, (uint32_t)buf) + PKT_HEADROOM, pkt_data(e, p), p->len);
+		vnic_tx_free(old, p->buf);
+		p->buf = (uint32_t)buf;
+		p->off = PKT_HEADROOM;
+		p->vnic = (uint16_t)vnic;
+		p->vnic_gen = v->gen;
+	}
+	if (k->txwait_prev) {
+		txwait_remove(e, k);
+		k->tcp.flags &= ~TCPF_NOBUF;
+		sock_notify(e, k, EV_OUT);
+	}
+	count(e->s, C_route_moved);
+	return 0;
+}
+
+void tcp_mtu_changed(struct engine *e, struct sock *k)
+{
+	struct tcb *t = &k->tcp;
+
+	if (t->state == TCP_LISTEN || t->state == TCP_CLOSED || t->state == TCP_TIME_WAIT)
+		return;
+	t->pmtu = k->dst.mtu;
+	if (t->peer_mss)
+		tcp_set_mss(e, k);
+}
+
+void tcp_path_wait(struct engine *e, struct sock *k)
+{
+	struct stack *s = e->s;
+	uint32_t i = sock_index(s, k);
+
+	for (uint32_t w = 0; w < s->path_waiters && w < PATH_WAITS; w++)
+		if (s->path_wait[w] == i)
+			return;
+	if (s->path_waiters >= PATH_WAITS)
+		return;
+	if (!s->path_waiters) {
+		s->path_step_us = RETRY_FIRST_US;
+		s->path_retry_us = s->now_us + s->path_step_us;
+	}
+	s->path_wait[s->path_waiters++] = i;
+}
+
+/* False: k need not wait any longer. */
+static bool try_again(struct engine *e, struct sock *k)
+{
+	struct tcb *t = &k->tcp;
+	int err;
+
+	if (k->proto != SOCK_TCP || t->state == TCP_CLOSED || t->state == TCP_LISTEN)
+		return false;
+	err = route_sock(e, k);
+	if (err == -EAGAIN || err == -ENOBUFS || err == -ENODEV)
+		return true;
+	if (err) {
+		if (t->state == TCP_SYN_SENT)
+			tcp_done(e, k, -err);
+		else
+			t->soft_error = -err;
+		return false;
+	}
+	if (t->state == TCP_SYN_SENT)
+		tcp_send_control(e, k, t->iss, TH_SYN);
+	else if (t->state == TCP_SYN_RECEIVED)
+		tcp_send_control(e, k, t->iss, TH_SYN | TH_ACK);
+	else
+		tcp_output(e, k);
+	return false;
+}
+
+void tcp_path_retry(struct engine *e)
+{
+	struct stack *s = e->s;
+	uint32_t list[PATH_WAITS], n = s->path_waiters < PATH_WAITS ? s->path_waiters : PATH_WAITS;
+	uint64_t step = s->path_step_us * 2;
+
+	memcpy(list, s->path_wait, n * sizeof(list[0]));
+	s->path_waiters = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		struct sock *k = sock_at(s, list[i]);
+
+		if (k && try_again(e, k))
+			tcp_path_wait(e, k);
+	}
+	if (step > RETRY_LAST_US) { /* the timers of TCP do the rest */
+		s->path_waiters = 0;
+		return;
+	}
+	s->path_step_us = step;
+	s->path_retry_us = s->now_us + step;
+}
