@@ -149,9 +149,9 @@ static inline ssize_t add_to_waiting(struct engine *e, struct sock *k, struct vn
 	struct tcb *t = &k->tcp;
 	struct pkt *p = pkt_at(e->s, t->txq.tail);
 
-	if (!p || p->flags & PKT_END || t->flags & (TCPF_NODELAY | TCPF_ACK_NOW) || t->snd_una == t->snd_nxt ||
-	    !seq_gt(t->snd_sml, t->snd_una) || p->len + len > v->st->buf_size - PKT_HEADROOM ||
-	    (t->snd_end - t->snd_nxt + len) * 4 > t->snd_max_wnd || t->snd_end - t->snd_nxt + len > t->mss / 2)
+	if (!p || p->flags & PKT_END || t->flags & (TCPF_NODELAY | TCPF_ACK_NOW) || !tcp_small_in_flight(t) ||
+	    p->len + len > v->st->buf_size - PKT_HEADROOM || (t->snd_end - t->snd_nxt + len) * 4 > t->snd_max_wnd ||
+	    t->snd_end - t->snd_nxt + len > t->mss / 2)
 		return 0;
 	memcpy(vnic_tx_buf(v, p->buf) + p->off + p->len, data, len);
 	p->len += len;
@@ -164,9 +164,9 @@ static inline ssize_t add_to_waiting(struct engine *e, struct sock *k, struct vn
 /* A segment of this size, which the window has room for, may go now: Nagle, buffers. It is less than a full one. */
 static inline bool may_send(const struct tcb *t, const struct vnic_state *st, uint32_t len)
 {
-	return (t->flags & TCPF_NODELAY || t->snd_una == t->snd_nxt || !seq_gt(t->snd_sml, t->snd_una)) &&
-	       len <= st->buf_size - PKT_HEADROOM && len * 4 <= t->snd_max_wnd && len * 2 <= t->mss &&
-	       st->free_top > TXWAIT_RESERVE && st->free_top >= t->txq.count;
+	return (t->flags & TCPF_NODELAY || !tcp_small_in_flight(t)) && len <= st->buf_size - PKT_HEADROOM &&
+	       len * 4 <= t->snd_max_wnd && len * 2 <= t->mss && st->free_top > TXWAIT_RESERVE &&
+	       st->free_top >= t->txq.count;
 }
 
 ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t len, uint64_t now_us)

@@ -214,7 +214,7 @@ static bool nagle_allows(const struct tcb *t, enum tcp_push how)
 		return false;
 	if (t->flags & TCPF_NODELAY)
 		return true;
-	return t->snd_una == t->snd_nxt || !seq_gt(t->snd_sml, t->snd_una) || seq_gt(t->snd_sml, t->snd_nxt);
+	return !tcp_small_in_flight(t);
 }
 
 /* Is the run as large as a segment gets, given that the next pkt would be a full one? */

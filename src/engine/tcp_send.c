@@ -283,7 +283,7 @@ static int send_error(struct sock *k)
 /* Would Nagle hold what has just been written behind what is in flight? Then there is nothing to do. */
 static bool held_by_nagle(const struct tcb *t, uint32_t limit)
 {
-	return t->snd_una != t->snd_nxt && seq_gt(t->snd_sml, t->snd_una) && t->snd_end - t->snd_nxt < limit / 2 &&
+	return tcp_small_in_flight(t) && t->snd_end - t->snd_nxt < limit / 2 &&
 	       !(t->flags & (TCPF_NODELAY | TCPF_SND_URG | TCPF_ACK_NOW)) && t->lost == t->retrans;
 }
 

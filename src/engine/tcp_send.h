@@ -83,6 +83,13 @@ static inline bool tcp_no_network(const struct engine *e, const struct sock *k)
 	return st && (st->features & VNIC_FEAT_LOSSLESS);
 }
 
+/* Is a small segment in flight, behind which Nagle's algorithm holds another (with Minshall's change)? snd_sml may be
+ * of long ago: only what lies in (snd_una, snd_nxt] counts. */
+static inline bool tcp_small_in_flight(const struct tcb *t)
+{
+	return t->snd_sml - t->snd_una - 1 < t->snd_nxt - t->snd_una;
+}
+
 static inline struct pkt *tcp_next_pkt(const struct engine *e, const struct pkt *p)
 {
 	return pkt_at(e->s, p->next);

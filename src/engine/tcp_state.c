@@ -286,7 +286,7 @@ void tcp_established(struct engine *e, struct sock *k)
 	tcp_fast_init(e, k);
 	t->rcvq_space = min_u32(t->rcv_wnd, 10 * t->adv_mss);
 	t->rcvq_time_us = now;
-	t->push_seq = t->snd_end;
+	t->push_seq = t->snd_sml = t->usage_seq = t->snd_end;
 	if (k->flags & SOCKF_KEEPALIVE)
 		tcp_set_keepalive(e, k, true, now);
 	if (t->flags & TCPF_EMBRYO)

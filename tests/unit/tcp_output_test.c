@@ -34,6 +34,22 @@ static void a_full_segment_does_not_wait_for_nagle(void **state)
 	sender_free(r);
 }
 
+/* snd_sml is 0 until a small segment was sent, and stays behind in a long transfer: it may look as if it lay ahead. */
+static void a_small_segment_of_long_ago_holds_nothing(void **state)
+{
+	struct sender *r = sender_new(0, 1000);
+
+	(void)state;
+	r->t->snd_sml = DATA0 + 0x40000000u;
+	sender_write(r, 1000, 0);
+	assert_int_equal(r->sents, 1);
+	sender_write(r, 100, 0); /* only a full one is in flight */
+	assert_int_equal(r->sents, 2);
+	sender_write(r, 100, 0);
+	assert_int_equal(r->sents, 2);
+	sender_free(r);
+}
+
 static void nodelay_sends_each_write(void **state)
 {
 	struct sender *r = sender_new(VNIC_FEAT_CSUM_TX, 1460);
@@ -343,6 +359,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(nagle_holds_a_small_segment_behind_a_small_one),
 	    cmocka_unit_test(a_full_segment_does_not_wait_for_nagle),
+	    cmocka_unit_test(a_small_segment_of_long_ago_holds_nothing),
 	    cmocka_unit_test(nodelay_sends_each_write),
 	    cmocka_unit_test(cork_holds_for_200_ms_at_most),
 	    cmocka_unit_test(more_joins_the_next_write),
