@@ -232,7 +232,7 @@ static const struct netview_route *find_route(const struct netview_copy *c, cons
 			n = c->routes - i;
 		if (is_v4(way->dst) != v4 || (v4 && way->prefix < 96) || !covers(way->dst, way->prefix, to))
 			continue;
-		if (!ifindex || way->type == NETVIEW_ROUTE_LOCAL)
+		if (!ifindex || way->type != NETVIEW_ROUTE_UNICAST)
 			return n > 1 ? choose_hop(c, way, n, hash) : way;
 		for (uint32_t h = 0; h < n; h++)
 			if (way[h].ifindex == ifindex)
