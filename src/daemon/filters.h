@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Who has which flow or port: the table behind vd_filters and vd_groups, by key. A key belongs to one stack, or,
+ * shared, to stacks of one user, among which the program in the kernel spreads new flows.
+ *
+ * Entries that an earlier viaductd left belong to their stack with id 0, until the stack names them again or
+ * filters_sweep removes them.
+ */
+#ifndef VD_FILTERS_H
+#define VD_FILTERS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/steer.h"
+
+struct filters;
+
+struct filters *filters_new(struct steer *s);
+void filters_free(struct filters *f);
+/* Take over what is in the kernel's map. uid_of says whose a stack is. 0 or -errno. */
+int filters_adopt(struct filters *f, uint32_t (*uid_of)(uint32_t stack, void *arg), void *arg);
+
+/* Give key to the stack under this id (> 0). The id that it has: id, or the one under which the stack had it already.
+ * -EADDRINUSE: another's; -ENOSPC: too many; -ENOMEM. */
+int filters_add(struct filters *f, const struct steer_key *key, uint32_t stack, uint32_t uid, uint32_t id, bool shared);
+void filters_del(struct filters *f, const struct steer_key *key, uint32_t stack);
+/* Remove what no stack has named again: all, or only of this stack. */
+void filters_sweep(struct filters *f, uint32_t stack);
+#define FILTERS_ALL 0xffffffffu
+uint32_t filters_count(const struct filters *f);
+
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * viaductd: lets programs under viaduct use the interfaces of one network namespace. docs/design/network.md tells how;
+ * include/viaduct/daemon.h is what they ask.
+ *
+ * Privileges that only the start needs (loading programs, limits) are dropped before the first request is read; what
+ * stays is in privileges.c. The listening socket is made here, or comes from systemd (sd_listen_fds(3)).
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "daemon/privileges.h"
+#include "daemon/server.h"
+
+static int say(int rc, const char *what)
+{
+	fprintf(stderr, "viaductd: %s: %s\n", what, strerror(-rc));
+	return rc;
+}
+
+/* From systemd: descriptor 3. */
+static int inherited_listener(void)
+{
+	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+
+	return pid && count && atol(pid) == (long)getpid() && atol(count) == 1 ? 3 : -1;
+}
+
+static int make_listener(void)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(DAEMON_NAME));
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	memcpy(sa.sun_path + 1, DAEMON_NAME, strlen(DAEMON_NAME));
+	if (fd >= 0 && !bind(fd, (struct sockaddr *)&sa, len) && !listen(fd, 128))
+		return fd;
+	int rc = -errno;
+
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+static int stop_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+static bool allowed(const char *name, uint32_t ifindex, void *house)
+{
+	(void)ifindex;
+	return policy_interface(&((struct house *)house)->policy, name);
+}
+
+static uint32_t adopted_uid(uint32_t stack, void *house)
+{
+	const struct house *h = house;
+
+	return stack < STEER_STACKS && h->adopted_uid[stack] ? h->adopted_uid[stack] - 1 : 0;
+}
+
+static int house_open(struct house *h)
+{
+	const char *why;
+	int rc;
+
+	h->sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (h->sock < 0)
+		return say(-errno, "no sockets");
+	h->netns = socket_netns(h->sock);
+	rc = steer_start(&h->steer, &why);
+	if (rc)
+		return say(rc, why);
+	h->filters = filters_new(h->steer);
+	rc = h->filters ? filters_adopt(h->filters, adopted_uid, h) : -ENOMEM;
+	if (rc)
+		return say(rc, "the filters of an earlier viaductd can't be read");
+	rc = mirror_start(&h->mirror);
+	if (rc)
+		return say(rc, "the kernel does not tell its routes");
+	mirror_allow(h->mirror, allowed, h);
+	mirror_run(h->mirror);
+	return 0;
+}
+
+/* Listening comes last: whoever connects is answered. The name comes first, so that a second viaductd ends at once. */
+static int run(struct house *h)
+{
+	int stop, rc, listener = inherited_listener();
+	struct server *server;
+
+	if (listener < 0)
+		listener = make_listener();
+	if (listener < 0)
+		return say(listener, listener == -EADDRINUSE ? "one is running in this network namespace"
+							     : "can't listen for programs");
+	privileges_start();
+	rc = house_open(h);
+	if (rc)
+		return rc;
+	rc = privileges_drop();
+	if (rc)
+		return say(rc, "privileges can't be dropped");
+	stop = stop_signals();
+	rc = server_start(&server, h, listener);
+	if (rc)
+		return say(rc, "can't serve");
+	rc = server_run(server, stop);
+	server_stop(server);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	static struct house house;
+	int rc = policy_read(&house.policy, argc, argv);
+
+	if (rc)
+		return rc > 0 ? 0 : 2;
+	return run(&house) ? 1 : 0;
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* See port.h. */
+#include "daemon/port.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/ethtool.h>
+#include <linux/if_xdp.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* Linux 6.6; headers of older ones lack it. */
+#ifndef XDP_USE_SG
+#define XDP_USE_SG (1 << 4)
+#endif
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+#define XDP_HEADROOM 256u /* that the kernel leaves before a received frame */
+#define FRAME_EXTRA 22u   /* Ethernet with a tag, checksum */
+#define UMEM_NAME "viaduct:umem"
+
+/* --- devices --- */
+
+static int ethtool(int sock, const char name[IFNAMSIZ], void *command)
+{
+	struct ifreq ifr = {0};
+
+	memcpy(ifr.ifr_name, name, sizeof(ifr.ifr_name));
+	ifr.ifr_data = command;
+	return ioctl(sock, SIOCETHTOOL, &ifr) ? -errno : 0;
+}
+
+int port_device(int sock, uint32_t ifindex, struct port_device *d)
+{
+	struct ethtool_channels channels = {.cmd = ETHTOOL_GCHANNELS};
+	struct ethtool_drvinfo driver = {.cmd = ETHTOOL_GDRVINFO};
+	struct ifreq ifr = {.ifr_ifindex = (int)ifindex};
+
+	*d = (struct port_device){.ifindex = ifindex, .queues = 1};
+	if (ioctl(sock, SIOCGIFNAME, &ifr) || ioctl(sock, SIOCGIFMTU, &ifr))
+		return -ENODEV;
+	d->mtu = (uint32_t)ifr.ifr_mtu;
+	if (!ethtool(sock, ifr.ifr_name, &channels) && channels.combined_count + channels.rx_count)
+		d->queues = channels.combined_count + channels.rx_count;
+	if (!ethtool(sock, ifr.ifr_name, &driver))
+		d->veth = !strcmp(driver.driver, "veth");
+	if (!ioctl(sock, SIOCGIFFLAGS, &ifr))
+		d->up = ifr.ifr_flags & IFF_UP;
+	return 0;
+}
+
+/* --- the umem --- */
+
+static int umem_make(size_t size)
+{
+	int fd = memfd_create(UMEM_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return -errno;
+	if (!ftruncate(fd, (off_t)size) && !fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
+		return fd;
+	int rc = -errno;
+
+	close(fd);
+	return rc;
+}
+
+static int set_option(int xsk, int name, const void *value, socklen_t len)
+{
+	return setsockopt(xsk, SOL_XDP, name, value, len) ? -errno : 0;
+}
+
+static int umem_register(int xsk, int umem, size_t size)
+{
+	struct xdp_umem_reg reg = {.len = size, .chunk_size = PORT_CHUNK};
+	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, umem, 0);
+	int rc;
+
+	if (mem == MAP_FAILED)
+		return -errno;
+	reg.addr = (uint64_t)(uintptr_t)mem;
+	rc = set_option(xsk, XDP_UMEM_REG, &reg, sizeof(reg));
+	munmap(mem, size);
+	return rc;
+}
+
+/* --- sockets --- */
+
+static int make_rings(int xsk)
+{
+	static const int rings[] = {XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING, XDP_RX_RING, XDP_TX_RING};
+	uint32_t entries = PORT_RING;
+	int rc = 0;
+
+	for (unsigned int i = 0; i < sizeof(rings) / sizeof(rings[0]) && !rc; i++)
+		rc = set_option(xsk, rings[i], &entries, sizeof(entries));
+	return rc;
+}
+
+static int bind_to(int xsk, uint32_t ifindex, uint32_t queue, int flags, int shared)
+{
+	struct sockaddr_xdp sa = {.sxdp_family = AF_XDP,
+				  .sxdp_flags = (uint16_t)flags,
+				  .sxdp_ifindex = ifindex,
+				  .sxdp_queue_id = queue,
+				  .sxdp_shared_umem_fd = shared < 0 ? 0 : (uint32_t)shared};
+
+	return bind(xsk, (struct sockaddr *)&sa, sizeof(sa)) ? -errno : 0;
+}
+
+/* The first one chooses: scatter where the kernel has it, zero copy where the driver has it. */
+static int bind_first(int xsk, uint32_t ifindex, struct port *p)
+{
+	struct xdp_options options = {0};
+	socklen_t len = sizeof(options);
+	int rc = bind_to(xsk, ifindex, 0, XDP_USE_NEED_WAKEUP | XDP_USE_SG, -1);
+
+	if (!rc)
+		p->features |= DAEMON_VNIC_SCATTER;
+	else if (rc == -EINVAL || rc == -EOPNOTSUPP)
+		rc = bind_to(xsk, ifindex, 0, XDP_USE_NEED_WAKEUP, -1);
+	if (!rc && !getsockopt(xsk, SOL_XDP, XDP_OPTIONS, &options, &len) && options.flags & XDP_OPTIONS_ZEROCOPY)
+		p->features |= DAEMON_VNIC_ZEROCOPY;
+	return rc;
+}
+
+static int open_queue(struct port *p, uint32_t queue, uint32_t ifindex)
+{
+	size_t size = (size_t)p->queues * (PORT_RX + PORT_TX) * PORT_CHUNK;
+	int xsk = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0), rc;
+
+	if (xsk < 0)
+		return -errno;
+	p->xsk[queue] = xsk;
+	rc = queue ? 0 : umem_register(xsk, p->umem, size);
+	if (!rc)
+		rc = make_rings(xsk);
+	if (!rc)
+		rc = queue ? bind_to(xsk, ifindex, queue, XDP_SHARED_UMEM, p->xsk[0]) : bind_first(xsk, ifindex, p);
+	return rc;
+}
+
+int port_open(uint32_t ifindex, uint32_t queues, uint32_t mtu, struct port *p)
+{
+	int rc = 0;
+
+	*p = (struct port){.umem = -1, .queues = queues};
+	memset(p->xsk, -1, sizeof(p->xsk));
+	if (!queues || queues > DAEMON_QUEUES_MAX)
+		return -EINVAL;
+	p->umem = umem_make((size_t)queues * (PORT_RX + PORT_TX) * PORT_CHUNK);
+	if (p->umem < 0)
+		return p->umem;
+	for (uint32_t q = 0; q < queues && !rc; q++)
+		rc = open_queue(p, q, ifindex);
+	if (!rc && !(p->features & DAEMON_VNIC_SCATTER) && mtu + FRAME_EXTRA > PORT_CHUNK - XDP_HEADROOM)
+		rc = -EOPNOTSUPP;
+	if (!rc)
+		p->cookie = socket_cookie(p->xsk[0]);
+	if (rc)
+		port_close(p);
+	return rc;
+}
+
+void port_close(struct port *p)
+{
+	for (uint32_t q = 0; q < DAEMON_QUEUES_MAX; q++) {
+		if (p->xsk[q] >= 0)
+			close(p->xsk[q]);
+		p->xsk[q] = -1;
+	}
+	if (p->umem >= 0)
+		close(p->umem);
+	p->umem = -1;
+}
+
+void port_describe(const struct port *p, struct daemon_vnic *v)
+{
+	v->features |= p->features;
+	v->queues = p->queues;
+	v->chunk_size = PORT_CHUNK;
+	v->ring_size = PORT_RING;
+	v->umem_size = (uint64_t)p->queues * (PORT_RX + PORT_TX) * PORT_CHUNK;
+	for (uint32_t q = 0; q < p->queues; q++) {
+		v->queue[q].rx_first = q * (PORT_RX + PORT_TX);
+		v->queue[q].rx_count = PORT_RX;
+		v->queue[q].tx_first = v->queue[q].rx_first + PORT_RX;
+		v->queue[q].tx_count = PORT_TX;
+	}
+}
+
+uint64_t socket_cookie(int sock)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+
+	return getsockopt(sock, SOL_SOCKET, SO_COOKIE, &cookie, &len) ? 0 : cookie;
+}
+
+uint64_t socket_netns(int sock)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+
+	return getsockopt(sock, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) ? 0 : cookie;
+}

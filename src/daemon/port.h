@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * AF_XDP sockets over a umem memfd (Documentation/networking/af_xdp.rst), and what a device can do. Pure kernel work:
+ * who may have it is decided elsewhere.
+ *
+ * One memfd holds the chunks of all queues of a vNIC. The first socket registers it, the others share it; each queue
+ * has four rings of its own. The kernel pins the pages, so the daemon's mapping is needed only for the registration.
+ */
+#ifndef VD_PORT_H
+#define VD_PORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "viaduct/daemon.h"
+
+#define PORT_CHUNK 4096u
+#define PORT_RING 2048u
+#define PORT_RX 2048u /* chunks per queue */
+#define PORT_TX 2048u
+
+/* What the kernel says of a device. */
+struct port_device {
+	uint32_t ifindex, queues, mtu;
+	bool veth; /* hands over partial checksums */
+	bool up;
+};
+
+struct port {
+	int umem; /* memfd, sealed */
+	int xsk[DAEMON_QUEUES_MAX];
+	uint32_t queues;
+	uint32_t features; /* DAEMON_VNIC_SCATTER, _ZEROCOPY */
+	uint64_t cookie;   /* of xsk[0] */
+};
+
+/* 0 or -ENODEV. sock: any socket of the device's network namespace. */
+int port_device(int sock, uint32_t ifindex, struct port_device *d);
+/* Sockets on queues 0 .. queues - 1 of the device, in this thread's network namespace. 0; -EBUSY: another socket has
+ * one of the queues; -ENETDOWN; -EOPNOTSUPP: no scatter where the MTU needs it; other -errno. On failure nothing is
+ * open. */
+int port_open(uint32_t ifindex, uint32_t queues, uint32_t mtu, struct port *p);
+void port_close(struct port *p);
+/* The layout that goes to the client. */
+void port_describe(const struct port *p, struct daemon_vnic *v);
+uint64_t socket_cookie(int sock);
+uint64_t socket_netns(int sock); /* cookie of its network namespace */
+
+#endif

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What viaductd may do, at its start and afterwards (capabilities(7)). */
+#ifndef VD_PRIVILEGES_H
+#define VD_PRIVILEGES_H
+
+/* Raise the limits on memory that the kernel pins and on descriptors, as far as that is allowed. */
+void privileges_start(void);
+/* Keep what requests need, for ever drop the rest. 0 or -errno. */
+int privileges_drop(void);
+
+#endif

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* See requests.h. */
+#include "daemon/requests.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "engine/stack.h"
+
+#define VERSION (0u << 16 | 1u << 8 | 0u)
+
+static int refuse(struct client *c, const struct request *q, int status, const char *why)
+{
+	return reply_error(c->fd, &q->head, status, why);
+}
+
+/* --- who is there --- */
+
+/* A memfd that nobody can make shorter under whoever maps it. */
+static bool is_stack_memory(int fd)
+{
+	struct statfs fs;
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	return seals >= 0 && seals & F_SEAL_SHRINK && !fstatfs(fd, &fs) && fs.f_type == TMPFS_MAGIC;
+}
+
+static int welcome(struct house *h, struct client *c, const struct request *q)
+{
+	struct daemon_welcome w = {
+	    .version = VERSION, .stack_version = STACK_VERSION, .netview_size = sizeof(struct netview)};
+	int view = mirror_view_fd(h->mirror);
+
+	c->greeted = true;
+	return reply_send(c->fd, &q->head, &w, sizeof(w), &view, 1);
+}
+
+static int serve_hello(struct server *s, struct house *h, struct client *c, struct request *q)
+{
+	const char *why = "";
+	struct tenant *t;
+	int rc, memory;
+
+	if (c->greeted)
+		return -EPROTO;
+	if (!q->fds)
+		return welcome(h, c, q);
+	if (!policy_user(&h->policy, c->uid))
+		return refuse(c, q, -EPERM, "viaductd does not serve this user (its option --user)");
+	if (tenants_of(h, c->uid) >= h->policy.stacks)
+		return refuse(c, q, -EUSERS, "this user has as many stacks as viaductd allows (its option --stacks)");
+	memory = request_take(q, 0);
+	t = tenant_new(h, c->uid, c->pid);
+	if (!t || !is_stack_memory(memory)) {
+		close(memory);
+		if (t)
+			tenant_free(t);
+		return refuse(c, q, t ? -EINVAL : -EUSERS,
+			      t ? "not a stack's memory" : "viaductd has no room for another stack");
+	}
+	t->memory = memory;
+	rc = tenant_process(t, request_take(q, 1), &why);
+	if (rc >= 0)
+		rc = server_watch_process(s, t, (uint32_t)rc);
+	if (rc < 0) {
+		tenant_free(t);
+		return refuse(c, q, rc, why);
+	}
+	t->client = c->fd;
+	c->tenant = t;
+	return welcome(h, c, q);
+}
+
+static int serve_process(struct server *s, struct client *c, struct request *q)
+{
+	const char *why;
+	int at = tenant_process(c->tenant, request_take(q, 0), &why);
+	int rc = at < 0 ? at : server_watch_process(s, c->tenant, (uint32_t)at);
+
+	return rc ? refuse(c, q, rc, why) : reply_send(c->fd, &q->head, NULL, 0, NULL, 0);
+}
+
+static int serve_status(struct house *h, struct client *c, const struct request *q)
+{
+	struct daemon_status st = {.version = VERSION,
+				   .filters = filters_count(h->filters),
+				   .pid = (uint32_t)getpid(),
+				   .uid = geteuid(),
+				   .allowed = policy_user(&h->policy, c->uid),
+				   .direct = policy_direct(&h->policy, c->uid)};
+
+	for (uint32_t i = 0; i < STEER_STACKS; i++)
+		if (h->tenant[i] && h->tenant[i]->client >= 0)
+			st.stacks++;
+		else if (h->tenant[i])
+			st.orphans += h->tenant[i]->orphan != 0;
+	return reply_send(c->fd, &q->head, &st, sizeof(st), NULL, 0);
+}
+
+/* --- vNICs --- */
+
+static int send_vnic(struct house *h, struct client *c, const struct request *q, const struct tenant_vnic *v,
+		     bool rings)
+{
+	int fds[DAEMON_FDS_MAX], n = 0;
+
+	if (rings) {
+		fds[n++] = v->port.umem;
+		for (uint32_t i = 0; i < v->port.queues; i++)
+			fds[n++] = v->port.xsk[i];
+	}
+	fds[n++] = steer_keep(h->steer);
+	return reply_send(c->fd, &q->head, &v->about, sizeof(v->about), fds, n);
+}
+
+static int serve_open(struct house *h, struct client *c, const struct request *q)
+{
+	struct tenant_vnic *v = NULL;
+	const char *why = "";
+	int rc = tenant_open(c->tenant, q->body.open.ifindex, &v, &why);
+
+	return rc ? refuse(c, q, rc, why) : send_vnic(h, c, q, v, true);
+}
+
+/* --- filters --- */
+
+static int serve_filter_add(struct client *c, struct request *q)
+{
+	const char *why = "";
+	int id = tenant_filter_add(c->tenant, &q->body.filter, request_take(q, 0), &why);
+	struct daemon_filter_id reply = {.id = (uint32_t)id};
+
+	return id < 0 ? refuse(c, q, id, why) : reply_send(c->fd, &q->head, &reply, sizeof(reply), NULL, 0);
+}
+
+static int serve_filter_del(struct client *c, const struct request *q)
+{
+	int rc = tenant_filter_del(c->tenant, q->body.filter_id.id);
+
+	return rc ? refuse(c, q, rc, "there is no such filter") : reply_send(c->fd, &q->head, NULL, 0, NULL, 0);
+}
+
+static int serve_resolve(struct house *h, struct client *c, const struct request *q)
+{
+	int rc = mirror_resolve(h->mirror, q->body.resolve.ifindex, q->body.resolve.addr);
+
+	return rc ? refuse(c, q, rc, "the kernel does not resolve that")
+		  : reply_send(c->fd, &q->head, NULL, 0, NULL, 0);
+}
+
+/* --- */
+
+static int serve(struct server *s, struct house *h, struct client *c, struct request *q)
+{
+	if (q->head.type == DAEMON_HELLO)
+		return serve_hello(s, h, c, q);
+	if (q->head.type == DAEMON_STATUS)
+		return serve_status(h, c, q);
+	if (!c->tenant)
+		return refuse(c, q, -ENOTCONN, "no stack was shown with DAEMON_HELLO");
+	switch (q->head.type) {
+	case DAEMON_OPEN:
+		return serve_open(h, c, q);
+	case DAEMON_FILTER_ADD:
+		return serve_filter_add(c, q);
+	case DAEMON_FILTER_DEL:
+		return serve_filter_del(c, q);
+	case DAEMON_RESOLVE:
+		return serve_resolve(h, c, q);
+	case DAEMON_PROCESS:
+		return serve_process(s, c, q);
+	default:
+		return refuse(c, q, -EOPNOTSUPP, "viaductd knows no such request");
+	}
+}
+
+int request_serve(struct server *s, struct house *h, struct client *c, struct request *q)
+{
+	int rc = serve(s, h, c, q);
+
+	request_done(q);
+	return rc;
+}
+
+void house_sweep(struct house *h)
+{
+	memset(h->adopted_uid, 0, sizeof(h->adopted_uid));
+	filters_sweep(h->filters, FILTERS_ALL);
+}

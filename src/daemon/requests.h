@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What each request of include/viaduct/daemon.h does. Called by server.c. */
+#ifndef VD_REQUESTS_H
+#define VD_REQUESTS_H
+
+#include "daemon/protocol.h"
+#include "daemon/tenant.h"
+
+#define SERVER_CLIENTS 2048u
+#define SERVER_LOOKERS 16u /* connections of one user beside those of his stacks */
+
+struct server;
+
+struct client {
+	int fd;
+	uint32_t uid;
+	pid_t pid;
+	bool greeted;
+	struct tenant *tenant; /* NULL: only looks */
+};
+
+/* Answer the request; its descriptors are taken or closed. 0, or -errno: the connection is to be dropped. */
+int request_serve(struct server *s, struct house *h, struct client *c, struct request *q);
+/* Stacks of an earlier viaductd that have not come by now are gone. */
+void house_sweep(struct house *h);
+
+/* Be told when process `at` of the tenant ends (server.c). */
+int server_watch_process(struct server *s, const struct tenant *t, uint32_t at);
+
+#endif

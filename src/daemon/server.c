@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* See server.h. */
+#include "daemon/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/requests.h"
+
+#define ACCEPT_BURST 16
+#define ADOPTED_SECONDS 20 /* in which stacks of an earlier viaductd must have come */
+#define LINGER_SECONDS 3   /* a transient viaductd stays without users: the next may come at once */
+
+enum source { SOURCE_LISTENER, SOURCE_CLIENT, SOURCE_PROCESS, SOURCE_MIRROR, SOURCE_STOP, SOURCE_TIMER };
+
+struct server {
+	struct house *house;
+	int epoll, listener, timer;
+	int spare; /* closed to have one descriptor for turning somebody away */
+	struct client *client[SERVER_CLIENTS];
+	uint32_t clients;
+	int64_t started, idle_since; /* seconds; idle: 0 somebody is here */
+};
+
+static int64_t now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec;
+}
+
+static int watch(struct server *s, int fd, enum source kind, uint32_t index)
+{
+	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = (uint64_t)kind << 32 | index};
+
+	return epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
+}
+
+/* --- tenants' ends --- */
+
+static bool alive(const struct tenant *t)
+{
+	for (uint32_t i = 0; i < TENANT_PROCESSES; i++)
+		if (t->process[i] >= 0)
+			return true;
+	return false;
+}
+
+static void end_if_dead(struct tenant *t)
+{
+	if (t->client < 0 && !alive(t))
+		tenant_free(t);
+}
+
+static void process_gone(struct server *s, uint32_t index)
+{
+	struct tenant *t = s->house->tenant[index / TENANT_PROCESSES];
+	int *process;
+
+	if (!t)
+		return;
+	process = &t->process[index % TENANT_PROCESSES];
+	if (*process >= 0)
+		close(*process);
+	*process = -1;
+	end_if_dead(t);
+}
+
+int server_watch_process(struct server *s, const struct tenant *t, uint32_t at)
+{
+	return watch(s, t->process[at], SOURCE_PROCESS, t->number * TENANT_PROCESSES + at);
+}
+
+/* --- connections --- */
+
+static void drop_client(struct server *s, uint32_t index)
+{
+	struct client *c = s->client[index];
+
+	close(c->fd);
+	s->client[index] = NULL;
+	s->clients--;
+	if (c->tenant) {
+		c->tenant->client = -1;
+		end_if_dead(c->tenant);
+	}
+	free(c);
+}
+
+static uint32_t clients_of(const struct server *s, uint32_t uid)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < SERVER_CLIENTS; i++)
+		n += s->client[i] && s->client[i]->uid == uid;
+	return n;
+}
+
+static int add_client(struct server *s, int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+	struct client *c;
+	uint32_t at = 0;
+	int rc;
+
+	while (at < SERVER_CLIENTS && s->client[at])
+		at++;
+	if (at == SERVER_CLIENTS || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len))
+		return -EUSERS;
+	if (clients_of(s, peer.uid) > s->house->policy.stacks + SERVER_LOOKERS)
+		return -EUSERS;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return -ENOMEM;
+	*c = (struct client){.fd = fd, .uid = peer.uid, .pid = peer.pid};
+	rc = watch(s, fd, SOURCE_CLIENT, at);
+	if (rc) {
+		free(c);
+		return rc;
+	}
+	s->client[at] = c;
+	s->clients++;
+	return 0;
+}
+
+/* No descriptor is left: the one kept for this lets somebody in just to be turned away, or poll would say forever that
+ * he waits. */
+static void turn_away(struct server *s)
+{
+	int fd;
+
+	if (s->spare >= 0)
+		close(s->spare);
+	fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd >= 0)
+		close(fd);
+	s->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static void accept_clients(struct server *s)
+{
+	for (int i = 0; i < ACCEPT_BURST; i++) {
+		int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+			turn_away(s);
+		if (fd < 0)
+			return;
+		if (add_client(s, fd))
+			close(fd);
+	}
+}
+
+static void client_ready(struct server *s, uint32_t index)
+{
+	struct client *c = s->client[index];
+	struct request q;
+	int rc;
+
+	if (!c)
+		return;
+	rc = request_receive(c->fd, &q);
+	if (rc == -EAGAIN)
+		return;
+	if (!rc)
+		rc = request_serve(s, s->house, c, &q);
+	else if (rc == -EMFILE)
+		rc = reply_error(c->fd, &q.head, -EMFILE, "viaductd has no descriptors left");
+	if (rc)
+		drop_client(s, index);
+}
+
+/* --- the loop --- */
+
+static bool tenants_exist(const struct house *h)
+{
+	for (uint32_t i = 0; i < STEER_STACKS; i++)
+		if (h->tenant[i] || h->adopted_uid[i])
+			return true;
+	return false;
+}
+
+static bool all_left(struct server *s)
+{
+	if (!s->house->policy.transient || s->clients || tenants_exist(s->house)) {
+		s->idle_since = 0;
+		return false;
+	}
+	if (!s->idle_since)
+		s->idle_since = now();
+	return now() - s->idle_since >= LINGER_SECONDS;
+}
+
+static void each_second(struct server *s)
+{
+	uint64_t ticks;
+
+	if (read(s->timer, &ticks, sizeof(ticks)) < 0)
+		return;
+	if (s->started && now() - s->started >= ADOPTED_SECONDS) {
+		house_sweep(s->house);
+		s->started = 0;
+	}
+}
+
+static void handle(struct server *s, const struct epoll_event *ev)
+{
+	uint32_t index = (uint32_t)ev->data.u64;
+
+	switch ((enum source)(ev->data.u64 >> 32)) {
+	case SOURCE_LISTENER:
+		accept_clients(s);
+		break;
+	case SOURCE_CLIENT:
+		client_ready(s, index);
+		break;
+	case SOURCE_PROCESS:
+		process_gone(s, index);
+		break;
+	case SOURCE_MIRROR:
+		if (mirror_run(s->house->mirror) > 0)
+			steer_view(s->house->steer, mirror_view(s->house->mirror));
+		break;
+	case SOURCE_TIMER:
+		each_second(s);
+		break;
+	case SOURCE_STOP:
+		break;
+	}
+}
+
+int server_run(struct server *s, int stop_fd)
+{
+	int rc = stop_fd >= 0 ? watch(s, stop_fd, SOURCE_STOP, 0) : 0;
+
+	while (!rc && !all_left(s)) {
+		struct epoll_event ev[32];
+		int n = epoll_wait(s->epoll, ev, 32, -1);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		for (int i = 0; i < n; i++) {
+			if (ev[i].data.u64 >> 32 == SOURCE_STOP)
+				return 0;
+			handle(s, &ev[i]);
+		}
+	}
+	return rc;
+}
+
+static int make_timer(void)
+{
+	struct itimerspec each = {{1, 0}, {1, 0}};
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+
+	if (fd >= 0)
+		timerfd_settime(fd, 0, &each, NULL);
+	return fd < 0 ? -errno : fd;
+}
+
+int server_start(struct server **out, struct house *h, int listener)
+{
+	struct server *s = calloc(1, sizeof(*s));
+	int rc;
+
+	if (!s) {
+		close(listener);
+		return -ENOMEM;
+	}
+	*s = (struct server){.house = h, .listener = listener, .timer = make_timer(), .started = now()};
+	s->epoll = epoll_create1(EPOLL_CLOEXEC);
+	s->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	rc = s->epoll < 0 ? -errno : s->timer < 0 ? s->timer : watch(s, listener, SOURCE_LISTENER, 0);
+	if (!rc)
+		rc = watch(s, mirror_fd(h->mirror), SOURCE_MIRROR, 0);
+	if (!rc)
+		rc = watch(s, s->timer, SOURCE_TIMER, 0);
+	if (rc) {
+		server_stop(s);
+		return rc;
+	}
+	steer_view(h->steer, mirror_view(h->mirror));
+	*out = s;
+	return 0;
+}
+
+void server_stop(struct server *s)
+{
+	for (uint32_t i = 0; i < SERVER_CLIENTS; i++)
+		if (s->client[i]) {
+			close(s->client[i]->fd);
+			free(s->client[i]);
+		}
+	close(s->listener);
+	if (s->epoll >= 0)
+		close(s->epoll);
+	if (s->timer >= 0)
+		close(s->timer);
+	if (s->spare >= 0)
+		close(s->spare);
+	free(s);
+}

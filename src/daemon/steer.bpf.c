@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The programs in the kernel. Compiled by clang for BPF, embedded in viaductd, loaded by steer.c.
+ *
+ *   steer       XDP on an interface: a frame of a flow that a stack has goes to the stack's AF_XDP socket, or to its
+ *               veth; all else (also fragments, options before the transport header, unknown tags) to the kernel.
+ *   inner       XDP on the inner end of a stack's veth: every frame goes to the stack's AF_XDP socket.
+ *   outer       tc on the outer end: what the stack sends leaves by the interface if a filter of the stack covers its
+ *               source, else it is dropped and counted. tc rather than XDP: it hands skbs over, so any device can send
+ *               them (XDP's redirect needs a driver that takes raw frames: a veth, for one, only when its peer polls).
+ *
+ * ICMP errors follow the packet that they quote. A socket that is gone has left its map by itself: its frames go to the
+ * kernel. Documentation/networking/af_xdp.rst, Documentation/bpf/redirect.rst.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "daemon/steer_maps.h"
+#include "viaduct/daemon.h"
+
+#define OFFSET 0x1fff
+#define FRAGMENT 0x3fff /* offset, or more fragments to come */
+#define VLAN_ID 0x0fff
+
+/* RFC 792 and RFC 4443 agree on where things are; the kernel's headers would need the C library's. */
+struct icmp_head {
+	__u8 type, code;
+	__u16 checksum;
+	__u32 rest;
+};
+
+enum { UNREACHABLE4 = 3, EXCEEDED4 = 11, PARAMETER4 = 12, ERROR6_FIRST = 1, ERROR6_LAST = 4 };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, STEER_FILTERS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct steer_key);
+	__type(value, struct steer_target);
+} vd_filters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, STEER_FLOWS);
+	__type(key, struct steer_key);
+	__type(value, __u32);
+} vd_flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, STEER_GROUPS);
+	__type(key, __u32);
+	__type(value, struct steer_group);
+} vd_groups SEC(".maps");
+
+/* Addresses of this machine. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u8[16]);
+	__type(value, __u32);
+} vd_addrs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, STEER_IFACES);
+	__type(key, struct steer_if_key);
+	__type(value, struct steer_if);
+} vd_ifaces SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, STEER_IFACES *STEER_STACKS);
+	__type(key, __u32);
+	__type(value, struct steer_port);
+} vd_ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, STEER_IFACES *STEER_STACKS *STEER_QUEUES);
+	__type(key, __u32);
+	__type(value, __u32);
+} vd_xsks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH);
+	__uint(max_entries, STEER_STACKS * 4);
+	__type(key, __u32);
+	__type(value, __u32);
+} vd_veths SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, STEER_STACKS * 4);
+	__type(key, __u32);
+	__type(value, struct steer_outer);
+} vd_outers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, STEER_STATS);
+	__type(key, __u32);
+	__type(value, __u64);
+} vd_stats SEC(".maps");
+
+/* What a frame is, as far as it concerns us. */
+struct frame {
+	struct steer_key key; /* local is the destination of a frame that came, the source of one that goes */
+	__u32 vlan;
+	__u8 opens;  /* a SYN: the flow is new */
+	__u8 quoted; /* the key is that of the packet that an ICMP error quotes */
+};
+
+struct bytes {
+	void *at, *end;
+};
+
+static __always_inline void count(__u32 which)
+{
+	__u64 *n = bpf_map_lookup_elem(&vd_stats, &which);
+
+	if (n)
+		++*n;
+}
+
+/* Endpoints as they stand in the packet: source in remote, destination in local. */
+static __always_inline int take_ports(struct bytes b, __u8 proto, struct frame *f)
+{
+	const struct udphdr *ports = b.at; /* TCP's are in the same place */
+
+	if (b.at + 8 > b.end)
+		return -1;
+	f->key.proto = proto;
+	f->key.remote_port = ports->source;
+	f->key.local_port = ports->dest;
+	return 0;
+}
+
+static __always_inline int take_transport(struct bytes b, __u8 proto, struct frame *f)
+{
+	if (take_ports(b, proto, f))
+		return -1;
+	if (proto == IPPROTO_TCP) {
+		const struct tcphdr *tcp = b.at;
+
+		if (b.at + sizeof(*tcp) > b.end)
+			return -1;
+		f->opens = tcp->syn && !tcp->ack;
+		return 0;
+	}
+	return proto == IPPROTO_UDP ? 0 : -1;
+}
+
+static __always_inline void map_v4(__u8 to[16], __be32 addr)
+{
+	__u32 *word = (__u32 *)to;
+
+	word[0] = 0;
+	word[1] = 0;
+	word[2] = bpf_htonl(0xffff);
+	word[3] = addr;
+}
+
+static __always_inline void copy_v6(__u8 to[16], const struct in6_addr *from)
+{
+	__builtin_memcpy(to, from, 16);
+}
+
+/* The quoted packet was sent by us: its source is local. */
+static __always_inline int take_quoted_v4(struct bytes b, struct frame *f)
+{
+	const struct iphdr *ip = b.at;
+
+	if (b.at + sizeof(*ip) > b.end || ip->version != 4 || ip->ihl < 5 || ip->frag_off & bpf_htons(OFFSET))
+		return -1;
+	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP)
+		return -1;
+	b.at += ip->ihl * 4;
+	if (take_ports(b, ip->protocol, f))
+		return -1;
+	map_v4(f->key.local, ip->saddr);
+	map_v4(f->key.remote, ip->daddr);
+	f->quoted = 1;
+	return 0;
+}
+
+static __always_inline int take_quoted_v6(struct bytes b, struct frame *f)
+{
+	const struct ipv6hdr *ip = b.at;
+
+	if (b.at + sizeof(*ip) > b.end || ip->version != 6)
+		return -1;
+	if (ip->nexthdr != IPPROTO_TCP && ip->nexthdr != IPPROTO_UDP)
+		return -1;
+	b.at += sizeof(*ip);
+	if (take_ports(b, ip->nexthdr, f))
+		return -1;
+	copy_v6(f->key.local, &ip->saddr);
+	copy_v6(f->key.remote, &ip->daddr);
+	f->quoted = 1;
+	return 0;
+}
+
+/* Ports of a quoted packet stand the other way round. */
+static __always_inline void turn_ports(struct steer_key *k)
+{
+	__be16 port = k->local_port;
+
+	k->local_port = k->remote_port;
+	k->remote_port = port;
+}
+
+static __always_inline int take_icmp(struct bytes b, struct frame *f)
+{
+	const struct icmp_head *icmp = b.at;
+
+	if (b.at + sizeof(*icmp) > b.end)
+		return -1;
+	if (icmp->type != UNREACHABLE4 && icmp->type != EXCEEDED4 && icmp->type != PARAMETER4)
+		return -1;
+	b.at += sizeof(*icmp);
+	if (take_quoted_v4(b, f))
+		return -1;
+	turn_ports(&f->key);
+	return 0;
+}
+
+static __always_inline int take_icmp6(struct bytes b, struct frame *f)
+{
+	const struct icmp_head *icmp = b.at;
+
+	if (b.at + sizeof(*icmp) > b.end || icmp->type < ERROR6_FIRST || icmp->type > ERROR6_LAST)
+		return -1;
+	b.at += sizeof(*icmp);
+	if (take_quoted_v6(b, f))
+		return -1;
+	turn_ports(&f->key);
+	return 0;
+}
+
+static __always_inline int take_v4(struct bytes b, struct frame *f)
+{
+	const struct iphdr *ip = b.at;
+
+	if (b.at + sizeof(*ip) > b.end || ip->version != 4 || ip->ihl < 5 || ip->frag_off & bpf_htons(FRAGMENT))
+		return -1;
+	f->key.family = 4;
+	b.at += ip->ihl * 4;
+	if (ip->protocol == IPPROTO_ICMP)
+		return take_icmp(b, f);
+	map_v4(f->key.remote, ip->saddr);
+	map_v4(f->key.local, ip->daddr);
+	return take_transport(b, ip->protocol, f);
+}
+
+static __always_inline int take_v6(struct bytes b, struct frame *f)
+{
+	const struct ipv6hdr *ip = b.at;
+
+	if (b.at + sizeof(*ip) > b.end || ip->version != 6)
+		return -1;
+	f->key.family = 6;
+	b.at += sizeof(*ip);
+	if (ip->nexthdr == IPPROTO_ICMPV6)
+		return take_icmp6(b, f);
+	copy_v6(f->key.remote, &ip->saddr);
+	copy_v6(f->key.local, &ip->daddr);
+	return take_transport(b, ip->nexthdr, f);
+}
+
+/* 0: f says what the frame is; -1: nothing for us. */
+static __always_inline int take_frame(struct bytes b, struct frame *f)
+{
+	const struct ethhdr *eth = b.at;
+	__be16 type;
+
+	if (b.at + sizeof(*eth) > b.end)
+		return -1;
+	type = eth->h_proto;
+	b.at += sizeof(*eth);
+	if (type == bpf_htons(ETH_P_8021Q)) {
+		const __be16 *tag = b.at; /* TCI, then the type of what follows */
+
+		if (b.at + 4 > b.end)
+			return -1;
+		f->vlan = bpf_ntohs(tag[0]) & VLAN_ID;
+		type = tag[1];
+		b.at += 4;
+	}
+	if (type == bpf_htons(ETH_P_IP))
+		return take_v4(b, f);
+	if (type == bpf_htons(ETH_P_IPV6))
+		return take_v6(b, f);
+	return -1;
+}
+
+static __always_inline __u32 mix(__u32 h, __u32 word)
+{
+	h = (h ^ word) * 0x9e3779b1u;
+	return h ^ h >> 15;
+}
+
+static __always_inline __u32 key_hash(const struct steer_key *k)
+{
+	const __u32 *word = (const __u32 *)k;
+	__u32 h = 0x811c9dc5u;
+
+#pragma unroll
+	for (int i = 0; i < 9; i++)
+		h = mix(h, word[i]);
+	return h;
+}
+
+/*
+ * The stack of a shared port that has, or gets, the flow. Remembered when it opens, so that it stays where it is when
+ * stacks come and go; what was forgotten is found again by its hash.
+ */
+static __always_inline __u32 shared_stack(const struct steer_key *flow, __u32 group, __u8 opens)
+{
+	const struct steer_group *g;
+	__u32 *known, stack, at, members;
+
+	known = opens ? NULL : bpf_map_lookup_elem(&vd_flows, flow);
+	if (known)
+		return *known;
+	group--;
+	g = bpf_map_lookup_elem(&vd_groups, &group);
+	if (!g)
+		return STEER_KERNEL;
+	members = g->count;
+	if (!members || members > STEER_MEMBERS)
+		return STEER_KERNEL;
+	at = key_hash(flow) % members;
+	/* for the verifier, where the compiler would prove it superfluous */
+	asm volatile("" : "+r"(at));
+	if (at >= STEER_MEMBERS)
+		return STEER_KERNEL;
+	stack = g->stack[at];
+	if (opens)
+		bpf_map_update_elem(&vd_flows, flow, &stack, BPF_ANY);
+	return stack;
+}
+
+/* The filter that covers the flow; key is changed on the way. */
+static __always_inline const struct steer_target *find_filter(struct steer_key *k)
+{
+	const struct steer_target *t = bpf_map_lookup_elem(&vd_filters, k);
+
+	if (t)
+		return t;
+	__builtin_memset(k->remote, 0, 16);
+	k->remote_port = 0;
+	t = bpf_map_lookup_elem(&vd_filters, k);
+	if (t || !bpf_map_lookup_elem(&vd_addrs, k->local))
+		return t;
+	__builtin_memset(k->local, 0, 16);
+	return bpf_map_lookup_elem(&vd_filters, k);
+}
+
+static __always_inline __u32 stack_of(const struct frame *f)
+{
+	struct steer_key key = f->key;
+	const struct steer_target *t = find_filter(&key);
+
+	if (!t)
+		return STEER_KERNEL;
+	return t->stack == STEER_SHARED ? shared_stack(&f->key, t->group, f->opens) : t->stack;
+}
+
+static __always_inline int same_mac(const __u8 *a, const __u8 *b)
+{
+	const __u16 *x = (const __u16 *)a, *y = (const __u16 *)b;
+
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2];
+}
+
+SEC("xdp.frags")
+int vd_steer1(struct xdp_md *ctx)
+{
+	struct bytes b = {(void *)(long)ctx->data, (void *)(long)ctx->data_end};
+	const struct ethhdr *eth = b.at;
+	struct steer_if_key where = {.ifindex = ctx->ingress_ifindex};
+	const struct steer_port *port;
+	const struct steer_if *iface;
+	struct frame f = {};
+	__u32 stack, at;
+
+	if (take_frame(b, &f) || b.at + sizeof(*eth) > b.end)
+		goto kernel;
+	where.vlan = f.vlan;
+	iface = bpf_map_lookup_elem(&vd_ifaces, &where);
+	/* a group's address, or ours: what promiscuous interfaces see besides is nobody's here */
+	if (!iface || (!(eth->h_dest[0] & 1) && !same_mac(eth->h_dest, iface->mac)))
+		goto kernel;
+	stack = stack_of(&f);
+	if (stack >= STEER_STACKS || iface->number >= STEER_IFACES)
+		goto kernel;
+	at = steer_port_index(iface->number, stack);
+	port = bpf_map_lookup_elem(&vd_ports, &at);
+	if (!port || !port->mode)
+		goto kernel;
+	count(STEER_STAT_TO_STACK);
+	if (port->mode == DAEMON_MODE_VETH)
+		return bpf_redirect_map(&vd_veths, at, XDP_PASS);
+	if (ctx->rx_queue_index < STEER_QUEUES)
+		return bpf_redirect_map(&vd_xsks, at * STEER_QUEUES + ctx->rx_queue_index, XDP_PASS);
+kernel:
+	count(STEER_STAT_TO_KERNEL);
+	return XDP_PASS;
+}
+
+SEC("xdp.frags")
+int vd_inner1(struct xdp_md *ctx)
+{
+	return bpf_redirect_map(&vd_xsks, (ctx->ingress_ifindex - STEER_INNER) * STEER_QUEUES, XDP_DROP);
+}
+
+/* May the stack send this? Its filter must be the one that frames in the other direction find. */
+static __always_inline int may_send(struct __sk_buff *skb, const struct steer_outer *o)
+{
+	struct bytes b = {(void *)(long)skb->data, (void *)(long)skb->data_end};
+	const struct ethhdr *eth = b.at;
+	struct steer_key k;
+	struct frame f = {};
+
+	if (b.at + sizeof(*eth) > b.end || !same_mac(eth->h_source, o->mac))
+		return 0;
+	if (take_frame(b, &f) || f.quoted || f.vlan != o->vlan)
+		return 0;
+	__builtin_memcpy(k.local, f.key.remote, 16);
+	__builtin_memcpy(k.remote, f.key.local, 16);
+	k.local_port = f.key.remote_port;
+	k.remote_port = f.key.local_port;
+	k.proto = f.key.proto;
+	k.family = f.key.family;
+	k.zero = 0;
+	f.key = k;
+	f.opens = 0;
+	return stack_of(&f) == o->stack;
+}
+
+SEC("tc")
+int vd_outer1(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+	const struct steer_outer *o = bpf_map_lookup_elem(&vd_outers, &ifindex);
+
+	/* Ethernet, IP and TCP headers must lie in the part that can be read directly. */
+	if (o && !bpf_skb_pull_data(skb, skb->len < 128 ? skb->len : 128) && may_send(skb, o)) {
+		count(STEER_STAT_SENT);
+		return bpf_redirect(o->device, 0);
+	}
+	count(STEER_STAT_REFUSED);
+	return TC_ACT_SHOT;
+}
+
+char vd_license[] SEC("license") = "BSD-2-Clause";

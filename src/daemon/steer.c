@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Loading and attaching; what is in the maps is steer_maps.c's. See steer.h. */
+#include "daemon/steer_internal.h"
+
+#include <errno.h>
+#include <linux/if_link.h>
+#include <linux/mount.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <fcntl.h>
+
+/* --- the directory that holds the links --- */
+
+static int keep_make(void)
+{
+	int fs = (int)syscall(SYS_fsopen, "bpf", FSOPEN_CLOEXEC), mount, dir;
+
+	if (fs < 0)
+		return -errno;
+	if (syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "mode", "0700", 0) ||
+	    syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0)) {
+		close(fs);
+		return -errno;
+	}
+	mount = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+	close(fs);
+	if (mount < 0)
+		return -errno;
+	/* the mount goes with its descriptor, its files stay with the directory's */
+	dir = openat(mount, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		dir = -errno;
+	close(mount);
+	return dir;
+}
+
+static void link_path(const struct steer *s, uint32_t device, char *path, size_t size)
+{
+	snprintf(path, size, "/proc/self/fd/%d/if%u", s->keep, device);
+}
+
+/* --- an earlier viaductd --- */
+
+/* The descriptor of the map of that name among the program's; -ENOENT. */
+static int map_of_program(int prog, const char *name)
+{
+	uint32_t ids[32], len = sizeof(struct bpf_prog_info);
+	struct bpf_prog_info info = {.nr_map_ids = 32, .map_ids = (uint64_t)(uintptr_t)ids};
+
+	if (bpf_obj_get_info_by_fd(prog, &info, &len))
+		return -errno;
+	for (uint32_t i = 0; i < info.nr_map_ids && i < 32; i++) {
+		struct bpf_map_info m = {0};
+		uint32_t map_len = sizeof(m);
+		int fd = bpf_map_get_fd_by_id(ids[i]);
+
+		if (fd < 0)
+			continue;
+		if (!bpf_obj_get_info_by_fd(fd, &m, &map_len) && !strcmp(m.name, name))
+			return fd;
+		close(fd);
+	}
+	return -ENOENT;
+}
+
+/* Our program on the device: its descriptor and number; -ENOENT. */
+static int program_on(uint32_t device, const char *name, uint32_t *id)
+{
+	struct bpf_prog_info info = {0};
+	uint32_t len = sizeof(info);
+	int fd;
+
+	if (bpf_xdp_query_id((int)device, 0, id) || !*id)
+		return -ENOENT;
+	fd = bpf_prog_get_fd_by_id(*id);
+	if (fd < 0)
+		return -errno;
+	if (!bpf_obj_get_info_by_fd(fd, &info, &len) && !strcmp(info.name, name))
+		return fd;
+	close(fd);
+	return -ENOENT;
+}
+
+/* The link between that program and the device. */
+static int link_of(uint32_t program, uint32_t device)
+{
+	uint32_t id = 0;
+
+	while (!bpf_link_get_next_id(id, &id)) {
+		struct bpf_link_info info = {0};
+		uint32_t len = sizeof(info);
+		int fd = bpf_link_get_fd_by_id(id);
+
+		if (fd < 0)
+			continue;
+		if (!bpf_obj_get_info_by_fd(fd, &info, &len) && info.type == BPF_LINK_TYPE_XDP &&
+		    info.prog_id == program && info.xdp.ifindex == device)
+			return fd;
+		close(fd);
+	}
+	return -ENOENT;
+}
+
+static struct device *device_slot(struct steer *s, uint32_t ifindex)
+{
+	for (int i = 0; i < STEER_DEVICES; i++)
+		if (s->device[i].ifindex == ifindex)
+			return &s->device[i];
+	return NULL;
+}
+
+/* Maps and links of an earlier viaductd become ours. */
+static void adopt(struct steer *s)
+{
+	struct if_nameindex *all = if_nameindex();
+	const char *name = bpf_program__name(s->skel->progs.vd_steer1);
+
+	for (struct if_nameindex *i = all; i && i->if_index; i++) {
+		struct device *d = device_slot(s, 0);
+		struct bpf_map *map;
+		uint32_t id = 0;
+		int prog = program_on(i->if_index, name, &id);
+
+		if (prog < 0)
+			continue;
+		if (!s->adopted)
+			bpf_object__for_each_map(map, s->skel->obj)
+			{
+				int fd = map_of_program(prog, bpf_map__name(map));
+
+				if (fd >= 0)
+					s->adopted |= !bpf_map__reuse_fd(map, fd);
+				if (fd >= 0)
+					close(fd);
+			}
+		close(prog);
+		if (d)
+			*d = (struct device){.ifindex = i->if_index, .link = link_of(id, i->if_index)};
+	}
+	if_freenameindex(all);
+}
+
+/* In the place of the earlier programs on the interfaces. */
+static void take_over_links(struct steer *s)
+{
+	for (int i = 0; i < STEER_DEVICES; i++) {
+		struct device *d = &s->device[i];
+		struct bpf_xdp_query_opts q = {.sz = sizeof(q)};
+		char path[64];
+
+		if (!d->ifindex)
+			continue;
+		if (d->link < 0 || bpf_link_update(d->link, bpf_program__fd(s->skel->progs.vd_steer1), NULL)) {
+			*d = (struct device){0};
+			continue;
+		}
+		link_path(s, d->ifindex, path, sizeof(path));
+		bpf_obj_pin(d->link, path);
+		if (!bpf_xdp_query((int)d->ifindex, 0, &q))
+			d->native = q.attach_mode == XDP_ATTACHED_DRV;
+	}
+}
+
+/* --- start and stop --- */
+
+static int quiet(enum libbpf_print_level level, const char *format, va_list args)
+{
+	return level == LIBBPF_WARN && getenv("VIADUCTD_DEBUG") ? vfprintf(stderr, format, args) : 0;
+}
+
+int steer_start(struct steer **out, const char **why)
+{
+	struct steer *s = calloc(1, sizeof(*s));
+	int rc;
+
+	if (!s)
+		return -ENOMEM;
+	libbpf_set_print(quiet);
+	*why = "this kernel, or this user, has no BPF file system (CAP_SYS_ADMIN is needed at the start)";
+	s->keep = keep_make();
+	rc = s->keep;
+	if (rc >= 0) {
+		*why =
+		    "the kernel does not take the steering program (CAP_BPF, CAP_NET_ADMIN and Linux 5.18 are needed)";
+		s->skel = steer_bpf__open();
+		rc = s->skel ? 0 : -errno;
+	}
+	if (!rc) {
+		adopt(s);
+		rc = steer_bpf__load(s->skel);
+	}
+	if (rc) {
+		steer_stop(s);
+		return rc;
+	}
+	take_over_links(s);
+	*out = s;
+	return 0;
+}
+
+void steer_stop(struct steer *s)
+{
+	for (int i = 0; i < STEER_DEVICES; i++)
+		if (s->device[i].ifindex)
+			close(s->device[i].link);
+	if (s->skel)
+		steer_bpf__destroy(s->skel);
+	if (s->keep >= 0)
+		close(s->keep);
+	free(s);
+}
+
+bool steer_adopted(const struct steer *s)
+{
+	return s->adopted;
+}
+
+int steer_keep(const struct steer *s)
+{
+	return s->keep;
+}
+
+/* --- on devices --- */
+
+static int attach_new(struct steer *s, struct device *d, uint32_t ifindex)
+{
+	int prog = bpf_program__fd(s->skel->progs.vd_steer1), link;
+	struct bpf_link_create_opts opts = {.sz = sizeof(opts), .flags = XDP_FLAGS_DRV_MODE};
+	char path[64];
+
+	link = bpf_link_create(prog, (int)ifindex, BPF_XDP, &opts);
+	d->native = link >= 0;
+	if (link == -EOPNOTSUPP || link == -EINVAL) {
+		opts.flags = XDP_FLAGS_SKB_MODE;
+		link = bpf_link_create(prog, (int)ifindex, BPF_XDP, &opts);
+	}
+	if (link < 0)
+		return link == -EEXIST ? -EBUSY : link;
+	d->ifindex = ifindex;
+	d->link = link;
+	link_path(s, ifindex, path, sizeof(path));
+	if (!bpf_obj_pin(link, path))
+		return 0;
+	int rc = -errno;
+
+	*d = (struct device){0};
+	close(link);
+	return rc;
+}
+
+int steer_attach(struct steer *s, uint32_t ifindex, bool *native)
+{
+	struct device *d = device_slot(s, ifindex);
+
+	if (!d) {
+		int rc;
+
+		d = device_slot(s, 0);
+		if (!d)
+			return -ENOSPC;
+		rc = attach_new(s, d, ifindex);
+		if (rc)
+			return rc;
+	}
+	d->uses++;
+	*native = d->native;
+	return 0;
+}
+
+void steer_detach(struct steer *s, uint32_t ifindex)
+{
+	struct device *d = device_slot(s, ifindex);
+	char path[64];
+
+	if (!d || --d->uses)
+		return;
+	link_path(s, ifindex, path, sizeof(path));
+	unlink(path);
+	close(d->link);
+	*d = (struct device){0};
+}
+
+int steer_attach_inner(struct steer *s, uint32_t ifindex)
+{
+	struct bpf_link_create_opts opts = {.sz = sizeof(opts), .flags = XDP_FLAGS_DRV_MODE};
+
+	return bpf_link_create(bpf_program__fd(s->skel->progs.vd_inner1), (int)ifindex, BPF_XDP, &opts);
+}
+
+int steer_attach_outer(struct steer *s, uint32_t ifindex)
+{
+	struct bpf_tc_hook hook = {.sz = sizeof(hook), .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS};
+	struct bpf_tc_opts opts = {
+	    .sz = sizeof(opts), .handle = 1, .priority = 1, .prog_fd = bpf_program__fd(s->skel->progs.vd_outer1)};
+	int rc = bpf_tc_hook_create(&hook);
+
+	return rc && rc != -EEXIST ? rc : bpf_tc_attach(&hook, &opts);
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What steer.c (programs) and steer_maps.c (what is in the maps) share. */
+#ifndef VD_STEER_INTERNAL_H
+#define VD_STEER_INTERNAL_H
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "daemon/steer.h"
+#include "steer.skel.h"
+
+#define STEER_DEVICES 16
+
+/* A device that has the program. */
+struct device {
+	uint32_t ifindex; /* 0: free */
+	uint32_t uses;    /* interfaces of stacks on it */
+	int link;
+	bool native;
+};
+
+struct steer {
+	struct steer_bpf *skel;
+	int keep; /* directory of the links */
+	bool adopted;
+	struct device device[STEER_DEVICES];
+};
+
+#endif

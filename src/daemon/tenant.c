@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* See tenant.h. Filters are in tenant_filter.c. */
+#include "daemon/tenant.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* --- life --- */
+
+static int free_number(const struct house *h)
+{
+	for (uint32_t i = 0; i < STEER_STACKS; i++)
+		if (!h->tenant[i] && !h->adopted_uid[i])
+			return (int)i;
+	return -1;
+}
+
+struct tenant *tenant_new(struct house *h, uint32_t uid, pid_t pid)
+{
+	struct tenant *t;
+	int number = free_number(h);
+
+	if (number < 0)
+		return NULL;
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return NULL;
+	*t =
+	    (struct tenant){.house = h, .number = (uint32_t)number, .uid = uid, .pid = pid, .client = -1, .memory = -1};
+	memset(t->process, -1, sizeof(t->process));
+	h->tenant[number] = t;
+	return t;
+}
+
+uint32_t tenants_of(const struct house *h, uint32_t uid)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < STEER_STACKS; i++)
+		n += h->tenant[i] && h->tenant[i]->uid == uid;
+	return n;
+}
+
+static bool iface_used(const struct house *h, const struct tenant *but, uint32_t iface)
+{
+	for (uint32_t i = 0; i < STEER_STACKS; i++)
+		for (uint32_t v = 0; h->tenant[i] && h->tenant[i] != but && v < TENANT_VNICS; v++)
+			if (h->tenant[i]->vnic[v].ifindex && h->tenant[i]->vnic[v].iface == iface)
+				return true;
+	return false;
+}
+
+static void close_vnic(struct tenant *t, struct tenant_vnic *v)
+{
+	struct steer *s = t->house->steer;
+
+	steer_port_clear(s, v->iface, t->number);
+	port_close(&v->port);
+	steer_detach(s, v->where.ifindex);
+	if (!iface_used(t->house, t, v->iface))
+		steer_iface_gone(s, &v->where);
+	v->ifindex = 0;
+}
+
+void tenant_free(struct tenant *t)
+{
+	for (uint32_t id = 1; id <= t->filter_high; id++)
+		tenant_filter_del(t, id);
+	filters_sweep(t->house->filters, t->number);
+	for (uint32_t i = 0; i < TENANT_VNICS; i++)
+		if (t->vnic[i].ifindex)
+			close_vnic(t, &t->vnic[i]);
+	for (uint32_t i = 0; i < TENANT_PROCESSES; i++)
+		if (t->process[i] >= 0)
+			close(t->process[i]);
+	if (t->memory >= 0)
+		close(t->memory);
+	t->house->tenant[t->number] = NULL;
+	free(t->hold);
+	free(t->filter);
+	free(t);
+}
+
+/* A signal that does nothing can be sent to a pidfd, or is forbidden; to all else it can't. */
+static bool is_pidfd(int fd)
+{
+	return !syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0) || errno == EPERM || errno == ESRCH;
+}
+
+int tenant_process(struct tenant *t, int pidfd, const char **why)
+{
+	int rc = -EINVAL;
+
+	*why = "the descriptor is no pidfd";
+	if (pidfd >= 0 && is_pidfd(pidfd)) {
+		*why = "too many processes share the stack";
+		rc = -ENOSPC;
+		for (uint32_t i = 0; i < TENANT_PROCESSES; i++)
+			if (t->process[i] < 0) {
+				t->process[i] = pidfd;
+				return (int)i;
+			}
+	}
+	if (pidfd >= 0)
+		close(pidfd);
+	return rc;
+}
+
+/* --- vNICs --- */
+
+static const struct netview_iface *view_iface(const struct house *h, uint32_t ifindex)
+{
+	const struct netview *view = mirror_view(h->mirror);
+	const struct netview_copy *c = &view->copy[view->version & 1];
+
+	for (uint32_t i = 0; i < c->ifaces; i++)
+		if (c->iface[i].ifindex == ifindex)
+			return &c->iface[i];
+	return NULL;
+}
+
+static struct tenant_vnic *free_vnic(struct tenant *t, uint32_t ifindex)
+{
+	struct tenant_vnic *found = NULL;
+
+	for (uint32_t i = 0; i < TENANT_VNICS; i++) {
+		if (t->vnic[i].ifindex == ifindex)
+			return NULL;
+		if (!t->vnic[i].ifindex)
+			found = &t->vnic[i];
+	}
+	return found;
+}
+
+static int check_iface(struct tenant *t, const struct netview_iface *f, struct port_device *d, const char **why)
+{
+	*why = "there is no such interface";
+	if (!f)
+		return -ENODEV;
+	*why = "loopback is the kernel's";
+	if (f->flags & NETVIEW_IF_LOOPBACK)
+		return -EOPNOTSUPP;
+	*why = "viaductd may not attach to this interface (its option --interface)";
+	if (!(f->flags & NETVIEW_IF_ALLOWED))
+		return -EPERM;
+	*why = "the interface's device is gone";
+	return port_device(t->house->sock, f->device, d);
+}
+
+/* AF_XDP sockets on the device's own queues. */
+static int open_direct(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, const char **why)
+{
+	struct steer_port port = {.mode = DAEMON_MODE_DIRECT, .uid = t->uid};
+	int rc = port_open(d->ifindex, d->queues, d->mtu, &v->port);
+
+	*why = rc == -EBUSY        ? "another process has the interface's queues"
+	       : rc == -ENETDOWN   ? "the interface is down"
+	       : rc == -EOPNOTSUPP ? "frames of this MTU need Linux 6.6"
+				   : "the kernel makes no AF_XDP socket for this interface";
+	for (uint32_t q = 0; !rc && q < d->queues; q++)
+		rc = steer_xsk(t->house->steer, v->iface, t->number, q, v->port.xsk[q]);
+	port.cookie = v->port.cookie;
+	if (!rc)
+		rc = steer_port_set(t->house->steer, v->iface, t->number, &port);
+	return rc;
+}
+
+static void describe(struct tenant_vnic *v, const struct netview_iface *f, const struct port_device *d, bool native,
+		     uint32_t mode)
+{
+	struct daemon_vnic *about = &v->about;
+
+	*about =
+	    (struct daemon_vnic){.ifindex = f->ifindex, .mode = mode, .mtu = f->mtu, .keep_fds = 1, .vlan = f->vlan};
+	memcpy(about->mac, f->mac, sizeof(about->mac));
+	if (d->veth)
+		about->features |= DAEMON_VNIC_PARTIAL_CSUM;
+	if (native)
+		about->features |= DAEMON_VNIC_NATIVE;
+	port_describe(&v->port, about);
+}
+
+int tenant_open(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, const char **why)
+{
+	const struct netview_iface *f = view_iface(t->house, ifindex);
+	struct tenant_vnic *v = free_vnic(t, ifindex);
+	struct steer *s = t->house->steer;
+	struct port_device d;
+	bool native;
+	int rc = check_iface(t, f, &d, why);
+
+	if (rc)
+		return rc;
+	*why = "the process has a vNIC there, or too many";
+	if (!v)
+		return -EEXIST;
+	*v = (struct tenant_vnic){.where = {.ifindex = f->device, .vlan = f->vlan}, .port = {.umem = -1}};
+	memset(v->port.xsk, -1, sizeof(v->port.xsk));
+	rc = steer_attach(s, f->device, &native);
+	*why = rc == -EBUSY ? "another XDP program is on the interface (viaductd's option --share)"
+			    : "the kernel attaches no XDP program to this interface";
+	if (rc)
+		return rc;
+	v->ifindex = ifindex;
+	rc = steer_iface(s, &v->where, ifindex, f->mac);
+	*why = "too many interfaces";
+	if (rc < 0) {
+		steer_detach(s, f->device);
+		v->ifindex = 0;
+		return rc;
+	}
+	v->iface = (uint32_t)rc;
+	rc = open_direct(t, v, &d, why);
+	if (rc) {
+		close_vnic(t, v);
+		return rc;
+	}
+	describe(v, f, &d, native, DAEMON_MODE_DIRECT);
+	*made = v;
+	return 0;
+}

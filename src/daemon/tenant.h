@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A stack as viaductd knows it: who owns it, its vNICs, its filters, the ports held for it. It exists from HELLO until
+ * its processes are dead and its connections finished. All functions are the daemon's one thread's.
+ */
+#ifndef VD_TENANT_H
+#define VD_TENANT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "daemon/filters.h"
+#include "daemon/mirror.h"
+#include "daemon/policy.h"
+#include "daemon/port.h"
+#include "daemon/steer.h"
+
+#define TENANT_VNICS 8u
+#define TENANT_PROCESSES 64u /* as many as a stack has room for */
+
+/* The means that tenants share. */
+struct house {
+	struct policy policy;
+	struct steer *steer;
+	struct mirror *mirror;
+	struct filters *filters;
+	struct tenant *tenant[STEER_STACKS];
+	uint32_t adopted_uid[STEER_STACKS]; /* stacks of an earlier viaductd that were not heard of yet: uid plus 1 */
+	int sock;                           /* any socket of our network namespace, for ioctl */
+	uint64_t netns;                     /* its cookie */
+};
+
+struct tenant_vnic {
+	uint32_t ifindex; /* as the route names it; 0: free */
+	uint32_t iface;   /* number in the maps */
+	struct steer_if_key where;
+	uint32_t outer; /* DAEMON_MODE_VETH: ifindex of the pair's end on our side */
+	struct port port;
+	struct daemon_vnic about;
+};
+
+/* A kernel socket that keeps a port taken. */
+struct tenant_hold {
+	int fd;           /* -1: free */
+	uint32_t filters; /* that need it */
+	uint32_t ports;   /* of those: not bound to one peer */
+	uint8_t proto;
+	uint16_t port;
+	uint8_t addr[16];
+};
+
+struct tenant_filter {
+	struct steer_key key[2]; /* an IPv6 socket may take IPv4 too */
+	uint32_t keys;           /* 0: free */
+	uint32_t hold;
+	uint32_t next_free;
+	bool shared;
+};
+
+struct tenant {
+	struct house *house;
+	uint32_t number, uid;
+	pid_t pid;                     /* who said HELLO */
+	int client;                    /* connection; -1: gone */
+	int memory;                    /* the stack's memfd */
+	int process[TENANT_PROCESSES]; /* pidfds, -1 free */
+	struct tenant_vnic vnic[TENANT_VNICS];
+	struct tenant_hold *hold;
+	uint32_t holds;
+	struct tenant_filter *filter;               /* [id - 1] */
+	uint32_t filters, filter_high, filter_free; /* in use; ever used; head of the free ones plus 1 */
+	pid_t orphan;                               /* child that finishes the connections; 0 none */
+};
+
+/* A new tenant, or (number set by tenant_find_resumed) one that goes on. NULL: no room. */
+struct tenant *tenant_new(struct house *h, uint32_t uid, pid_t pid);
+/* Removes all: filters, ports, rings. */
+void tenant_free(struct tenant *t);
+uint32_t tenants_of(const struct house *h, uint32_t uid);
+
+/* Each of these returns 0 or -errno, and then *why, a sentence for the user. */
+int tenant_open(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, const char **why);
+/* Rings that exist: umem and sockets become the tenant's, or are closed. */
+int tenant_resume(struct tenant *t, const struct daemon_vnic *about, int umem, const int *xsk, const char **why);
+/* fd: the socket that owns the port, the tenant's from now on (closed on failure); -1: none. The id. */
+int tenant_filter_add(struct tenant *t, const struct daemon_filter *f, int fd, const char **why);
+int tenant_filter_del(struct tenant *t, uint32_t id);
+int tenant_process(struct tenant *t, int pidfd, const char **why);
+
+/* Is fd a socket that owns the filter's local end, in the namespace? 0; -EINVAL, -EPERM with *why. */
+int tenant_socket_check(int fd, const struct daemon_filter *f, uint64_t netns, const char **why);
+/* The keys of a filter: 1 or 2; 0: it makes no sense. */
+uint32_t tenant_keys(const struct daemon_filter *f, struct steer_key key[2]);
+
+#endif
