@@ -103,7 +103,14 @@ struct vnic_end {
 struct vnic_ctrl {
 	vnic_u32 armed; /* VNIC_ARMED_* */
 	vnic_u32 cpu;   /* CPU the stack last polled from, plus 1; 0 unknown. A hint for waiting. */
-	vnic_u32 pad[14];
+	/* Connections that this end's listener takes without being asked (engine/tcp_open.c). */
+	vnic_u32 open_limit; /* number of the last one, free-running */
+	vnic_u32 open_seen;  /* number of the last that has come in */
+	vnic_u16 open_port;  /* the listener's; 0: none */
+	vnic_u8 open_wscale; /* its window scale */
+	vnic_u8 open_pad;
+	vnic_u8 open_addr[16]; /* its address; IPv4 as ::ffff:a.b.c.d */
+	vnic_u32 pad[7];
 };
 
 /* The start of a region. */

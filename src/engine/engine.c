@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
-#include "engine/tcp_internal.h"
+#include "engine/tcp_open.h"
 #include "vnic/wire.h"
 
 void engine_attach(struct engine *e, struct stack *s)
@@ -388,6 +388,7 @@ void engine_vnic_dead(struct engine *e, uint32_t vnic, uint64_t now_us)
 		poll_vnic(e, vnic, &parts);
 	} while (parts && --left);
 	drop_unfinished(e, vnic);
+	tcp_open_vnic_dead(e, vnic);
 	for (uint32_t i = 1; i < s->sock_pool.mark; i++) {
 		struct sock *k = sock_at(s, i);
 

@@ -26,7 +26,7 @@
 #include "vnic/vnic.h"
 
 #define STACK_MAGIC 0x4b54535441444956ull /* "VIDATSTK" */
-#define STACK_VERSION 2u
+#define STACK_VERSION 3u
 
 #define PROC_MAX 64u     /* processes that share a stack (fork) */
 #define DIRTY_RING 2048u /* per process; power of two */
@@ -150,6 +150,7 @@ struct stack {
 	uint64_t hash_key[4];                /* of the lookup table and the UDP routes, derived from cfg.secret */
 	struct timer_wheel wheel;
 	uint32_t vnic_high; /* vNIC slots ever used: poll up to here */
+	uint32_t open_last; /* vNIC over which a connection was last opened at once (tcp_open.c) */
 	uint32_t ephemeral; /* next port to try where the caller gives none (tests) */
 	uint64_t isn_base;
 	uint32_t ack_soon;                   /* sockets whose ACK waits until the program is idle (tcp_recv.c) */

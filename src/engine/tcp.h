@@ -171,6 +171,7 @@ struct tcb {
 	uint32_t embryo_head, embryo_count;              /* SYN-RECEIVED, chained by q_next/q_prev */
 	uint32_t q_next, q_prev;
 	uint32_t backlog;
+	uint32_t open_offered; /* listener: places promised to those who open at once (tcp_open.c) */
 
 	/* receiver's own particulars */
 	uint32_t fin_seq;                 /* TCPF_FIN_OOO: sequence number of the FIN itself */

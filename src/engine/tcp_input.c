@@ -9,6 +9,7 @@
  * A check that returns false has ended the processing; the socket may be gone then and must not be touched.
  * What a segment carries (text, urgent pointer, FIN) is in tcp_segment.c, passive opening in tcp_listen.c.
  */
+#include "engine/tcp_open.h"
 #include "engine/tcp_wire.h"
 #include "engine/tcp_send.h"
 
@@ -478,6 +479,8 @@ void tcp_input(struct engine *e, struct frame *f)
 		return;
 	count(e->s, C_tcp_segs_in);
 	k = find_socket(e, f);
+	if (__builtin_expect(g.flags & TH_SYN, 0) && tcp_open_input(e, k, &g, opts))
+		return;
 	if (!k) { /* 3.10.7.1: CLOSED */
 		count(e->s, C_tcp_no_socket);
 		tcp_parse_options(NULL, 0, &g.o);

@@ -13,11 +13,13 @@
  *
  * Accept queue as Linux: it holds backlog + 1 connections. When it is full, SYNs are dropped, and the ACK that would
  * complete a handshake is ignored: the embryo's SYN-ACK goes out again later and gives it another chance. A connection
- * that is reset while it waits stays in the queue; accept returns it, and its first read says so.
+ * that is reset while it waits stays in the queue; accept returns it, and its first read says so. Places that are
+ * promised to clients on a wire (tcp_open.c) count as taken.
  */
 #include <assert.h>
 
-#include "engine/tcp_internal.h"
+#include "engine/tcp_open.h"
+#include "engine/tcp_send.h"
 
 #define COOKIE_PERIOD_US 16000000u
 #define EMBRYOS_MIN 16u /* even a backlog of 0 lets some handshakes overlap */
@@ -110,7 +112,7 @@ static uint32_t embryo_limit(const struct sock *l)
 
 static bool accept_full(const struct sock *l)
 {
-	return l->tcp.accept_count > l->tcp.backlog;
+	return l->tcp.accept_count + l->tcp.open_offered > l->tcp.backlog;
 }
 
 static void inherit(struct sock *c, const struct sock *l)
@@ -209,15 +211,11 @@ void tcp_embryo_drop(struct engine *e, struct sock *child)
 	tcp_free(e, child);
 }
 
-bool tcp_embryo_established(struct engine *e, struct sock *child)
+static void accept_append(struct engine *e, struct sock *l, struct sock *child)
 {
-	struct sock *l = parent_of(e, child), *last;
+	struct sock *last = sock_at(e->s, l->tcp.accept_tail);
 	uint32_t ci = sock_index(e->s, child);
 
-	if (!l || accept_full(l))
-		return false;
-	embryo_unlink(e, l, child);
-	last = sock_at(e->s, l->tcp.accept_tail);
 	if (last)
 		last->tcp.q_next = ci;
 	else
@@ -225,6 +223,17 @@ bool tcp_embryo_established(struct engine *e, struct sock *child)
 	l->tcp.accept_tail = ci;
 	l->tcp.accept_count++;
 	sock_notify(e, l, EV_IN | EV_RDNORM);
+}
+
+bool tcp_embryo_established(struct engine *e, struct sock *child)
+{
+	struct sock *l = parent_of(e, child);
+
+	if (!l || accept_full(l))
+		return false;
+	embryo_unlink(e, l, child);
+	accept_append(e, l, child);
+	tcp_open_offer(e, l, child);
 	return true;
 }
 
@@ -279,6 +288,34 @@ static void syn(struct engine *e, struct sock *l, const struct segment *g)
 	embryo_link(e, l, c);
 	sock_hash(e->s, c);
 	tcp_send_syn(e, c);
+}
+
+bool tcp_listen_open(struct engine *e, struct sock *l, const struct segment *g, uint32_t isn, uint32_t wscale)
+{
+	struct sock *c = child_alloc(e, l);
+	struct tcb *t;
+
+	if (!c)
+		return false;
+	child_setup(e, c, l, g, g->seq, isn, &g->o);
+	t = &c->tcp;
+	if (t->flags & TCPF_WSCALE)
+		t->rcv_wscale = (uint8_t)wscale;
+	t->parent = sock_index(e->s, l);
+	t->parent_gen = l->gen;
+	t->rto_us = TCP_INIT_RTO_US;
+	t->snd_una = t->snd_nxt = t->snd_max = t->snd_wl2 = isn + 1;
+	t->snd_wl1 = g->seq;
+	t->segs_in = 1;
+	t->rcv_wnd = TCP_OPEN_WINDOW;
+	t->rcv_adv = t->rcv_nxt + TCP_OPEN_WINDOW;
+	tcp_promise_changed(e->s, c);
+	sock_hash(e->s, c);
+	accept_append(e, l, c);
+	tcp_established(e, c);
+	t->rcvq_space = tcp_first_window(e->s, c->rcvbuf); /* as if we had told more: tuning begins there */
+	tcp_open_offer(e, l, c);
+	return true;
 }
 
 /* An ACK for a listener: of a cookie, or of nothing. */
@@ -338,6 +375,7 @@ int tcp_listen(struct engine *e, struct sock *k, int backlog)
 	k->vnic = VNIC_NONE;
 	t->accept_head = t->accept_tail = t->accept_count = 0;
 	t->embryo_head = t->embryo_count = 0;
+	t->open_offered = 0;
 	t->cookie_us = 0;
 	k->flags &= ~(SOCKF_SHUT_RD | SOCKF_SHUT_WR);
 	tcp_set_state(e, k, TCP_LISTEN);
@@ -346,17 +384,14 @@ int tcp_listen(struct engine *e, struct sock *k, int backlog)
 	return 0;
 }
 
-int tcp_accept(struct engine *e, struct sock *k)
+/* The first of the accept queue, or NULL. */
+static struct sock *accept_first(struct engine *e, struct sock *k)
 {
 	struct tcb *t = &k->tcp;
-	struct sock *c;
-	uint32_t ci = t->accept_head;
+	struct sock *c = sock_at(e->s, t->accept_head);
 
-	if (t->state != TCP_LISTEN)
-		return -EINVAL;
-	c = sock_at(e->s, ci);
 	if (!c)
-		return -EAGAIN;
+		return NULL;
 	t->accept_head = c->tcp.q_next;
 	if (!t->accept_head)
 		t->accept_tail = 0;
@@ -364,7 +399,20 @@ int tcp_accept(struct engine *e, struct sock *k)
 	c->tcp.q_next = 0;
 	c->tcp.parent = 0;
 	c->tcp.flags &= ~TCPF_EMBRYO;
-	return (int)ci;
+	return c;
+}
+
+int tcp_accept(struct engine *e, struct sock *k)
+{
+	struct sock *c;
+
+	if (k->tcp.state != TCP_LISTEN)
+		return -EINVAL;
+	c = accept_first(e, k);
+	if (!c)
+		return -EAGAIN;
+	tcp_open_offer(e, k, c);
+	return (int)sock_index(e->s, c);
 }
 
 uint32_t tcp_accept_pending(struct engine *e, const struct sock *k)
@@ -378,14 +426,13 @@ uint32_t tcp_accept_pending(struct engine *e, const struct sock *k)
 void tcp_listen_close(struct engine *e, struct sock *listener)
 {
 	struct sock *c;
-	int ci;
 
+	tcp_open_withdraw(e, listener);
 	while ((c = sock_at(e->s, listener->tcp.embryo_head))) {
 		tcp_send_rst(e, c);
 		tcp_embryo_drop(e, c);
 	}
-	while ((ci = tcp_accept(e, listener)) > 0) {
-		c = sock_at(e->s, (uint32_t)ci);
+	while ((c = accept_first(e, listener))) {
 		if (c->tcp.state != TCP_CLOSED)
 			tcp_send_rst(e, c);
 		tcp_free(e, c);

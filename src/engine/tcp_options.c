@@ -6,7 +6,7 @@
  * fit what is left ends it. An option of the wrong length for its kind is ignored alone. Called by tcp_input for
  * segments that the fast path does not take; building is called by tcp_output.c and tcp_listen.c.
  */
-#include "engine/tcp_internal.h"
+#include "engine/tcp_open.h"
 
 enum { OPT_EOL = 0, OPT_NOP = 1, OPT_MSS = 2, OPT_WSCALE = 3, OPT_SACK_OK = 4, OPT_SACK = 5, OPT_TS = 8 };
 
@@ -115,7 +115,7 @@ static uint8_t *put_ts(const struct engine *e, const struct sock *k, uint8_t *p)
 
 /*
  * A SYN offers everything, a SYN-ACK confirms what was agreed on. The order keeps each group aligned to four bytes:
- * MSS | SACK-permitted, timestamps (or two NOPs and SACK-permitted) | NOP, window scale.
+ * MSS | SACK-permitted, timestamps (or two NOPs and SACK-permitted) | NOP, window scale | opening at once (tcp_open.c).
  *
  * Timestamps (RFC 7323) serve two purposes: RTT samples from retransmitted segments and protection against old
  * duplicates. A vNIC with VNIC_FEAT_LOSSLESS delivers everything once and in order, so there is nothing to protect
@@ -149,6 +149,8 @@ uint32_t tcp_build_syn_options(struct engine *e, const struct sock *k, uint8_t *
 		*p++ = 3;
 		*p++ = t->rcv_wscale;
 	}
+	if (!syn_ack)
+		p = tcp_open_option(k, p);
 	return (uint32_t)(p - to);
 }
 

@@ -12,6 +12,7 @@
 #include <assert.h>
 
 #include "engine/inet.h"
+#include "engine/tcp_open.h"
 #include "engine/tcp_send.h"
 #include "engine/tcp_wire.h"
 
@@ -362,7 +363,7 @@ int tcp_connect(struct engine *e, struct sock *k, uint32_t vnic, const struct en
 	tcp_set_state(e, k, TCP_SYN_SENT);
 	sock_hash(e->s, k);
 	count(e->s, C_tcp_active_opens);
-	tcp_send_syn(e, k);
+	tcp_open_send(e, k);
 	return 0;
 }
 
@@ -521,7 +522,7 @@ void tcp_vnic_dead(struct engine *e, struct sock *k, uint64_t now_us)
 	default:
 		break;
 	}
-	if (t->txq.bytes) {
+	if (t->txq.bytes || !t->segs_in) { /* opened at once, and perhaps never heard of */
 		tcp_done(e, k, t->state == TCP_CLOSE_WAIT ? EPIPE : ECONNRESET);
 		return;
 	}

@@ -10,12 +10,15 @@
  * the refusal when the program asks whether it is connected (poll, epoll, SO_ERROR, connect): then the same follows
  * (connect_again), and until it is decided the program is told that the connect is under way.
  */
+#define _GNU_SOURCE
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "engine/bytes.h"
+#include "engine/tcp_open.h"
 #include "socket/backing.h"
 #include "socket/raw.h"
 #include "socket/sockets.h"
@@ -220,6 +223,21 @@ static int already(const struct sock *k, bool nonblock)
 	}
 }
 
+/* A connection that opens at once (engine/tcp_open.c) is not answered by the other end, so look whether it lives: it
+ * may be gone and our helper not know it yet. With the lock, which is let go meanwhile. The socket, or NULL: it is
+ * gone. */
+static struct sock *look_for_life(vsock_t v, struct attached *a, uint32_t vnic, bool *gone)
+{
+	uint32_t gen = a->e.vnic[vnic].gen;
+	struct pollfd p = {.fd = a->e.vnic[vnic].life_fd, .events = POLLRDHUP};
+
+	stack_leave(a);
+	*gone = host_sys.poll(&p, 1, 0) > 0;
+	if (*gone)
+		wire_gone(a, vnic, gen);
+	return vs_enter(v, &a);
+}
+
 /* One attempt over vnic. 0 established, 1 under way (nonblocking), VS_KERNEL: refused, or -errno. */
 static int attempt(vsock_t v, uint32_t vnic, const struct endpoint *local, const struct endpoint *remote, bool nonblock,
 		   bool fresh)
@@ -227,10 +245,17 @@ static int attempt(vsock_t v, uint32_t vnic, const struct endpoint *local, const
 	struct attached *a;
 	struct sock *k = vs_enter(v, &a);
 	uint64_t timeout;
+	bool gone = false;
 	int ret;
 
+	if (k && tcp_open_ready(&a->e, vnic, remote))
+		k = look_for_life(v, a, vnic, &gone);
 	if (!k)
 		return -EBADF;
+	if (gone) {
+		stack_leave(a);
+		return VS_KERNEL;
+	}
 	k->so_error = 0;
 	timeout = k->sndtimeo_us;
 	ret = tcp_connect(&a->e, k, vnic, local, remote, stack_now(a));

@@ -70,6 +70,10 @@ struct vnic_state {
 	uint16_t ret[VNIC_RETURNS];        /* rx buffers released, not yet in the ring */
 	uint32_t txwait_head, txwait_tail; /* sockets that wait for a tx buffer (engine/txwait.c), by index */
 	uint32_t txheld_head, txheld_tail; /* those that wait until many are free */
+	uint32_t open_sock, open_gen;      /* listener with an offer out (engine/tcp_open.c); 0: none */
+	uint32_t open_limit, open_seen;    /* what it has offered, and how much of that was used, free-running */
+	uint32_t open_used;                /* how much of the peer's was used by us */
+	uint32_t open_wscale;              /* of the offer */
 	uint32_t last_sock;                /* of the last TCP segment (engine/tcp_fast.c): a hint */
 	uint32_t peer_pid;                 /* who is behind it; 0 unknown */
 	uint32_t peer_uid;
