@@ -110,30 +110,48 @@ static uint32_t reported_mtu(const struct frame *f, const uint8_t *h)
 	return mtu < low ? low : mtu;
 }
 
+/* Where an error about a datagram may come from: the vNIC that its socket is connected over, or the one that datagrams
+ * to that peer are sent over. If nobody is there, neither the next datagram nor any other socket's goes that way. */
+static bool deliver_udp(struct engine *e, const struct frame *f, const struct quote *q, struct icmp_error err)
+{
+	struct sock *k = sock_lookup(e->s, SOCK_UDP, &q->local, &q->remote);
+	bool routed = udp_route_lookup(e, &q->remote) == f->vnic;
+
+	if (!routed && (!k || !vnic_same_side(e, k->vnic, f->vnic)))
+		return false;
+	if (routed && err.err == ECONNREFUSED)
+		udp_route_forget(e, &q->remote);
+	if (k)
+		udp_icmp_error(e, k, err.err, err.hard);
+	return true;
+}
+
+static bool deliver_tcp(struct engine *e, const struct frame *f, const struct quote *q, const uint8_t *h,
+			struct icmp_error err)
+{
+	struct sock *k = sock_lookup(e->s, SOCK_TCP, &q->local, &q->remote);
+
+	if (!k || !vnic_same_side(e, k->vnic, f->vnic))
+		return false;
+	if (err.mtu)
+		tcp_icmp_mtu(e, k, q->seq, reported_mtu(f, h));
+	else
+		tcp_icmp_error(e, k, q->seq, err.err, err.hard);
+	return true;
+}
+
 static void deliver(struct engine *e, const struct frame *f, const uint8_t *h, struct icmp_error err)
 {
-	struct stack *s = e->s;
-	enum sock_proto proto;
 	struct quote q;
-	struct sock *k;
+	bool good = false;
 
-	if (!read_quote(e, f, f->off + ICMP_HEADER, &q) || (q.proto != PROTO_TCP && q.proto != PROTO_UDP)) {
-		count(s, C_icmp_bad);
-		return;
+	if (read_quote(e, f, f->off + ICMP_HEADER, &q)) {
+		if (q.proto == PROTO_UDP)
+			good = deliver_udp(e, f, &q, err);
+		else if (q.proto == PROTO_TCP)
+			good = deliver_tcp(e, f, &q, h, err);
 	}
-	proto = q.proto == PROTO_TCP ? SOCK_TCP : SOCK_UDP;
-	k = sock_lookup(s, proto, &q.local, &q.remote);
-	if (!k || !vnic_same_side(e, k->vnic, f->vnic)) {
-		count(s, C_icmp_bad);
-		return;
-	}
-	count(s, C_icmp_errors);
-	if (proto == SOCK_UDP)
-		udp_icmp_error(e, k, err.err, err.hard);
-	else if (err.mtu)
-		tcp_icmp_mtu(e, k, q.seq, reported_mtu(f, h));
-	else
-		tcp_icmp_error(e, k, q.seq, err.err, err.hard);
+	count(e->s, good ? C_icmp_errors : C_icmp_bad);
 }
 
 static bool checksum_good(struct engine *e, const struct frame *f)

@@ -158,6 +158,7 @@ struct stack {
 	uint32_t tw_head, tw_tail, tw_count; /* orphans in TIME-WAIT, oldest first, chained by tcb.q_next/q_prev */
 	uint32_t orphan_count;               /* TCP sockets that no program has any more, TIME-WAIT included */
 	uint32_t challenge_acks;             /* in this second, whole stack: statistics only */
+	uint32_t udp_refused;                /* goes up when a UDP peer that we had a route to is not there any more */
 	/* the network (route.c) */
 	struct neigh_want neigh_want[NEIGH_WANTS];
 	uint64_t neigh_pending; /* bit per entry that waits to be asked for */

@@ -96,6 +96,16 @@ uint32_t udp_route_lookup(struct engine *e, const struct endpoint *remote)
 	return VNIC_NONE;
 }
 
+void udp_route_forget(struct engine *e, const struct endpoint *remote)
+{
+	struct udp_route *set = route_set(e->s, remote);
+
+	for (uint32_t i = 0; i < UDP_ROUTE_WAYS; i++)
+		if (route_is(&set[i], remote))
+			set[i].vnic = 0;
+	__atomic_store_n(&e->s->udp_refused, e->s->udp_refused + 1, __ATOMIC_RELAXED); /* read without the lock */
+}
+
 /* --- in --- */
 
 static bool rx_full(const struct sock *k)

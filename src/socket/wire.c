@@ -3,7 +3,8 @@
  * How wires come and go (wire.h).
  *
  * Cache: per attached stack, remote endpoint -> vNIC, four ways in sets by hash. An entry is a hint: it is checked
- * against the vNIC's generation at use, and a refused connection removes it.
+ * against the vNIC's generation at use, and a refused connection removes it. A refused datagram is known to the engine
+ * alone, which counts them: what was vouched for before the last one is vouched for anew, at the cost of a rendezvous.
  *
  * Spinning threads look at rings without the stack's lock (process.h), so a wire's memory is never unmapped: it is
  * replaced by zero pages of the same length and kept for the next wire. A vNIC that died leaves the list of active
@@ -30,6 +31,7 @@ struct cached {
 	uint8_t proto; /* enum sock_proto; 0: unused */
 	uint16_t vnic;
 	uint32_t gen;
+	uint32_t refused; /* UDP: stack.udp_refused when it was vouched for */
 };
 
 static struct cached cache[VS_STACKS_MAX][CACHE_SETS][CACHE_WAYS];
@@ -88,6 +90,11 @@ static bool lives(struct attached *a, uint32_t vnic, uint32_t gen)
 	return yes;
 }
 
+static uint32_t refusals(const struct attached *a)
+{
+	return __atomic_load_n(&a->s->udp_refused, __ATOMIC_RELAXED);
+}
+
 /* A vNIC that was vouched for and still lives; -1 none. */
 static int cache_get(struct attached *a, enum sock_proto proto, const struct endpoint *remote)
 {
@@ -100,13 +107,14 @@ static int cache_get(struct attached *a, enum sock_proto proto, const struct end
 	quiet_unlock(&cache_lock);
 	if (!c)
 		return -1;
-	if (lives(a, found.vnic, found.gen))
+	if (lives(a, found.vnic, found.gen) && (proto != SOCK_UDP || found.refused == refusals(a)))
 		return found.vnic;
 	wire_forget(a, proto, remote);
 	return -1;
 }
 
-static void cache_put(struct attached *a, enum sock_proto proto, const struct endpoint *remote, uint32_t vnic)
+static void cache_put(struct attached *a, enum sock_proto proto, const struct endpoint *remote, uint32_t vnic,
+		      uint32_t refused)
 {
 	struct cached *c, *set;
 
@@ -121,6 +129,7 @@ static void cache_put(struct attached *a, enum sock_proto proto, const struct en
 	c->remote = *remote;
 	c->vnic = (uint16_t)vnic;
 	c->gen = a->e.vnic[vnic].gen;
+	c->refused = refused;
 	c->proto = (uint8_t)proto;
 	quiet_unlock(&cache_lock);
 }
@@ -372,6 +381,7 @@ static int make_wire(struct attached *a, enum sock_proto proto, int family, cons
 {
 	struct rdv_self self;
 	struct rdv_wire w;
+	uint32_t refused = refusals(a);
 	bool squatted = false;
 	int ret;
 
@@ -384,7 +394,7 @@ static int make_wire(struct attached *a, enum sock_proto proto, int family, cons
 	if (ret < 0)
 		*reason = reason_of(ret, squatted);
 	else
-		cache_put(a, proto, remote, (uint32_t)ret);
+		cache_put(a, proto, remote, (uint32_t)ret, refused);
 	return ret;
 }
 

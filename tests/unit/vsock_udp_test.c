@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -175,6 +176,98 @@ static void one_socket_hears_wires_and_the_kernel(void **state)
 	with_server(both_halves);
 }
 
+/* --- sockets that are closed while their process lives on --- */
+
+/* Echoes, and closes its socket when asked to; the process stays until the one who asked has ended. */
+static void echo_then_linger(struct sk *s, int unused)
+{
+	echo(s, unused);
+	pause();
+}
+
+/* A server whose socket is closed by the time that fn goes on after until_closed(). */
+static void with_a_server_that_lingers(void (*fn)(uint16_t))
+{
+	uint16_t port = 0;
+	pid_t server = test_serve(SOCK_DGRAM, echo_then_linger, 0, &port), c;
+
+	c = fork();
+	if (!c) {
+		alarm(30);
+		fn(port);
+		_exit(0);
+	}
+	test_ended_well(c);
+	NEED(kill(server, SIGTERM) == 0);
+	NEED(waitpid(server, NULL, 0) == server);
+}
+
+/* Have the server close its socket, and take its place with one that the kernel alone serves. */
+static int take_its_place(struct sk *s, const struct sockaddr_in *to)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+	struct timeval tv = {.tv_usec = 50000};
+
+	NEED(put(s, "quit", 4, to) == 4);
+	for (int i = 0; bind(fd, (const struct sockaddr *)to, sizeof(*to)) < 0; i++) {
+		NEED(i < 1000);
+		usleep(1000);
+	}
+	NEED(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) == 0);
+	return fd;
+}
+
+static void change_owners(uint16_t port)
+{
+	struct sk s = sk_make(AF_INET, SOCK_DGRAM);
+	struct sockaddr_in to = sk_loopback(port);
+	char buf[64];
+	int fd, sent = 0;
+
+	NEED(put(&s, "over a wire", 11, &to) == 11);
+	NEED(get(&s, buf, sizeof(buf), 0, NULL, NULL) == 11);
+	fd = take_its_place(&s, &to);
+	do
+		NEED(put(&s, "new owner", 9, &to) == 9);
+	while (recv(fd, buf, sizeof(buf), 0) != 9 && ++sent < 20);
+	NEED(sent <= 1); /* the one that was refused */
+	NEED(!memcmp(buf, "new owner", 9));
+	close(fd);
+	sk_close(&s);
+}
+
+static void a_refused_datagram_makes_the_next_one_find_the_new_owner(void **state)
+{
+	(void)state;
+	with_a_server_that_lingers(change_owners);
+}
+
+static void be_refused(uint16_t port)
+{
+	struct sk s = sk_make(AF_INET, SOCK_DGRAM);
+	struct sockaddr_in to = sk_loopback(port);
+	enum reason reason;
+	char buf[64];
+	int fd;
+
+	NEED(vs_connect(s.v, s.fd, (struct sockaddr *)&to, sizeof(to), true, &reason) == 0);
+	NEED(put(&s, "over a wire", 11, NULL) == 11);
+	NEED(get(&s, buf, sizeof(buf), 0, NULL, NULL) == 11);
+	fd = take_its_place(&s, &to);
+	close(fd);
+	NEED(put(&s, "nobody", 6, NULL) == 6);
+	NEED(get(&s, buf, sizeof(buf), 0, NULL, NULL) == -ECONNREFUSED);
+	NEED(put(&s, "nobody", 6, NULL) == 6); /* by the kernel now, which says the same */
+	NEED(get(&s, buf, sizeof(buf), 0, NULL, NULL) == -ECONNREFUSED);
+	sk_close(&s);
+}
+
+static void a_connected_socket_is_told_that_it_was_refused(void **state)
+{
+	(void)state;
+	with_a_server_that_lingers(be_refused);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -182,6 +275,8 @@ int main(void)
 	    cmocka_unit_test(a_connected_socket_peeks_truncates_and_takes_empty_datagrams),
 	    cmocka_unit_test(a_large_datagram_arrives_whole),
 	    cmocka_unit_test(one_socket_hears_wires_and_the_kernel),
+	    cmocka_unit_test(a_refused_datagram_makes_the_next_one_find_the_new_owner),
+	    cmocka_unit_test(a_connected_socket_is_told_that_it_was_refused),
 	};
 
 	return test_vsock_main(tests);
