@@ -36,6 +36,7 @@ extern const struct knob_info knob_info[KNOB_COUNT];
 /* Values of the enumerations, in the order of their lists in knobs.def. */
 enum { PROFILE_DEFAULT, PROFILE_LATENCY, PROFILE_THROUGHPUT, PROFILE_CPU, PROFILE_COUNT };
 enum { PEERS_SAME_USER, PEERS_ANY };
+enum { NETWORK_AUTO, NETWORK_OFF, NETWORK_REQUIRE };
 enum { LOG_QUIET, LOG_WARN };
 
 /* What a profile changes, in words and as knobs (knobs.c). */

@@ -361,6 +361,23 @@ uint16_t backing_port(vsock_t v, int family, struct endpoint *local, const struc
 	return 0;
 }
 
+int backing_port_fd(uint16_t entry)
+{
+	return entry && entry <= ports.size ? ports.kept[entry - 1].fd : -1;
+}
+
+bool backing_holds_port(const struct endpoint *local)
+{
+	bool yes = false;
+
+	quiet_lock(&lock);
+	for (uint32_t i = 0; i < ports.size && !yes; i++)
+		yes = ports.kept[i].use != UNUSED && ports.kept[i].local.port == local->port &&
+		      !memcmp(ports.kept[i].local.addr, local->addr, sizeof(local->addr));
+	quiet_unlock(&lock);
+	return yes;
+}
+
 /* --- idleness, fork --- */
 
 uint64_t backing_trim(void)

@@ -28,6 +28,11 @@ void backing_release(vsock_t v, int fd, const struct backing_left *left);
  * struct sock.port_hold; 0: none. With no lock held. */
 uint16_t backing_port(vsock_t v, int family, struct endpoint *local, const struct endpoint *remote);
 
+/* The descriptor behind struct sock.port_hold: the caller's socket holds it. -1: none. */
+int backing_port_fd(uint16_t entry);
+/* True if we hold that port, used or idle: the filter that steers it stays. With no lock of a stack held. */
+bool backing_holds_port(const struct endpoint *local);
+
 /* The program wants a descriptor and there is none: close all that it can do without. With no lock held. */
 void backing_give_way(void);
 

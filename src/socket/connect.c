@@ -20,6 +20,7 @@
 #include "engine/bytes.h"
 #include "engine/tcp_open.h"
 #include "socket/backing.h"
+#include "socket/net.h"
 #include "socket/raw.h"
 #include "socket/sockets.h"
 
@@ -238,9 +239,10 @@ static struct sock *look_for_life(vsock_t v, struct attached *a, uint32_t vnic, 
 	return vs_enter(v, &a);
 }
 
-/* One attempt over vnic. 0 established, 1 under way (nonblocking), VS_KERNEL: refused, or -errno. */
+/* One attempt over vnic; retry: what to do when a nonblocking one is refused; dst: the way over a network, else NULL. 0
+ * established, 1 under way (nonblocking), VS_KERNEL: refused, or -errno. */
 static int attempt(vsock_t v, uint32_t vnic, const struct endpoint *local, const struct endpoint *remote, bool nonblock,
-		   bool fresh)
+		   enum retry retry, const struct dst *dst)
 {
 	struct attached *a;
 	struct sock *k = vs_enter(v, &a);
@@ -258,10 +260,12 @@ static int attempt(vsock_t v, uint32_t vnic, const struct endpoint *local, const
 	}
 	k->so_error = 0;
 	timeout = k->sndtimeo_us;
+	if (dst)
+		k->dst = *dst;
 	ret = tcp_connect(&a->e, k, vnic, local, remote, stack_now(a));
 	if (ret == 0) {
 		k->tcp.flags |= TCPF_CONNECTING;
-		k->connect_retry = !nonblock ? RETRY_NOT : fresh ? RETRY_KERNEL : RETRY_WIRE;
+		k->connect_retry = nonblock ? retry : RETRY_NOT;
 	}
 	stack_leave(a);
 	if (ret < 0)
@@ -290,7 +294,7 @@ static int open_over_wire(vsock_t v, int fd, int family, const struct endpoint *
 		ret = local.port ? 0 : bind_backing(v, fd, family, &local, remote);
 		if (ret < 0)
 			return ret;
-		ret = attempt(v, (uint32_t)vnic, &local, remote, nonblock, fresh);
+		ret = attempt(v, (uint32_t)vnic, &local, remote, nonblock, fresh ? RETRY_KERNEL : RETRY_WIRE, NULL);
 		if (ret != VS_KERNEL)
 			return ret == 1 ? -EINPROGRESS : ret;
 		wire_forget(a, SOCK_TCP, remote);
@@ -298,6 +302,64 @@ static int open_over_wire(vsock_t v, int fd, int family, const struct endpoint *
 			break;
 	}
 	return sock_to_kernel(v, REASON_NO_LISTENER, reason);
+}
+
+/* --- over a network --- */
+
+/* Where the program has bound it, and to which device. */
+static int own_end(vsock_t v, struct endpoint *local, struct dst *dst, uint16_t *hold)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+
+	if (!k)
+		return -EBADF;
+	*local = k->local;
+	*dst = (struct dst){.ifindex = k->dst.ifindex};
+	*hold = k->port_hold;
+	stack_leave(a);
+	return 0;
+}
+
+/* The port is the backing socket's; now what comes to it is to be ours. A port that was chosen here is steered for all
+ * peers, and stays so while the backing socket is kept; of one that the program chose, only this connection. */
+static int steer_port(vsock_t v, int fd, int family, const struct endpoint *local, const struct endpoint *remote,
+		      bool chosen_here, enum reason *reason)
+{
+	struct endpoint end;
+	struct dst dst;
+	uint16_t hold = 0;
+	int ret = own_end(v, &end, &dst, &hold), holder = hold ? backing_port_fd(hold) : fd;
+
+	if (ret < 0)
+		return ret;
+	return net_filter(vs_attached(v), SOCK_TCP, family, holder, local, chosen_here ? NULL : remote, 0, reason);
+}
+
+static int open_over_network(vsock_t v, int fd, int family, const struct endpoint *remote, bool nonblock,
+			     enum reason *reason)
+{
+	struct attached *a = vs_attached(v);
+	struct endpoint local;
+	struct dst dst;
+	uint16_t hold;
+	int vnic, ret = own_end(v, &local, &dst, &hold);
+	bool chosen_here = ret == 0 && !local.port;
+
+	if (ret < 0)
+		return ret;
+	vnic = net_to(a, remote, &local, &dst, reason);
+	ret = vnic < 0 ? vnic : 0;
+	if (ret == 0 && chosen_here)
+		ret = bind_backing(v, fd, family, &local, remote);
+	if (ret == 0)
+		ret = steer_port(v, fd, family, &local, remote, chosen_here, reason);
+	if (ret < 0)
+		return knob[K_NETWORK] == NETWORK_REQUIRE ? -ENETDOWN : sock_to_kernel(v, *reason, reason);
+	ret = attempt(v, (uint32_t)vnic, &local, remote, nonblock, RETRY_NOT, &dst);
+	if (ret == 1)
+		return -EINPROGRESS;
+	return ret == VS_KERNEL ? -ECONNREFUSED : ret;
 }
 
 bool (*vs_connect_in_kernel)(vsock_t v, const struct sockaddr *sa, socklen_t len, enum reason reason);
@@ -439,9 +501,9 @@ int vs_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, bool
 	any_is_loopback(&remote);
 	if (sock_rule(SOCK_TCP, RULE_CLIENT, sa, len, reason))
 		return sock_to_kernel(v, *reason, reason);
-	if (!addr_is_local(remote.addr))
-		return sock_to_kernel(v, REASON_REMOTE, reason);
 	if (helper_start() < 0)
 		return sock_to_kernel(v, REASON_NO_STACK, reason);
+	if (!addr_is_local(remote.addr))
+		return open_over_network(v, fd, own_family, &remote, nonblock, reason);
 	return open_over_wire(v, fd, own_family, &remote, nonblock, reason);
 }

@@ -12,6 +12,7 @@
 #include "socket/backing.h"
 #include "socket/busy.h"
 #include "socket/handshakes.h"
+#include "socket/net.h"
 #include "socket/sockets.h"
 
 static uint32_t child_slot[VS_STACKS_MAX];
@@ -58,6 +59,7 @@ void vs_fork_parent(int child_pid)
 		if (child_pid > 0 && child_slot[i] < PROC_MAX)
 			helper_watch_process(a, child_slot[i]);
 	}
+	net_fork_parent(child_pid);
 }
 
 void vs_fork_child(void)
@@ -70,6 +72,7 @@ void vs_fork_child(void)
 	own_stack = NULL;
 	process_after_fork();
 	wait_after_fork();
+	net_after_fork();
 	wire_after_fork();
 	backing_after_fork();
 	listener_after_fork();

@@ -29,6 +29,7 @@
 #include "host/knobs.h"
 #include "socket/backing.h"
 #include "socket/handshakes.h"
+#include "socket/net.h"
 #include "socket/raw.h"
 #include "socket/wire.h"
 
@@ -37,7 +38,15 @@
 #define EVENTS 16
 #define FDS_TRACKED 65536
 
-enum watched { WATCH_BELL = 1, WATCH_LIFE, WATCH_RENDEZVOUS, WATCH_PROCESS, WATCH_HANDSHAKE };
+enum watched {
+	WATCH_BELL = 1,
+	WATCH_LIFE,
+	WATCH_RENDEZVOUS,
+	WATCH_PROCESS,
+	WATCH_HANDSHAKE,
+	WATCH_DAEMON,
+	WATCH_NETWORK
+};
 
 static pthread_mutex_t state_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t pidfd_lock = PTHREAD_MUTEX_INITIALIZER; /* of pidfd_of */
@@ -138,6 +147,10 @@ static void handle(const struct epoll_event *ev)
 	case WATCH_HANDSHAKE:
 		handshakes_step(gen);
 		break;
+	case WATCH_DAEMON:
+		if (a)
+			net_daemon_gone(a);
+		break;
 	case WATCH_PROCESS:
 		process_died(stack, small % PROC_MAX);
 		break;
@@ -199,11 +212,18 @@ static int ms_until(uint64_t deadline)
 	return deadline > INT_MAX ? INT_MAX : (int)deadline;
 }
 
+/* Frames of a network wake the helper from now on. One that has come already does at once. */
+static void arm_networks(void)
+{
+	for (uint32_t i = 0; i < net_wakes(); i++)
+		watch(net_wake_fd(i), EPOLLIN | EPOLLONESHOT, tag(WATCH_NETWORK, 0, 0, 0));
+}
+
 /* Nobody called in since the last look. Milliseconds to sleep, -1 without end. */
 static int fall_asleep(void)
 {
 	uint32_t n = atomic_load(&attached_count);
-	uint64_t deadline = UINT64_MAX, reap = wire_reap(), trim = backing_trim();
+	uint64_t deadline = UINT64_MAX, reap = wire_reap(), trim = backing_trim(), net = net_tick();
 
 	for (uint32_t i = 0; i < n; i++) {
 		uint64_t d;
@@ -217,6 +237,9 @@ static int fall_asleep(void)
 		deadline = clock_us() + reap;
 	if (trim && clock_us() + trim < deadline)
 		deadline = clock_us() + trim;
+	if (net && clock_us() + net < deadline)
+		deadline = clock_us() + net;
+	arm_networks();
 	for (uint32_t i = 0; i < n; i++)
 		if (stack_pending(attached[i]))
 			return 0;
@@ -255,6 +278,7 @@ static void *helper_main(void *arg)
 			handle(&ev[i]);
 		clock_recalibrate();
 		expiry = handshakes_expire();
+		net_tick();
 		wire_reap(); /* also for a program that never lets us fall asleep */
 		timeout = program_active() ? LOOK_MS : fall_asleep();
 		if (expiry >= 0 && (timeout < 0 || expiry < timeout))
@@ -332,6 +356,11 @@ void helper_watch_life(struct attached *a, uint32_t vnic)
 	struct vnic *v = &a->e.vnic[vnic];
 
 	watch(v->life_fd, EPOLLIN | EPOLLRDHUP | EPOLLET, tag(WATCH_LIFE, a->index, vnic, v->gen));
+}
+
+void helper_watch_daemon(struct attached *a, int fd)
+{
+	watch(fd, EPOLLIN | EPOLLRDHUP | EPOLLET, tag(WATCH_DAEMON, a->index, 0, 0));
 }
 
 int helper_watch_listener(vsock_t v, int rdv_fd)

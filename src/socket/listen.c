@@ -17,7 +17,9 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "engine/bytes.h"
 #include "socket/backing.h"
+#include "socket/net.h"
 #include "socket/sockets.h"
 #include "socket/unlocked.h"
 
@@ -157,6 +159,20 @@ static int engine_listen(vsock_t v, int fd, const struct endpoint *local, int ba
 	return ret;
 }
 
+/* Have what comes over networks to the listener's address steered to its stack, too. It may be one of several that
+ * have the port: forked processes, SO_REUSEPORT. Without, the kernel accepts what comes from there. */
+static void listen_on_networks(vsock_t v, int fd, int family, const struct endpoint *local, bool v6only)
+{
+	struct attached *a = vs_attached(v);
+	enum reason reason;
+	uint16_t flags = DAEMON_FILTER_SHARED;
+
+	if (family == 6 && is_any(local->addr) && !v6only)
+		flags |= DAEMON_FILTER_BOTH;
+	if (net_open_for(a, local, &reason) > 0)
+		(void)net_filter(a, SOCK_TCP, family, fd, local, NULL, flags, &reason);
+}
+
 int vs_listen(vsock_t v, int fd, int backlog, enum reason *reason)
 {
 	struct endpoint local;
@@ -181,6 +197,7 @@ int vs_listen(vsock_t v, int fd, int backlog, enum reason *reason)
 	ret = rendezvous_open(v, SOCK_TCP, family, &local, v6only);
 	if (ret < 0)
 		return sock_to_kernel(v, ret == -EADDRINUSE ? REASON_REUSEPORT : REASON_NO_STACK, reason);
+	listen_on_networks(v, fd, family, &local, v6only);
 	return 0;
 }
 
@@ -218,6 +235,7 @@ vsock_t listener_program_name(vsock_t v)
 void listener_drop(vsock_t v)
 {
 	vsock_t clone = listener_clone(v);
+	struct endpoint local;
 	struct attached *a;
 	struct sock *k;
 
@@ -226,8 +244,10 @@ void listener_drop(vsock_t v)
 	k = vs_enter(clone, &a);
 	if (!k)
 		return;
+	local = k->local;
 	sock_let_go(a, k, stack_now(a));
 	stack_leave(a);
+	net_unbound(a, SOCK_TCP, &local);
 }
 
 /* A listener like `like` in our own stack. VS_NONE: could not be made. */
@@ -260,7 +280,7 @@ static vsock_t make_clone(const struct sock *like)
 }
 
 /* Our helper answers from now on. Children inherited the descriptor with the table. */
-static void take_over(vsock_t v, const struct sock *like)
+static void take_over(vsock_t v, int program_fd, const struct sock *like)
 {
 	struct listening *l;
 	vsock_t clone = make_clone(like);
@@ -276,8 +296,10 @@ static void take_over(vsock_t v, const struct sock *like)
 		atomic_fetch_add(&clones, 1);
 	}
 	quiet_unlock(&table_lock);
-	if (fd >= 0)
-		helper_watch_listener(clone, fd);
+	if (fd < 0)
+		return;
+	helper_watch_listener(clone, fd);
+	listen_on_networks(clone, program_fd, like->family, &like->local, like->flags & SOCKF_V6ONLY);
 }
 
 /* Our helper may have stopped answering when we had not shown interest yet. */
@@ -300,7 +322,6 @@ void vs_listener_interest(vsock_t v, int fd)
 	struct sock *k = vs_enter(v, &a), copy;
 	bool foreign, shared;
 
-	(void)fd;
 	if (!k)
 		return;
 	if (k->proto != SOCK_TCP || k->tcp.state != TCP_LISTEN || k->interest >> a->slot & 1) {
@@ -313,7 +334,7 @@ void vs_listener_interest(vsock_t v, int fd)
 	copy = *k;
 	stack_leave(a);
 	if (foreign)
-		take_over(v, &copy);
+		take_over(v, fd, &copy);
 	else if (shared)
 		answer_again(v);
 }

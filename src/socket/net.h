@@ -12,6 +12,7 @@
 
 #include "engine/route.h"
 #include "socket/process.h"
+#include "viaduct/daemon.h"
 
 /* Ask once; later calls are cheap. 0, or -errno with *reason (no daemon, not allowed, version, switched off). */
 int net_start(struct attached *a, enum reason *reason);
@@ -26,7 +27,30 @@ int net_to(struct attached *a, const struct endpoint *remote, struct endpoint *l
 int net_filter(struct attached *a, enum sock_proto proto, int family, int fd, const struct endpoint *local,
 	       const struct endpoint *remote, uint16_t flags, enum reason *reason);
 void net_unfilter(struct attached *a, uint32_t id);
-/* In the child after fork. */
+/* A socket is bound to local (listens, UDP): vNICs on all interfaces on which something may come for it. How many, or
+ * -errno with *reason. */
+int net_open_for(struct attached *a, const struct endpoint *local, enum reason *reason);
+/* A listener or a bound UDP socket is closed: its filter goes; the listener's connections keep theirs. */
+void net_unbound(struct attached *a, enum sock_proto proto, const struct endpoint *local);
+
+/* --- for those who sleep --- */
+/* Descriptors of rings, in the order in which they came; they are readable when frames wait. */
+uint32_t net_wakes(void);
+int net_wake_fd(uint32_t i);
+
+/* --- for the helper --- */
+/* The connection to viaductd hung up. */
+void net_daemon_gone(struct attached *a);
+/* What is due: viaductd is looked for again, filters that nobody needs go. Microseconds until it is worth calling again,
+ * 0: nothing is left to do. */
+uint64_t net_tick(void);
+/* A vNIC is gone for good: what it had mapped. */
+void net_release_port(struct xdp_port *port);
+
+/* --- fork --- */
+/* In the parent: viaductd keeps the stacks alive for the child, too. */
+void net_fork_parent(int child_pid);
+/* In the child. */
 void net_after_fork(void);
 
 #endif

@@ -21,6 +21,7 @@
 
 #include "host/host.h"
 #include "host/knobs.h"
+#include "host/xsk.h"
 #include "host/rules.h"
 #include "socket/proc_info.h"
 #include "socket/wire.h"
@@ -338,6 +339,9 @@ void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n)
 	for (uint32_t i = 0; i < n; i++) {
 		struct vnic *v = &a->e.vnic[posted[i]];
 		uint32_t kind = v->ops ? vnic_take_armed(v) : VNIC_ARMED_NO;
+
+		if (v->wake_fd && v->ops && xdp_kick_due(v))
+			(void)xsk_kick(v->wake_fd - 1, v->priv);
 
 		if (kind && v->doorbell_fd[kind - 1] >= 0)
 			ring_fd(v->doorbell_fd[kind - 1]);

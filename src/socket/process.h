@@ -23,6 +23,7 @@
 #include "socket/lock.h"
 #include "socket/vsock.h"
 #include "vnic/ring.h"
+#include "vnic/xdp.h"
 
 /* What a spinning thread looks at without the lock. Pointers are never NULL and stay readable: a wire's memory
  * is replaced by zero pages, not unmapped, when the wire goes (wire.c). */
@@ -31,6 +32,7 @@ struct spin_view {
 	const struct vnic_state *st;
 	struct vnic_ctrl *ctrl;
 	const struct vnic_ctrl *peer;
+	const uint32_t *arrivals; /* network: differs from st->evq_cons when a frame waits; NULL: a wire, see evq */
 };
 
 struct attached {
@@ -100,6 +102,8 @@ void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n);
 void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n);
 
 uint64_t process_deadline(const struct attached *a);
+/* vNIC i is mapped here from now on: threads look at it and wait for it. With the lock. */
+void process_activate(struct attached *a, uint32_t i);
 
 static inline void stack_enter(struct attached *a)
 {
@@ -182,14 +186,23 @@ static inline struct sock *vs_enter(vsock_t v, struct attached **ap)
 	return k;
 }
 
+static inline bool view_pending(const struct spin_view *w)
+{
+	const struct vnic_state *st = __atomic_load_n(&w->st, __ATOMIC_RELAXED);
+	const uint32_t *arrivals = __atomic_load_n(&w->arrivals, __ATOMIC_RELAXED);
+
+	if (arrivals)
+		return __atomic_load_n(arrivals, __ATOMIC_ACQUIRE) != __atomic_load_n(&st->evq_cons, __ATOMIC_RELAXED);
+	return vnic_evq_waits(__atomic_load_n(&w->evq, __ATOMIC_RELAXED), st, WIRE_RING);
+}
+
 /* True if a frame waits on one of the stack's vNICs. Needs no lock. */
 static inline bool stack_pending(const struct attached *a)
 {
 	uint32_t active = __atomic_load_n(&a->active, __ATOMIC_ACQUIRE);
 
 	for (uint32_t i = 0; i < active; i++)
-		if (vnic_evq_waits(__atomic_load_n(&a->view[i].evq, __ATOMIC_RELAXED),
-				   __atomic_load_n(&a->view[i].st, __ATOMIC_RELAXED), WIRE_RING))
+		if (view_pending(&a->view[i]))
 			return true;
 	return false;
 }

@@ -10,7 +10,14 @@ enum fd_kind { FD_OTHER, FD_ACCELERATED, FD_KERNEL_SOCKET, FD_EPOLL, FD_OWN /* o
 	R(FAMILY, "Its address family is neither IPv4 nor IPv6.")                                                      \
 	R(TYPE, "It is neither a TCP stream nor a UDP datagram socket.")                                               \
 	R(NO_LISTENER, "Nobody who runs under viaduct listens at the address it connected to on this machine.")        \
-	R(REMOTE, "Its peer is on another machine, and no network provider is set up.")                                \
+	R(NETWORK_OFF, "Its peer is on another machine, and VIADUCT_NETWORK=off leaves the network to the kernel.")    \
+	R(NO_DAEMON, "viaductd, which the network needs, does not answer in this network namespace; start it.")        \
+	R(DAEMON_VERSION, "viaductd is of another version than the library; start the installed one anew.")            \
+	R(NOT_ALLOWED, "viaductd does not let this user use the network; viaduct check says who may.")                 \
+	R(NO_INTERFACE, "viaductd could not attach to the interface of its route; viaduct check says why.")            \
+	R(ROUTE, "Only the kernel follows its route: none, an encapsulation, policy rules, or a local address.")       \
+	R(FILTER, "viaductd could not steer its port to this process: another one has it, or there are too many.")     \
+	R(FOREIGN_STACK, "It was made before fork; only the process that made it speaks with viaductd.")               \
 	R(PLAIN_PEER, "The peer that connected to the listener does not run under viaduct.")                           \
 	R(OTHER_USER,                                                                                                  \
 	  "The process at the other end runs as another user, and knob VIADUCT_PEERS allows only the same user's.")    \

@@ -11,6 +11,7 @@
 #include "socket/backing.h"
 #include "socket/busy.h"
 #include "socket/epoll.h"
+#include "socket/net.h"
 #include "socket/raw.h"
 #include "socket/sockets.h"
 #include "socket/unlocked.h"
@@ -231,9 +232,11 @@ void vs_close(vsock_t v, bool wait_linger)
 void vs_close_fd(vsock_t v, int fd, bool wait_linger)
 {
 	struct backing_left left;
+	enum sock_proto proto;
 	struct attached *a;
 	struct sock *k;
 	uint32_t seconds = 0;
+	bool bound;
 
 	if (busy_defers_close(v))
 		return;
@@ -255,9 +258,13 @@ void vs_close_fd(vsock_t v, int fd, bool wait_linger)
 	    !(k->holders & ~(1ull << a->slot)) && k->tcp.state != TCP_LISTEN)
 		seconds = k->linger_s;
 	left = how_left(a, k);
+	proto = k->proto;
+	bound = !(k->holders & ~(1ull << a->slot)) && (proto == SOCK_UDP || k->tcp.state == TCP_LISTEN);
 	sock_let_go(a, k, stack_now(a));
 	stack_leave(a);
 	backing_release(v, fd, &left);
+	if (bound)
+		net_unbound(a, proto, &left.local);
 	if (seconds && wait_linger)
 		linger(v, seconds);
 }

@@ -33,6 +33,7 @@
 
 #include "host/host.h"
 #include "host/knobs.h"
+#include "socket/net.h"
 #include "socket/process.h"
 #include "socket/raw.h"
 
@@ -48,6 +49,7 @@
 struct waiter {
 	int epfd;         /* plus 1; 0: none yet */
 	uint32_t watched; /* stacks registered in it */
+	uint32_t rings;   /* networks' rings registered in it (net_wakes) */
 	uint32_t spin_us; /* current limit, plus 1; 0: not set yet */
 };
 static _Thread_local struct waiter self;
@@ -281,6 +283,19 @@ static int watch_doorbells(int epfd, uint32_t from)
 	return (int)n;
 }
 
+/* The rings of networks, which are the kernel's: it wakes whoever waits for their descriptors. One that is gone says
+ * so and is left out. */
+static void watch_rings(void)
+{
+	uint32_t n = net_wakes();
+
+	for (; self.rings < n; self.rings++) {
+		struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.u64 = WAIT_DOORBELL};
+
+		host_sys.epoll_ctl(self.epfd - 1, EPOLL_CTL_ADD, net_wake_fd(self.rings), &ev);
+	}
+}
+
 /* This thread's epoll descriptor with all doorbells in it, or -1. */
 static int thread_epfd(void)
 {
@@ -293,7 +308,7 @@ static int thread_epfd(void)
 		if (fd < 0)
 			return -1;
 		self.epfd = fd + 1;
-		self.watched = 0;
+		self.watched = self.rings = 0;
 		atomic_fetch_or(&thread_epfds[fd / 64], 1ull << fd % 64);
 		pthread_setspecific(at_thread_exit, (void *)(intptr_t)self.epfd);
 	}
@@ -303,6 +318,8 @@ static int thread_epfd(void)
 			return -1;
 		self.watched = (uint32_t)n;
 	}
+	if (self.rings != net_wakes())
+		watch_rings();
 	return self.epfd - 1;
 }
 

@@ -20,6 +20,7 @@
 
 #include "host/knobs.h"
 #include "socket/helper.h"
+#include "socket/net.h"
 
 #define CACHE_SETS 64u
 #define CACHE_WAYS 4u
@@ -184,17 +185,23 @@ static void close_wire_fds(const struct rdv_wire *w)
 /* Others look at views without the lock. */
 static void view_set(struct spin_view *at, const struct spin_view *x)
 {
+	__atomic_store_n(&at->arrivals, x->arrivals, __ATOMIC_RELAXED);
 	__atomic_store_n(&at->evq, x->evq, __ATOMIC_RELAXED);
 	__atomic_store_n(&at->st, x->st, __ATOMIC_RELAXED);
 	__atomic_store_n(&at->ctrl, x->ctrl, __ATOMIC_RELAXED);
 	__atomic_store_n(&at->peer, x->peer, __ATOMIC_RELAXED);
 }
 
-static void activate(struct attached *a, uint32_t i)
+void process_activate(struct attached *a, uint32_t i)
 {
+	static const struct vnic_ctrl nobody;
 	struct vnic *v = &a->e.vnic[i];
 	struct spin_view view = {.evq = v->evq, .st = v->st, .ctrl = v->ctrl, .peer = v->peer_ctrl};
 
+	if (v->st->provider == VNIC_PROV_XDP) {
+		view.arrivals = xdp_arrivals(v->priv);
+		view.peer = &nobody;
+	}
 	a->vnic[a->active] = (uint16_t)i;
 	view_set(&a->view[a->active], &view);
 	__atomic_store_n(&a->active, a->active + 1, __ATOMIC_RELEASE);
@@ -227,6 +234,10 @@ static void release_mapping(const struct vnic *old)
 
 	if (!old->ops)
 		return;
+	if (old->wake_fd) {
+		net_release_port(old->priv);
+		return;
+	}
 	w.life_fd = old->life_fd;
 	close_wire_fds(&w);
 	retire_memory(old->map);
@@ -266,7 +277,7 @@ static int attach_locked(struct attached *a, const struct rdv_wire *w, void *mem
 	v->st->maker_pid = a->s->proc[a->slot].pid;
 	memcpy(v->st->link, w->link.nonce, sizeof(v->st->link));
 	memcpy(v->st->peer_stack, w->link.stack, sizeof(v->st->peer_stack));
-	activate(a, (uint32_t)i);
+	process_activate(a, (uint32_t)i);
 	count(a->s, C_wire_made);
 	return i;
 }

@@ -129,8 +129,8 @@ static void publish(void)
 	info = (struct stack_fdinfo *)(void *)((char *)own_stack->s + own_stack->s->off_fdinfo);
 	vs_publish_fd(7, FD_ACCELERATED, v, REASON_NONE);
 	NEED(info[7].kind == FD_ACCELERATED && info[7].sock == vs_index_of(v));
-	vs_publish_fd(7, FD_KERNEL_SOCKET, VS_NONE, REASON_REMOTE);
-	NEED(info[7].kind == FD_KERNEL_SOCKET && info[7].reason == REASON_REMOTE);
+	vs_publish_fd(7, FD_KERNEL_SOCKET, VS_NONE, REASON_NO_DAEMON);
+	NEED(info[7].kind == FD_KERNEL_SOCKET && info[7].reason == REASON_NO_DAEMON);
 	vs_publish_fd(7, FD_OTHER, VS_NONE, REASON_NONE);
 	NEED(info[7].kind == FD_OTHER);
 	vs_publish_fd(1 << 30, FD_ACCELERATED, v, REASON_NONE);

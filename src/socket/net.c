@@ -1,0 +1,479 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The network half of the socket layer: see net.h. This file: the conversation with viaductd, and the way to an
+ * address.
+ *
+ * Each stack that this process has made speaks with viaductd over a connection of its own; one lock for all, because
+ * requests are rare. When viaductd goes, everything goes on: rings, program and filters are the kernel's as long as we
+ * hold their descriptors. The helper hears of it, and brings the stack to the next viaductd (net_tick).
+ */
+#define _GNU_SOURCE
+#include "socket/net.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "engine/bytes.h"
+#include "engine/hash.h"
+#include "host/host.h"
+#include "host/knobs.h"
+#include "socket/helper.h"
+#include "socket/net_internal.h"
+#include "socket/raw.h"
+
+#define RETRY_US 1000000u
+#define RESOLVE_US 100000u /* how long a connect waits for a neighbour before it leaves the rest to retransmission */
+#define RESOLVE_STEP_US 200u
+#define NEED_SEALS (F_SEAL_SHRINK)
+
+pthread_mutex_t net_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct net nets[VS_STACKS_MAX];
+
+struct net *net_of(const struct attached *a)
+{
+	return &nets[a->index];
+}
+
+/* --- the connection --- */
+
+static void lose(struct net *n)
+{
+	helper_forget_fd(n->fd);
+	host_fd_close(n->fd);
+	n->fd = -1;
+	n->state = NET_LOST;
+	n->retry_us = 0;
+}
+
+int net_ask(struct net *n, const struct viaductd_request *r, struct viaductd_reply *reply)
+{
+	int ret = viaductd_ask(n->fd, r, NET_TIMEOUT_MS, reply);
+
+	if (ret < 0 && !reply->refused)
+		lose(n);
+	return ret;
+}
+
+static enum reason reason_of_start(int err)
+{
+	switch (-err) {
+	case ENOENT:
+		return REASON_NO_DAEMON;
+	case EPROTO:
+		return REASON_DAEMON_VERSION;
+	case EMFILE:
+	case ENFILE:
+	case ENOMEM:
+		return REASON_NO_STACK;
+	default:
+		return REASON_NOT_ALLOWED;
+	}
+}
+
+static int map_view(struct net *n, int memfd)
+{
+	struct stat st;
+	void *mem;
+	int seals = host_sys.fcntl(memfd, F_GET_SEALS), ret;
+
+	/* nobody can make it shorter than what we map */
+	if (seals < 0 || (seals & NEED_SEALS) != NEED_SEALS || fstat(memfd, &st) < 0)
+		return -EPROTO;
+	if (st.st_size < (off_t)sizeof(struct netview))
+		return -EPROTO;
+	mem = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, memfd, 0);
+	if (mem == MAP_FAILED)
+		return -errno;
+	ret = netview_check(mem, (size_t)st.st_size);
+	if (ret < 0) {
+		munmap(mem, (size_t)st.st_size);
+		return ret;
+	}
+	n->view = mem;
+	n->view_len = (size_t)st.st_size;
+	return 0;
+}
+
+/* The stack follows a new view: versions of the old one say nothing of it. */
+static void use_view(struct attached *a, struct net *n)
+{
+	stack_enter(a);
+	a->e.view = n->view;
+	route_forget(&a->e);
+	stack_leave(a);
+}
+
+static int hello(struct attached *a, struct net *n)
+{
+	struct daemon_hello body = {.stack_version = STACK_VERSION};
+	struct viaductd_reply reply;
+	const struct netview *old = n->view;
+	size_t old_len = n->view_len;
+	int pidfd = (int)raw_call(SYS_pidfd_open, getpid(), 0, 0, 0, 0, 0), ret;
+
+	if (pidfd < 0)
+		return pidfd;
+	ret = viaductd_ask(n->fd,
+			   &(struct viaductd_request){.type = DAEMON_HELLO,
+						      .body = &body,
+						      .len = sizeof(body),
+						      .fds = (int[]){a->memfd, pidfd},
+						      .fd_count = 2},
+			   NET_TIMEOUT_MS, &reply);
+	host_sys.close(pidfd);
+	if (ret < 0)
+		return ret;
+	ret = reply.fd_count == 1 ? map_view(n, reply.fds[0]) : -EPROTO;
+	viaductd_reply_drop(&reply);
+	if (ret < 0)
+		return ret;
+	use_view(a, n);
+	if (old)
+		munmap((void *)(uintptr_t)old, old_len);
+	return 0;
+}
+
+static int open_connection(struct attached *a, struct net *n)
+{
+	int fd = viaductd_connect(), high, ret;
+
+	if (fd < 0)
+		return fd;
+	high = host_fd_high(fd);
+	if (high < 0) {
+		host_sys.close(fd);
+		return high;
+	}
+	n->fd = high;
+	ret = hello(a, n);
+	if (ret < 0) {
+		host_fd_close(n->fd);
+		n->fd = -1;
+		return ret;
+	}
+	n->state = NET_UP;
+	helper_watch_daemon(a, n->fd);
+	return 0;
+}
+
+int net_start_locked(struct attached *a, enum reason *reason)
+{
+	struct net *n = net_of(a);
+	uint64_t now;
+	int ret;
+
+	*reason = REASON_NETWORK_OFF;
+	if (knob[K_NETWORK] == NETWORK_OFF)
+		return -EPERM;
+	if (n->state == NET_UP)
+		return 0;
+	*reason = n->state == NET_OFF ? n->why : n->state == NET_FOREIGN ? REASON_FOREIGN_STACK : REASON_NO_DAEMON;
+	now = clock_us();
+	if (n->state == NET_FOREIGN || n->state == NET_LOST || (n->state == NET_OFF && now < n->retry_us))
+		return -ENOENT;
+	ret = helper_start();
+	if (ret == 0)
+		ret = open_connection(a, n);
+	if (ret == 0)
+		return 0;
+	n->state = NET_OFF;
+	n->why = *reason = reason_of_start(ret);
+	n->retry_us = now + RETRY_US;
+	return ret;
+}
+
+int net_start(struct attached *a, enum reason *reason)
+{
+	int ret;
+
+	quiet_lock(&net_lock);
+	ret = net_start_locked(a, reason);
+	quiet_unlock(&net_lock);
+	return ret;
+}
+
+/* --- vNICs --- */
+
+static struct net_if *find_if(struct net *n, uint32_t ifindex)
+{
+	for (uint32_t i = 0; i < NET_IFS; i++)
+		if (n->ifs[i].ifindex == ifindex)
+			return &n->ifs[i];
+	return NULL;
+}
+
+static bool if_alive(struct attached *a, const struct net_if *at)
+{
+	bool yes;
+
+	stack_enter(a);
+	yes = a->e.vnic[at->vnic[0]].ops && a->e.vnic[at->vnic[0]].gen == at->gen[0] &&
+	      !stack_vnic(a->s, at->vnic[0])->dead;
+	stack_leave(a);
+	return yes;
+}
+
+int net_vnic_locked(struct attached *a, uint32_t ifindex, enum reason *reason)
+{
+	struct net *n = net_of(a);
+	struct daemon_open body = {.ifindex = ifindex};
+	struct net_if *at = ifindex ? find_if(n, ifindex) : NULL;
+	struct viaductd_reply reply;
+	int ret;
+
+	if (at && if_alive(a, at))
+		return at->vnic[0];
+	ret = net_start_locked(a, reason);
+	if (ret < 0)
+		return ret;
+	*reason = REASON_NO_VNICS;
+	at = at ? at : find_if(n, 0);
+	if (!at || !ifindex)
+		return -ENOBUFS;
+	ret = net_ask(n, &(struct viaductd_request){.type = DAEMON_OPEN, .body = &body, .len = sizeof(body)}, &reply);
+	if (ret == 0)
+		ret = net_attach(a, at, &reply);
+	if (ret == 0)
+		return at->vnic[0];
+	*reason = ret == -EPERM || ret == -EACCES ? REASON_NOT_ALLOWED : REASON_NO_INTERFACE;
+	return ret;
+}
+
+int net_vnic(struct attached *a, uint32_t ifindex, enum reason *reason)
+{
+	int ret;
+
+	quiet_lock(&net_lock);
+	ret = net_vnic_locked(a, ifindex, reason);
+	quiet_unlock(&net_lock);
+	return ret;
+}
+
+/* Each interface on which something may come for a socket bound to local. How many there are, or -errno. */
+static int open_interfaces(struct attached *a, const struct endpoint *local, enum reason *reason)
+{
+	const struct netview *view = net_of(a)->view;
+	const struct netview_copy *c = &view->copy[__atomic_load_n(&view->version, __ATOMIC_ACQUIRE) & 1];
+	uint32_t only = 0, ifaces = c->ifaces < NETVIEW_IFACES ? c->ifaces : NETVIEW_IFACES;
+	int n = 0, ret = 0;
+
+	if (!is_any(local->addr)) {
+		for (uint32_t i = 0; i < c->addrs && i < NETVIEW_ADDRS; i++)
+			if (!memcmp(c->addr[i].addr, local->addr, 16))
+				only = c->addr[i].ifindex;
+		if (!only)
+			ifaces = 0;
+	}
+	*reason = REASON_NO_INTERFACE;
+	for (uint32_t i = 0; i < ifaces; i++) {
+		const struct netview_iface *f = &c->iface[i];
+		uint32_t flags = f->flags;
+
+		if (!(flags & NETVIEW_IF_ALLOWED) || flags & NETVIEW_IF_LOOPBACK || !(flags & NETVIEW_IF_UP) ||
+		    (only && f->ifindex != only))
+			continue;
+		ret = net_vnic_locked(a, f->ifindex, reason);
+		n += ret >= 0;
+	}
+	return n ? n : ret < 0 ? ret : -ENODEV;
+}
+
+int net_open_for(struct attached *a, const struct endpoint *local, enum reason *reason)
+{
+	int ret;
+
+	quiet_lock(&net_lock);
+	ret = net_start_locked(a, reason);
+	if (ret == 0)
+		ret = open_interfaces(a, local, reason);
+	quiet_unlock(&net_lock);
+	return ret;
+}
+
+/* --- the way to an address --- */
+
+static void resolve_locked(struct attached *a, const struct route *r)
+{
+	struct daemon_resolve body = {.ifindex = r->ifindex};
+	struct net *n = net_of(a);
+	struct viaductd_reply reply;
+
+	memcpy(body.addr, r->via, sizeof(body.addr));
+	if (n->state == NET_UP &&
+	    net_ask(n, &(struct viaductd_request){.type = DAEMON_RESOLVE, .body = &body, .len = sizeof(body)},
+		    &reply) == 0)
+		viaductd_reply_drop(&reply);
+}
+
+/* Look the route up, in the hands of viaductd until the next hop has a link address, or time is up. */
+static int find_route(struct attached *a, const struct endpoint *remote, const struct endpoint *local, uint32_t ifindex,
+		      struct route *r, uint32_t *version)
+{
+	static const uint8_t any[16];
+	const struct netview *view = net_of(a)->view;
+	uint32_t hash = (uint32_t)(endpoint_hash(a->s->hash_key, remote->addr, remote->port) >> 32); /* as route_sock */
+	uint64_t until = 0;
+
+	for (;;) {
+		int ret;
+
+		*version = __atomic_load_n(&view->version, __ATOMIC_ACQUIRE);
+		ret = route_lookup(view, remote->addr, is_any(local->addr) ? any : local->addr, ifindex, hash, r);
+		if (ret < 0 || r->resolved)
+			return ret;
+		if (!until) {
+			resolve_locked(a, r);
+			until = clock_us() + RESOLVE_US;
+		} else if (clock_us() >= until) {
+			*version = 0;
+			return 0;
+		}
+		host_sys.poll(NULL, 0, 1);
+	}
+}
+
+static int net_to_locked(struct attached *a, const struct endpoint *remote, struct endpoint *local, struct dst *dst,
+			 enum reason *reason)
+{
+	struct route r = {0};
+	uint32_t version;
+	int ret = net_start_locked(a, reason);
+
+	/* what was set up before goes on without viaductd, and so does a stack's maker's in its children */
+	if (ret < 0 && !net_of(a)->view)
+		return ret;
+	ret = find_route(a, remote, local, dst->ifindex, &r, &version);
+	if (ret < 0) {
+		*reason = REASON_ROUTE;
+		return ret;
+	}
+	ret = net_vnic_locked(a, r.ifindex, reason);
+	if (ret < 0)
+		return ret;
+	if (is_any(local->addr))
+		memcpy(local->addr, r.from, sizeof(local->addr));
+	dst->version = version;
+	dst->mtu = r.mtu;
+	memcpy(dst->mac, r.mac, sizeof(dst->mac));
+	return ret;
+}
+
+int net_to(struct attached *a, const struct endpoint *remote, struct endpoint *local, struct dst *dst,
+	   enum reason *reason)
+{
+	int ret;
+
+	quiet_lock(&net_lock);
+	ret = net_to_locked(a, remote, local, dst, reason);
+	quiet_unlock(&net_lock);
+	return ret;
+}
+
+/* --- the helper's part --- */
+
+void net_daemon_gone(struct attached *a)
+{
+	struct net *n = net_of(a);
+
+	quiet_lock(&net_lock);
+	if (n->state == NET_UP)
+		lose(n);
+	quiet_unlock(&net_lock);
+}
+
+/* Another viaductd may be there by now. */
+static void look_for_daemon(struct attached *a, struct net *n, uint64_t now)
+{
+	n->retry_us = now + RETRY_US;
+	if (open_connection(a, n) < 0)
+		return;
+	if (net_resume(a, n) == 0)
+		net_filters_resume(a);
+}
+
+/* Neighbours that the engine wants resolved or confirmed. */
+static void ask_for_neighbours(struct attached *a)
+{
+	struct neigh_want want;
+	bool more;
+
+	while (__atomic_load_n(&a->s->neigh_pending, __ATOMIC_RELAXED)) {
+		struct route r = {0};
+
+		stack_enter(a);
+		more = route_wanted(&a->e, &want);
+		stack_leave(a);
+		if (!more)
+			break;
+		r.ifindex = want.ifindex;
+		memcpy(r.via, want.addr, sizeof(r.via));
+		quiet_lock(&net_lock);
+		resolve_locked(a, &r);
+		quiet_unlock(&net_lock);
+	}
+}
+
+uint64_t net_tick(void)
+{
+	uint64_t now = clock_us();
+	bool lost = false;
+
+	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
+		struct net *n = &nets[i];
+
+		if (n->state == NET_UP)
+			ask_for_neighbours(attached[i]);
+		if (__atomic_load_n(&n->state, __ATOMIC_RELAXED) != NET_LOST)
+			continue;
+		lost = true;
+		quiet_lock(&net_lock);
+		if (n->state == NET_LOST && now >= n->retry_us)
+			look_for_daemon(attached[i], n, now);
+		quiet_unlock(&net_lock);
+	}
+	net_filters_sweep(now);
+	return lost || net_has_filters() ? RETRY_US : 0;
+}
+
+/* --- fork --- */
+
+void net_fork_parent(int child_pid)
+{
+	struct viaductd_reply reply;
+	int pidfd = -1;
+
+	if (child_pid <= 0)
+		return;
+	quiet_lock(&net_lock);
+	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
+		struct net *n = &nets[i];
+
+		if (n->state != NET_UP)
+			continue;
+		if (pidfd < 0)
+			pidfd = (int)raw_call(SYS_pidfd_open, child_pid, 0, 0, 0, 0, 0);
+		if (pidfd >= 0 &&
+		    net_ask(n, &(struct viaductd_request){.type = DAEMON_PROCESS, .fds = &pidfd, .fd_count = 1},
+			    &reply) == 0)
+			viaductd_reply_drop(&reply);
+	}
+	quiet_unlock(&net_lock);
+	if (pidfd >= 0)
+		host_sys.close(pidfd);
+}
+
+void net_after_fork(void)
+{
+	pthread_mutex_init(&net_lock, NULL);
+	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
+		struct net *n = &nets[i];
+
+		if (n->state == NET_UP)
+			host_fd_close(n->fd);
+		n->fd = -1;
+		n->state = NET_FOREIGN;
+	}
+	net_filters_after_fork();
+}

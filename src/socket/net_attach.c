@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Making vNICs of what viaductd has opened on an interface: the rings and the umem are mapped, each queue gets a slot
+ * of the stack, and becomes one of those that threads spin on and sleep for. See net.h.
+ *
+ * Sleeping. A ring of the kernel's has no doorbell of ours; its descriptor is in the epoll descriptors of all sleepers.
+ * Descriptors are listed here (`wakes`) once and for good, so that each sleeper registers those that it does not know.
+ */
+#define _GNU_SOURCE
+#include <string.h>
+#include <sys/mman.h>
+
+#include "host/host.h"
+#include "host/xsk.h"
+#include "socket/net_internal.h"
+#include "socket/wire.h"
+
+#define PORTS_MAX (NET_IFS * DAEMON_QUEUES_MAX)
+
+static struct xdp_port ports[PORTS_MAX];
+static bool port_used[PORTS_MAX];
+
+static int wakes[PORTS_MAX];
+static _Atomic uint32_t wake_count;
+
+uint32_t net_wakes(void)
+{
+	return atomic_load_explicit(&wake_count, memory_order_acquire);
+}
+
+int net_wake_fd(uint32_t i)
+{
+	return wakes[i];
+}
+
+static struct xdp_port *take_port(void)
+{
+	for (uint32_t i = 0; i < PORTS_MAX; i++) {
+		if (port_used[i])
+			continue;
+		port_used[i] = true;
+		return &ports[i];
+	}
+	return NULL;
+}
+
+static void give_port(struct xdp_port *p)
+{
+	port_used[p - ports] = false;
+}
+
+/* --- descriptors --- */
+
+static void close_all(const struct net_if *at)
+{
+	host_fd_close(at->umem_fd);
+	for (uint32_t q = 0; q < at->queues; q++)
+		host_fd_close(at->xsk_fd[q]);
+	for (uint32_t i = 0; i < at->keep_fds; i++)
+		host_fd_close(at->keep_fd[i]);
+}
+
+/* Move the reply's descriptors up and into *at. */
+static int take_fds(struct net_if *at, struct viaductd_reply *reply)
+{
+	int high[DAEMON_FDS_MAX], ret = 0;
+	uint32_t n = reply->fd_count, i;
+
+	for (i = 0; i < n; i++) {
+		high[i] = host_fd_high(reply->fds[i]);
+		if (high[i] < 0)
+			break;
+	}
+	if (i < n) {
+		ret = high[i];
+		while (i-- > 0)
+			host_fd_close(high[i]);
+		return ret;
+	}
+	reply->fd_count = 0;
+	at->umem_fd = high[0];
+	memcpy(at->xsk_fd, high + 1, at->queues * sizeof(int));
+	memcpy(at->keep_fd, high + 1 + at->queues, at->keep_fds * sizeof(int));
+	return 0;
+}
+
+/* --- one queue --- */
+
+static uint32_t features_of(const struct daemon_vnic *d)
+{
+	return (d->features & DAEMON_VNIC_PARTIAL_CSUM ? VNIC_FEAT_CSUM_PARTIAL : 0) |
+	       (d->features & DAEMON_VNIC_SCATTER ? VNIC_FEAT_SCATTER : 0);
+}
+
+/* With the stack's lock. */
+static int attach_locked(struct attached *a, struct net_if *at, uint32_t q, struct xdp_port *p)
+{
+	struct xdp_about about = {.ifindex = at->ifindex,
+				  .mtu = at->about.mtu,
+				  .features = features_of(&at->about),
+				  .vlan = at->about.vlan,
+				  .queue = (uint16_t)q};
+	int i = engine_vnic_alloc(&a->e), ret;
+	struct vnic *v;
+
+	if (i < 0)
+		return i;
+	memcpy(about.mac, at->about.mac, sizeof(about.mac));
+	v = &a->e.vnic[i];
+	v->doorbell_fd[0] = v->doorbell_fd[1] = v->life_fd = -1;
+	ret = xdp_attach(v, stack_vnic(a->s, (uint32_t)i), p, &about);
+	if (ret < 0) {
+		(void)engine_vnic_free(&a->e, (uint32_t)i);
+		return ret;
+	}
+	v->wake_fd = at->xsk_fd[q] + 1;
+	process_activate(a, (uint32_t)i);
+	at->vnic[q] = (uint16_t)i;
+	at->gen[q] = v->gen;
+	return 0;
+}
+
+static int attach_queue(struct attached *a, struct net_if *at, uint32_t q)
+{
+	struct xdp_port *p = take_port();
+	uint32_t n = atomic_load(&wake_count);
+	int ret;
+
+	if (!p || n == PORTS_MAX)
+		return -ENOBUFS;
+	*p = (struct xdp_port){.chunk_size = at->about.chunk_size,
+			       .rx_first = at->about.queue[q].rx_first,
+			       .rx_count = at->about.queue[q].rx_count,
+			       .tx_first = at->about.queue[q].tx_first,
+			       .tx_count = at->about.queue[q].tx_count};
+	ret = xsk_map(at->xsk_fd[q], at->umem_fd, at->about.umem_size, at->about.ring_size, p);
+	if (ret < 0) {
+		give_port(p);
+		return ret;
+	}
+	stack_enter(a);
+	ret = attach_locked(a, at, q, p);
+	stack_leave(a);
+	if (ret < 0) {
+		xsk_unmap(p);
+		give_port(p);
+		return ret;
+	}
+	wakes[n] = at->xsk_fd[q];
+	atomic_store_explicit(&wake_count, n + 1, memory_order_release);
+	return 0;
+}
+
+/* The first n queues are not to be used any more, nor is the rest. */
+static void detach(struct attached *a, struct net_if *at, uint32_t n)
+{
+	for (uint32_t q = 0; q < n; q++)
+		wire_gone(a, at->vnic[q], at->gen[q]);
+	close_all(at);
+	at->ifindex = 0;
+}
+
+int net_attach(struct attached *a, struct net_if *at, struct viaductd_reply *reply)
+{
+	const struct daemon_vnic *d = (const struct daemon_vnic *)(const void *)reply->body;
+	int ret;
+
+	*at = (struct net_if){.about = *d, .queues = d->queues, .keep_fds = d->keep_fds};
+	if (!d->queues || d->queues > DAEMON_QUEUES_MAX || d->keep_fds > DAEMON_FDS_MAX ||
+	    reply->fd_count != 1 + d->queues + d->keep_fds) {
+		viaductd_reply_drop(reply);
+		return -EPROTO;
+	}
+	ret = take_fds(at, reply);
+	viaductd_reply_drop(reply);
+	if (ret < 0)
+		return ret;
+	at->ifindex = d->ifindex;
+	for (uint32_t q = 0; ret == 0 && q < at->queues; q++) {
+		ret = attach_queue(a, at, q);
+		if (ret < 0)
+			detach(a, at, q);
+	}
+	if (ret < 0)
+		return ret;
+	wait_wake_all(); /* sleepers don't know the descriptors yet */
+	process_helper_kick();
+	return 0;
+}
+
+/* Threads may still look at the receive ring's position: that page stays, empty. */
+void net_release_port(struct xdp_port *p)
+{
+	struct xdp_ring rx = p->rx;
+
+	p->rx = (struct xdp_ring){0};
+	xsk_unmap(p);
+	if (mmap(rx.map, rx.map_len, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED)
+		p->rx = rx;
+}
+
+/* --- viaductd was started anew --- */
+
+int net_resume(struct attached *a, struct net *n)
+{
+	int ret = 0;
+
+	(void)a;
+	for (uint32_t i = 0; i < NET_IFS && ret == 0; i++) {
+		const struct net_if *at = &n->ifs[i];
+		struct viaductd_reply reply;
+		int fds[DAEMON_FDS_MAX];
+		uint32_t count = 1 + at->queues + at->keep_fds;
+
+		if (!at->ifindex)
+			continue;
+		fds[0] = at->umem_fd;
+		memcpy(fds + 1, at->xsk_fd, at->queues * sizeof(int));
+		memcpy(fds + 1 + at->queues, at->keep_fd, at->keep_fds * sizeof(int));
+		ret = net_ask(n,
+			      &(struct viaductd_request){.type = DAEMON_RESUME,
+							 .body = &at->about,
+							 .len = sizeof(at->about),
+							 .fds = fds,
+							 .fd_count = count},
+			      &reply);
+		if (ret == 0)
+			viaductd_reply_drop(&reply);
+	}
+	return ret;
+}

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Filters: what of the interfaces' traffic comes to our stacks. See net.h.
+ *
+ * A filter is known here by protocol, local and remote end; the same one is asked for once. How long it stands:
+ *   - one for all peers of a port that connect() chose: as long as the backing socket that holds the port is kept
+ *     (backing.c), so the next connection from that port needs no conversation; then as long as the engine has a
+ *     connection of that port, in TIME-WAIT at last;
+ *   - a listener's, a bound UDP socket's: until it is closed (net_unbound). Connections of a listener that closes get
+ *     filters of their own first;
+ *   - one that names the peer: as long as the engine has that connection.
+ * What nobody took back is found when the helper looks (net_filters_sweep).
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/bytes.h"
+#include "socket/backing.h"
+#include "socket/net_internal.h"
+#include "socket/sockets.h"
+
+#define FILTERS_MAX 8192u
+#define BUCKETS 1024u
+#define GRACE_US 5000000u /* between asking for a filter and the connection's being there */
+#define SWEEP_US 1000000u
+#define PORT_WORDS (65536 / 64)
+
+struct filter {
+	uint32_t id; /* viaductd's, 0: unused */
+	uint16_t next;
+	uint8_t stack, proto, family;
+	uint16_t flags;
+	uint64_t used_us;
+	struct endpoint local, remote;
+};
+
+/* Number 0 is none. */
+static struct filter filters[FILTERS_MAX];
+static uint16_t buckets[BUCKETS], free_head, mark = 1;
+static uint32_t in_use;
+static uint64_t swept_us;
+
+static uint16_t *bucket(uint8_t proto, uint16_t port)
+{
+	return &buckets[(port * 2u + proto) % BUCKETS];
+}
+
+static bool same_end(const struct endpoint *x, const struct endpoint *y)
+{
+	return x->port == y->port && !memcmp(x->addr, y->addr, sizeof(x->addr));
+}
+
+static struct filter *find(const struct filter *want)
+{
+	for (uint16_t i = *bucket(want->proto, want->local.port); i; i = filters[i].next) {
+		struct filter *f = &filters[i];
+
+		if (f->stack == want->stack && f->proto == want->proto && f->family == want->family &&
+		    same_end(&f->local, &want->local) && same_end(&f->remote, &want->remote))
+			return f;
+	}
+	return NULL;
+}
+
+static struct filter *insert(const struct filter *f)
+{
+	uint16_t i = free_head, *head = bucket(f->proto, f->local.port);
+
+	if (i)
+		free_head = filters[i].next;
+	else if (mark < FILTERS_MAX)
+		i = mark++;
+	else
+		return NULL;
+	filters[i] = *f;
+	filters[i].next = *head;
+	*head = i;
+	in_use++;
+	return &filters[i];
+}
+
+static void forget(struct filter *f)
+{
+	uint16_t i = (uint16_t)(f - filters), *at = bucket(f->proto, f->local.port);
+
+	while (*at && *at != i)
+		at = &filters[*at].next;
+	if (*at)
+		*at = f->next;
+	*f = (struct filter){.next = free_head};
+	free_head = i;
+	in_use--;
+}
+
+/* --- asking viaductd --- */
+
+/* fd: -1 none. The filter's id or -errno. */
+static int ask_add(struct net *n, const struct filter *f, int fd)
+{
+	struct daemon_filter body = {.proto = f->proto,
+				     .family = f->family,
+				     .local_port = f->local.port,
+				     .remote_port = f->remote.port,
+				     .flags = f->flags};
+	const struct daemon_filter_id *id;
+	struct viaductd_reply reply;
+	int ret;
+
+	if (!is_any(f->local.addr))
+		memcpy(body.local, f->local.addr, sizeof(body.local));
+	memcpy(body.remote, f->remote.addr, sizeof(body.remote));
+	ret =
+	    net_ask(n,
+		    &(struct viaductd_request){
+			.type = DAEMON_FILTER_ADD, .body = &body, .len = sizeof(body), .fds = &fd, .fd_count = fd >= 0},
+		    &reply);
+	if (ret < 0)
+		return ret;
+	id = (const struct daemon_filter_id *)(const void *)reply.body;
+	ret = id->id && id->id <= INT32_MAX ? (int)id->id : -EPROTO;
+	viaductd_reply_drop(&reply);
+	return ret;
+}
+
+static void ask_del(struct net *n, uint32_t id)
+{
+	struct daemon_filter_id body = {.id = id};
+	struct viaductd_reply reply;
+
+	if (n->state == NET_UP &&
+	    net_ask(n, &(struct viaductd_request){.type = DAEMON_FILTER_DEL, .body = &body, .len = sizeof(body)},
+		    &reply) == 0)
+		viaductd_reply_drop(&reply);
+}
+
+static int add_locked(struct attached *a, const struct filter *want, int fd, enum reason *reason)
+{
+	struct filter *f = find(want);
+	int ret;
+
+	if (f) {
+		f->used_us = want->used_us;
+		return (int)f->id;
+	}
+	ret = net_start_locked(a, reason);
+	if (ret < 0)
+		return ret;
+	*reason = REASON_FILTER;
+	f = insert(want);
+	if (!f)
+		return -ENOBUFS;
+	ret = ask_add(net_of(a), want, fd);
+	if (ret < 0)
+		forget(f);
+	else
+		f->id = (uint32_t)ret;
+	return ret;
+}
+
+int net_filter(struct attached *a, enum sock_proto proto, int family, int fd, const struct endpoint *local,
+	       const struct endpoint *remote, uint16_t flags, enum reason *reason)
+{
+	struct filter want = {.stack = (uint8_t)a->index,
+			      .proto = proto == SOCK_TCP ? IPPROTO_TCP : IPPROTO_UDP,
+			      .family = (uint8_t)(is_v4(local->addr) ? 4 : family),
+			      .flags = flags,
+			      .used_us = clock_us(),
+			      .local = *local};
+	int ret;
+
+	if (remote)
+		want.remote = *remote;
+	quiet_lock(&net_lock);
+	ret = add_locked(a, &want, fd, reason);
+	quiet_unlock(&net_lock);
+	return ret;
+}
+
+static void remove_locked(struct attached *a, struct filter *f)
+{
+	uint32_t id = f->id;
+
+	forget(f);
+	ask_del(net_of(a), id);
+}
+
+/* --- the end of bound sockets --- */
+
+#define BATCH 64u
+
+/* Up to BATCH connections of that port from number *at on. */
+static uint32_t connections(struct attached *a, uint16_t port, uint32_t *at, struct filter *out)
+{
+	uint32_t n = 0;
+
+	stack_enter(a);
+	for (; *at < a->s->sock_pool.mark && n < BATCH; ++*at) {
+		const struct sock *k = sock_at(a->s, *at);
+
+		if (!k || k->proto != SOCK_TCP || k->local.port != port || !k->remote.port || k->vnic >= VNIC_MAX ||
+		    k->tcp.state == TCP_CLOSED || stack_vnic(a->s, k->vnic)->provider != VNIC_PROV_XDP)
+			continue;
+		out[n++] = (struct filter){.local = k->local, .remote = k->remote};
+	}
+	stack_leave(a);
+	return n;
+}
+
+static void keep_connections(struct attached *a, const struct filter *of)
+{
+	struct filter batch[BATCH];
+	enum reason reason;
+	uint32_t at = 1, n;
+
+	do {
+		n = connections(a, of->local.port, &at, batch);
+		for (uint32_t i = 0; i < n; i++) {
+			batch[i].stack = of->stack;
+			batch[i].proto = of->proto;
+			batch[i].family = is_v4(batch[i].local.addr) ? 4 : 6;
+			batch[i].used_us = clock_us();
+			(void)add_locked(a, &batch[i], -1, &reason);
+		}
+	} while (n == BATCH);
+}
+
+void net_unbound(struct attached *a, enum sock_proto proto, const struct endpoint *local)
+{
+	uint8_t p = proto == SOCK_TCP ? IPPROTO_TCP : IPPROTO_UDP;
+	uint16_t i, next;
+
+	if (!__atomic_load_n(&in_use, __ATOMIC_RELAXED))
+		return;
+	quiet_lock(&net_lock);
+	for (i = *bucket(p, local->port); i; i = next) {
+		struct filter *f = &filters[i];
+
+		next = f->next;
+		if (f->stack != a->index || f->proto != p || !same_end(&f->local, local) || f->remote.port)
+			continue;
+		if (proto == SOCK_TCP) {
+			keep_connections(a, f);
+			next = filters[i].next;
+		}
+		remove_locked(a, f);
+	}
+	quiet_unlock(&net_lock);
+}
+
+/* --- sweeping --- */
+
+static void ports_in_use(struct attached *a, uint64_t used[2][PORT_WORDS])
+{
+	stack_enter(a);
+	for (uint32_t i = 1; i < a->s->sock_pool.mark; i++) {
+		const struct sock *k = sock_at(a->s, i);
+
+		if (k && k->proto != SOCK_FREE)
+			used[k->proto == SOCK_UDP][k->local.port / 64] |= 1ull << k->local.port % 64;
+	}
+	stack_leave(a);
+}
+
+static bool connection_lives(struct attached *a, const struct filter *f)
+{
+	enum sock_proto proto = f->proto == IPPROTO_TCP ? SOCK_TCP : SOCK_UDP;
+	bool yes;
+
+	stack_enter(a);
+	yes = sock_lookup(a->s, proto, &f->local, &f->remote) != NULL;
+	stack_leave(a);
+	return yes;
+}
+
+static void sweep_stack(struct attached *a, uint64_t now_us)
+{
+	static uint64_t used[2][PORT_WORDS]; /* under net_lock */
+
+	memset(used, 0, sizeof(used));
+	ports_in_use(a, used);
+	for (uint16_t i = 1; i < mark; i++) {
+		struct filter *f = &filters[i];
+		uint16_t port = f->local.port;
+
+		if (!f->id || f->stack != a->index || now_us - f->used_us < GRACE_US)
+			continue;
+		if (f->remote.port ? connection_lives(a, f) : used[f->proto == IPPROTO_UDP][port / 64] >> port % 64 & 1)
+			continue;
+		if (f->proto == IPPROTO_TCP && !f->remote.port && backing_holds_port(&f->local))
+			continue;
+		remove_locked(a, f);
+	}
+}
+
+void net_filters_sweep(uint64_t now_us)
+{
+	if (!__atomic_load_n(&in_use, __ATOMIC_RELAXED) || now_us - swept_us < SWEEP_US)
+		return;
+	swept_us = now_us;
+	quiet_lock(&net_lock);
+	for (uint32_t i = 0; i < atomic_load(&attached_count); i++)
+		if (net_of(attached[i])->state == NET_UP)
+			sweep_stack(attached[i], now_us);
+	quiet_unlock(&net_lock);
+}
+
+bool net_has_filters(void)
+{
+	return __atomic_load_n(&in_use, __ATOMIC_RELAXED) != 0;
+}
+
+/* --- another viaductd, another process --- */
+
+/* A descriptor of this process that is bound to that port: -1 none. Slow; only when viaductd was started anew. */
+static int descriptor_of(const struct filter *f)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int found = -1;
+
+	for (struct dirent *e; d && found < 0 && (e = readdir(d));) {
+		int fd = atoi(e->d_name), proto = 0;
+		socklen_t len = sizeof(proto);
+		struct endpoint ep;
+
+		if (e->d_name[0] != '.' && host_sys.getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len) == 0 &&
+		    proto == f->proto && sock_kernel_name(fd, &ep) == 0 && ep.port == f->local.port)
+			found = fd;
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
+void net_filters_resume(struct attached *a)
+{
+	struct net *n = net_of(a);
+
+	for (uint16_t i = 1; i < mark && n->state == NET_UP; i++) {
+		struct filter *f = &filters[i];
+		int id;
+
+		if (!f->id || f->stack != a->index)
+			continue;
+		id = ask_add(n, f, f->remote.port ? -1 : descriptor_of(f));
+		if (id > 0)
+			f->id = (uint32_t)id;
+	}
+}
+
+void net_filters_after_fork(void)
+{
+	/* They are the parent's. */
+	memset(buckets, 0, sizeof(buckets));
+	free_head = 0;
+	mark = 1;
+	in_use = 0;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What net.c, net_attach.c and net_filter.c share. All of it is used under net_lock, which is taken before a stack's
+ * lock, never while one is held. */
+#ifndef VD_NET_INTERNAL_H
+#define VD_NET_INTERNAL_H
+
+#include <pthread.h>
+
+#include "host/viaductd.h"
+#include "socket/net.h"
+
+#define NET_TIMEOUT_MS 2000 /* for an answer of viaductd's; attaching to an interface may take it a while */
+#define NET_IFS 16u         /* interfaces of one stack */
+
+/* A vNIC on an interface: a queue, and a slot of the stack, each. */
+struct net_if {
+	uint32_t ifindex; /* 0: unused */
+	uint32_t queues;
+	uint16_t vnic[DAEMON_QUEUES_MAX];
+	uint32_t gen[DAEMON_QUEUES_MAX];
+	int umem_fd, xsk_fd[DAEMON_QUEUES_MAX], keep_fd[DAEMON_FDS_MAX];
+	uint32_t keep_fds;
+	struct daemon_vnic about;
+};
+
+enum net_state {
+	NET_NEW,     /* never asked */
+	NET_UP,      /* viaductd knows the stack */
+	NET_LOST,    /* it did; the vNICs go on */
+	NET_OFF,     /* no viaductd, or it won't have us: asked again now and then */
+	NET_FOREIGN, /* a stack that was inherited: what its maker set up is used, and nothing added */
+};
+
+/* What a stack has on the network. */
+struct net {
+	enum net_state state;
+	enum reason why; /* NET_OFF */
+	int fd;          /* to viaductd, -1 */
+	uint64_t retry_us;
+	const struct netview *view;
+	size_t view_len;
+	struct net_if ifs[NET_IFS];
+};
+
+extern pthread_mutex_t net_lock;
+struct net *net_of(const struct attached *a);
+/* One request. 0, or -errno; when the connection is of no more use it is closed, and the stack's state NET_LOST. */
+int net_ask(struct net *n, const struct viaductd_request *r, struct viaductd_reply *reply);
+/* With a connection, or why not. */
+int net_start_locked(struct attached *a, enum reason *reason);
+/* Number of the first queue's vNIC. */
+int net_vnic_locked(struct attached *a, uint32_t ifindex, enum reason *reason);
+/* Map what viaductd has opened; its descriptors become ours, also on failure. 0 or -errno. */
+int net_attach(struct attached *a, struct net_if *at, struct viaductd_reply *reply);
+/* Hand a stack that lost its viaductd to the next. */
+int net_resume(struct attached *a, struct net *n);
+void net_filters_resume(struct attached *a);
+/* Remove the filters that nobody needs any more; now and then. */
+void net_filters_sweep(uint64_t now_us);
+bool net_has_filters(void);
+void net_filters_after_fork(void);
+
+#endif
