@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The shared object for `packetdrill --so_filename`: Viaduct's engine behind packetdrill's table of calls, with a
- * virtual clock. Flags (--so_flags): mtu=BYTES of the device, 1500 without. The stack's defaults are the sysctls of the
- * network namespace that packetdrill runs in, read at the script's first socket(), so scripts that set sysctls mean the
- * engine too.
+ * virtual clock. Flags (--so_flags): mtu=BYTES of the device, 1500 without, and behind that ",listen": listeners listen
+ * in the kernel, too. The stack's defaults are the sysctls of the network namespace that packetdrill runs in, read at
+ * the script's first socket(), so scripts that set sysctls mean the engine too.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -76,6 +76,18 @@ static int call_bind(void *u, int fd, const struct sockaddr *sa, socklen_t len)
 	return r;
 }
 
+/* As under the preload library the kernel has a listener, too, which a script looks for in /proc/net/tcp. The addresses
+ * of scripts are not the machine's: it listens on any, so only in a network namespace where nobody can reach it. */
+static void listen_in_kernel(int fd, uint16_t port, int family, int backlog)
+{
+	struct sockaddr_in6 any6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+	struct sockaddr_in any4 = {.sin_family = AF_INET, .sin_port = htons(port)};
+
+	if (family == 6 ? bind(fd, (struct sockaddr *)&any6, sizeof(any6)) == 0
+			: bind(fd, (struct sockaddr *)&any4, sizeof(any4)) == 0)
+		(void)listen(fd, backlog);
+}
+
 static int call_listen(void *u, int fd, int backlog)
 {
 	struct machine *m = u;
@@ -84,6 +96,8 @@ static int call_listen(void *u, int fd, int backlog)
 	pthread_mutex_lock(&m->mutex);
 	struct sock *k = sock_of(m, fd, &f);
 	int r = k ? tcp_listen(&m->e, k, backlog) : -EBADF;
+	if (!r && m->kernel_listens)
+		listen_in_kernel(fd, k->local.port, k->family, backlog);
 	pthread_mutex_unlock(&m->mutex);
 	return r < 0 ? fail(-r) : 0;
 }
@@ -362,6 +376,7 @@ void packetdrill_interface_init(const char *flags, struct packetdrill_interface 
 	};
 	if (!ifc->userdata)
 		abort();
+	((struct machine *)ifc->userdata)->kernel_listens = flags && strstr(flags, "listen");
 	if (flags && sscanf(flags, "mtu=%u", &mtu) == 1 && mtu >= 1280 && mtu <= 1800)
 		((struct machine *)ifc->userdata)->mtu = mtu;
 	calls_serve(ifc->userdata);

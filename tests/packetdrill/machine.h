@@ -45,7 +45,7 @@ struct machine {
 	uint64_t now_us;
 	struct test_device device;
 	uint32_t vnic, mtu;
-	bool configured;
+	bool configured, kernel_listens;
 	uint16_t next_port;
 	struct machine_fd fd[MACHINE_FDS]; /* by number */
 	struct out_frame out[MACHINE_OUT];
