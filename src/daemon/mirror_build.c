@@ -248,6 +248,10 @@ static bool complete(const struct raw_net *n, const struct raw_route *a, struct 
 	if (!is_zero(r->from))
 		return true;
 	from = v4_source(n, r->ifindex, r->via, a->scope);
+	/* A nexthop object keeps the address that was chosen by its own scope when it was made, until any address of
+	 * the machine changes (fib_info_update_nhc_saddr): where it matters we can't know which one counts. */
+	if (a->object && from != v4_source(n, r->ifindex, r->via, is_zero(r->via) ? RT_SCOPE_HOST : RT_SCOPE_LINK))
+		return false;
 	if (from)
 		memcpy(r->from, from, 16);
 	return from != NULL;

@@ -388,6 +388,7 @@ void raw_take_route(struct raw_net *n, const struct nlmsghdr *h)
 		return; /* no IPv6 packet goes there */
 	t.table = (uint8_t)table;
 	t.scope = m->rtm_scope;
+	t.object = a.of[RTA_NH_ID] != NULL;
 	t.r.prefix = (uint8_t)(m->rtm_dst_len + (m->rtm_family == AF_INET ? 96 : 0));
 	t.r.metric = number(&a, RTA_PRIORITY, 0);
 	t.r.ifindex = number(&a, RTA_OIF, 0);

@@ -45,6 +45,7 @@ struct raw_route {
 	uint8_t hop;    /* number within the route */
 	uint8_t table;  /* enum raw_table */
 	uint8_t scope;  /* RT_SCOPE_*: what an IPv4 source address is chosen by */
+	uint8_t object; /* 1: the hop is a nexthop object's */
 };
 
 #define RAW_HOPS_MAX 64u /* hops of one route that we follow; one with more is the kernel's */
