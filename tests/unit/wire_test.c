@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -17,8 +18,10 @@
 #include <linux/tcp.h>
 #undef TCP_CA_CWR
 
+#include "host/handshake.h"
 #include "lib/test_vsock.h"
 #include "socket/process.h"
+#include "socket/wire.h"
 
 static uint32_t wires_here(void)
 {
@@ -281,11 +284,66 @@ static void no_other_user_can_make_a_doorbells_write_block(void **state)
 	with_another_user(send_to_a_trap, be_a_trap);
 }
 
+/* --- slots --- */
+
+/* A wire as a rendezvous would give it, whose other end nobody looks at. *peer: closing it ends the wire. */
+static struct rdv_wire new_wire(int *peer)
+{
+	struct rdv_wire w = {.memfd = host_fd_high(wire_memfd_make()), .end = 0, .link = {.pid = 1}};
+	int pair[2];
+
+	NEED(w.memfd >= 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+	w.life_fd = host_fd_high(pair[0]);
+	*peer = pair[1];
+	for (int i = 0; i < 2; i++)
+		w.doorbell[i] = host_fd_high(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	return w;
+}
+
+/* Another process of the tree, which has the same stack mapped, frees the slot of a dead wire; we have that wire in our
+ * list of active ones still when we use the slot again. */
+static void reuse_a_slot(void)
+{
+	struct attached *a = process_own_stack();
+	static struct engine other;
+	struct rdv_wire w;
+	int peer[2], first, second, old_doorbell;
+
+	w = new_wire(&peer[0]);
+	old_doorbell = w.doorbell[0];
+	first = wire_add(a, &w);
+	NEED(first >= 0 && a->active == 1);
+	engine_attach(&other, a->s);
+	engine_vnic_dead(&other, (uint32_t)first, clock_us());
+	NEED(engine_vnic_free(&other, (uint32_t)first) == 0);
+	w = new_wire(&peer[1]);
+	second = wire_add(a, &w);
+	NEED(second == first);
+	NEED(a->active == 1 && a->vnic[0] == second);
+	NEED(a->view[0].evq == a->e.vnic[second].evq && a->view[0].ctrl == a->e.vnic[second].ctrl);
+	NEED(a->e.vnic[second].gen == a->e.vnic[second].st->gen);
+	NEED(!host_fd_is_ours(old_doorbell));
+	/* The news of the first one's end come late: they are not about the second. */
+	wire_gone(a, (uint32_t)first, a->e.vnic[second].gen - 2);
+	NEED(a->active == 1 && !a->e.vnic[second].st->dead);
+	NEED(!stack_pending(a));
+	wire_gone(a, (uint32_t)second, a->e.vnic[second].gen);
+	NEED(a->active == 0);
+	NEED(!stack_pending(a));
+}
+
+static void a_slot_that_another_process_freed_is_used_anew(void **state)
+{
+	(void)state;
+	test_in_child(reuse_a_slot);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(two_processes_need_one_wire_for_all_their_addresses),
 	    cmocka_unit_test(a_child_makes_a_wire_of_its_own),
+	    cmocka_unit_test(a_slot_that_another_process_freed_is_used_anew),
 	    cmocka_unit_test(another_users_sleepers_are_rung_by_the_connection),
 	    cmocka_unit_test(no_other_user_can_make_a_doorbells_write_block),
 	};
