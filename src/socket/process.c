@@ -65,10 +65,12 @@ static int map_stack(struct attached *a, const struct stack_config *cfg)
 	int ret;
 
 	a->len = stack_size(cfg);
-	a->memfd = make_high(memfd_create(STACK_MEMFD_NAME, MFD_CLOEXEC));
+	a->memfd = make_high(memfd_create(STACK_MEMFD_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING));
 	if (a->memfd < 0)
 		return a->memfd;
-	if (ftruncate(a->memfd, (off_t)a->len) < 0)
+	/* viaductd, too, maps it: it must not become shorter under it */
+	if (ftruncate(a->memfd, (off_t)a->len) < 0 ||
+	    host_sys.fcntl(a->memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
 		return -errno;
 	mem = mmap(NULL, a->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, a->memfd, 0);
 	if (mem == MAP_FAILED)
