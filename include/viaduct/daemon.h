@@ -15,8 +15,8 @@
  * When the connection closes, the daemon takes the stack for dead once none of the processes that passed their pidfd
  * lives: it maps the stack's memory, runs it until its connections have ended as the kernel would end them, then
  * removes its filters. When the daemon goes, the stack's rings, program and filters stay as long as a process of the
- * tree holds their descriptors (the link's and the maps'); the process connects again to the next daemon and says
- * DAEMON_RESUME.
+ * tree holds the descriptors that came with them (keep_fds); the process connects again to the next daemon within 20
+ * seconds, and says HELLO, DAEMON_RESUME for each vNIC, and DAEMON_FILTER_ADD for each filter, which get new numbers.
  */
 #ifndef VIADUCT_DAEMON_H
 #define VIADUCT_DAEMON_H
@@ -32,7 +32,7 @@
 enum daemon_type {
 	DAEMON_HELLO = 1,  /* first on each connection */
 	DAEMON_OPEN,       /* a vNIC on an interface */
-	DAEMON_RESUME,     /* as DAEMON_OPEN, but the rings exist: hand them to a new daemon */
+	DAEMON_RESUME,     /* the rings exist: hand them to a new daemon */
 	DAEMON_FILTER_ADD, /* steer a flow or a port to this stack */
 	DAEMON_FILTER_DEL,
 	DAEMON_RESOLVE, /* have the kernel resolve, or confirm, a neighbour */
@@ -89,9 +89,13 @@ struct daemon_open {
 };
 
 /*
- * Reply. Descriptors: the umem's memfd, the AF_XDP socket of each queue, then the program's link and the filter maps
- * (kept open by the process, used for nothing else). Chunk i of the umem is at i * chunk_size; each queue has its own
- * part of it: rx_count chunks from rx_first, and tx_count chunks from tx_first.
+ * Reply. Descriptors: the umem's memfd, the AF_XDP socket of each queue, then keep_fds more that the process keeps open
+ * and uses for nothing else: they hold what steers its frames in place when the daemon is gone. Chunk i of the umem is
+ * at i * chunk_size; each queue has its own part of it: rx_count chunks from rx_first, and tx_count chunks from
+ * tx_first.
+ *
+ * DAEMON_RESUME: this is its body, as it was received then; descriptors: the umem and the sockets in the same order.
+ * The reply is this again, the descriptors only the new keep_fds (keep the old ones too until then).
  */
 struct daemon_vnic {
 	uint32_t ifindex;
@@ -99,7 +103,7 @@ struct daemon_vnic {
 	uint32_t features; /* DAEMON_VNIC_* */
 	uint32_t mtu;
 	uint32_t queues;   /* 1 .. DAEMON_QUEUES_MAX */
-	uint32_t keep_fds; /* descriptors after the sockets */
+	uint32_t keep_fds; /* descriptors after the sockets, to be kept */
 	uint32_t chunk_size;
 	uint32_t ring_size; /* entries of each of the four rings of a queue */
 	uint64_t umem_size;
@@ -115,7 +119,10 @@ struct daemon_vnic {
  * and keeps it open as long as the filter stands, so the port stays taken). remote.port 0: all peers. Steers on every
  * interface on which the stack has a vNIC, now or later. For a connection accepted on a listener's port no filter is
  * needed while the listener's stands; for others (a listener that closes before its connections; several stacks on one
- * port) name the remote end too; then the descriptor may be left out if the stack has, or had, the port.
+ * port) name the remote end too; then the descriptor may be left out while the stack has any filter for that local end.
+ * The same filter again changes nothing but the socket that is held, and has the same number. When the last filter for
+ * a whole port goes and flows of it remain, the daemon shuts the socket down for reading: the kernel accepts nothing
+ * more.
  */
 struct daemon_filter {
 	uint8_t proto;  /* IPPROTO_TCP or IPPROTO_UDP */

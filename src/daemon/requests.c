@@ -21,13 +21,12 @@ static int refuse(struct client *c, const struct request *q, int status, const c
 
 /* --- who is there --- */
 
-/* A memfd that nobody can make shorter under whoever maps it. */
+/* A memfd. What is in it concerns only the process that will run it after its owner's death. */
 static bool is_stack_memory(int fd)
 {
 	struct statfs fs;
-	int seals = fcntl(fd, F_GET_SEALS);
 
-	return seals >= 0 && seals & F_SEAL_SHRINK && !fstatfs(fd, &fs) && fs.f_type == TMPFS_MAGIC;
+	return fcntl(fd, F_GET_SEALS) >= 0 && !fstatfs(fd, &fs) && fs.f_type == TMPFS_MAGIC;
 }
 
 static int welcome(struct house *h, struct client *c, const struct request *q)

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * viaductd and its programs on a veth with default offloads: frames of a steered port reach the AF_XDP socket, what it
+ * sends reaches the plain kernel at the other end, all else stays with the kernel here.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "rings.h"
+#include "world.h"
+
+static const char *daemon_path;
+
+static int bound_socket(int type, const char *addr, uint16_t port)
+{
+	struct sockaddr_in sa;
+	int fd = socket(AF_INET, type, 0);
+
+	v4_addr(&sa, addr, port);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	return fd;
+}
+
+static int peer_udp(uint16_t port)
+{
+	struct timeval wait = {1, 0};
+	struct sockaddr_in sa;
+	int fd = peer_socket(AF_INET, SOCK_DGRAM);
+
+	v4_addr(&sa, THERE4, port);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
+	return fd;
+}
+
+static void say(int fd, const char *to, uint16_t port, const char *text)
+{
+	struct sockaddr_in sa;
+
+	v4_addr(&sa, to, port);
+	assert_int_equal(sendto(fd, text, strlen(text), 0, (struct sockaddr *)&sa, sizeof(sa)), strlen(text));
+}
+
+static void frames_go_both_ways_over_af_xdp(void **state)
+{
+	pid_t daemon = daemon_start(daemon_path, NULL);
+	int sock = client_make(), mine = bound_socket(SOCK_DGRAM, HERE4, 7000), peer = peer_udp(7001);
+	uint8_t frame[2048], answer_frame[2048];
+	struct datagram d = {
+	    .saddr = HERE4, .daddr = THERE4, .sport = 7000, .dport = 7001, .proto = IPPROTO_UDP, .text = "back"};
+	struct answer a;
+	struct rings r;
+	uint32_t len;
+
+	(void)state;
+	assert_true(sock >= 0);
+	assert_int_equal(client_open(sock, v0_index(), &a), 0);
+	assert_int_equal(a.body.vnic.mode, DAEMON_MODE_DIRECT);
+	assert_true(a.body.vnic.features & DAEMON_VNIC_PARTIAL_CSUM);
+	assert_true(a.body.vnic.features & DAEMON_VNIC_NATIVE);
+	assert_int_equal(a.fds, 1 + (int)a.body.vnic.queues + (int)a.body.vnic.keep_fds);
+	assert_int_equal(rings_map(&r, &a, 0), 0);
+	assert_true(client_filter(sock, IPPROTO_UDP, HERE4, 7000, mine, 0) > 0);
+	say(peer, HERE4, 7000, "there");
+	len = rings_receive(&r, frame, sizeof(frame), 1000);
+	assert_int_equal(len, 14 + 20 + 8 + 5);
+	assert_memory_equal(frame + len - 5, "there", 5);
+	memcpy(d.to, frame + 6, 6);
+	memcpy(d.from, a.body.vnic.mac, 6);
+	assert_memory_equal(frame, a.body.vnic.mac, 6);
+	rings_send(&r, answer_frame, make_datagram(answer_frame, &d));
+	assert_int_equal(recv(peer, frame, sizeof(frame), 0), 4);
+	assert_memory_equal(frame, "back", 4);
+	assert_int_equal(recv(mine, frame, sizeof(frame), MSG_DONTWAIT), -1);
+	rings_unmap(&r);
+	answer_close(&a);
+	close(sock);
+	close(mine);
+	close(peer);
+	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(frames_go_both_ways_over_af_xdp),
+	};
+
+	if (argc < 2 || !world_make())
+		return 77;
+	daemon_path = argv[1];
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The world of viaductd's tests: this process is in a network namespace of its own with one end of a veth (v0), the
+ * plain kernel on the other end (v1) in another. All vanish with the process.
+ */
+#ifndef VD_TEST_DAEMON_WORLD_H
+#define VD_TEST_DAEMON_WORLD_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define HERE4 "10.77.0.1"
+#define THERE4 "10.77.0.2"
+#define HERE6 "fd77::1"
+#define THERE6 "fd77::2"
+
+/* False: not allowed here (no root); the test is to be skipped. Ends the process when something else fails. */
+bool world_make(void);
+/* Run a command with sh -c; its exit status. */
+int run(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* A socket in the peer's namespace. */
+int peer_socket(int family, int type);
+/* Change to the peer's namespace (true) or back. */
+void in_peer(bool there);
+uint32_t v0_index(void);
+
+/* Start viaductd with these arguments (NULL at the end) and wait until it listens. */
+pid_t daemon_start(const char *path, ...);
+/* SIGTERM or SIGKILL, and its exit status as waitpid gives it. */
+int daemon_stop(pid_t pid, int signal);
+
+void v4_addr(struct sockaddr_in *sa, const char *addr, uint16_t port);
+void mapped(uint8_t to[16], const char *v4);
+
+#endif
