@@ -38,7 +38,7 @@ static inline bool own_pending(struct attached *a, const struct sock *k)
 {
 	const struct vnic *v = k->vnic < VNIC_MAX ? &a->e.vnic[k->vnic] : NULL;
 
-	return v && v->ops && ring_full(v->evq, v->st->evq_cons, WIRE_RING);
+	return v && v->ops && (v->evq ? ring_full(v->evq, v->st->evq_cons, WIRE_RING) : vnic_pending(v));
 }
 
 static inline size_t low_water(const struct io *io, const struct sock *k)
