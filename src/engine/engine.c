@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/capture.h"
 #include "engine/tcp_open.h"
 #include "vnic/wire.h"
 
@@ -163,7 +164,7 @@ static int poll_vnic(struct engine *e, uint32_t i, int *parts)
 	struct vnic *v = &e->vnic[i];
 	struct vnic_desc ev[VNIC_BURST];
 	struct frame f;
-	bool skip = false;
+	bool skip = false, captured = capture_on(e->s);
 	int n, frames;
 
 	if (!v->ops || v->gen != v->st->gen)
@@ -171,10 +172,12 @@ static int poll_vnic(struct engine *e, uint32_t i, int *parts)
 	f.vnic = i;
 	f.flat = NULL;
 	f.parts = f.total = 0;
+	if (captured)
+		capture_sent(e, i);
 	if (__builtin_expect(attention(e->s, i), 0)) {
 		if (stack_iface(e->s, i)->deferred)
 			pkt_release_deferred(e, i);
-	} else if (v->st->provider == VNIC_PROV_LOCAL && (n = poll_wire(e, v, i, &f)) > 0) {
+	} else if (!captured && v->st->provider == VNIC_PROV_LOCAL && (n = poll_wire(e, v, i, &f)) > 0) {
 		txwait_run(e, i);
 		*parts += n;
 		return n;
@@ -184,6 +187,8 @@ static int poll_vnic(struct engine *e, uint32_t i, int *parts)
 		txwait_run(e, i);
 		return 0;
 	}
+	if (captured)
+		capture_received(e, i, ev, n);
 	if (__builtin_expect(attention(e->s, i), 0)) {
 		resume(stack_iface(e->s, i), &f, &skip);
 		e->s->vnic_attention[i / 64] &= ~(1ull << i % 64);

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "engine/engine.h"
+#include "engine/capture.h"
 
 #define SOCKS_LIMIT (1u << 24) /* vsock_t has 24 bits for the index */
 #define PKTS_LIMIT (1u << 26)
@@ -19,7 +19,7 @@ _Static_assert(sizeof(struct udp_route) == 24, "a route is 24 bytes");
 _Static_assert(offsetof(struct stack, sock_pool) == offsetof(struct stack, now_us) + 64, "one line for each call");
 
 struct layout {
-	uint64_t vnics, socks, pkts, private, hash, fdinfo, ifaces, routes, total;
+	uint64_t vnics, socks, pkts, private, hash, fdinfo, ifaces, routes, capture, total;
 };
 
 static bool config_valid(const struct stack_config *c)
@@ -52,6 +52,11 @@ static struct layout lay_out(const struct stack_config *cfg)
 	l.fdinfo = place(&end, cfg->max_fdinfo, sizeof(struct stack_fdinfo));
 	l.ifaces = place(&end, VNIC_MAX, sizeof(struct iface));
 	l.routes = place(&end, (uint64_t)UDP_ROUTE_SETS * UDP_ROUTE_WAYS, sizeof(struct udp_route));
+	l.capture = 0;
+	if (cfg->capture) {
+		end = (end + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+		l.capture = place(&end, 1, sizeof(struct capture));
+	}
 	l.total = (end + PAGE - 1) & ~(uint64_t)(PAGE - 1);
 	return l;
 }
@@ -88,6 +93,7 @@ int stack_format(void *mem, size_t len, const struct stack_config *cfg)
 	s->off_fdinfo = l.fdinfo;
 	s->off_ifaces = l.ifaces;
 	s->off_routes = l.routes;
+	s->off_capture = l.capture;
 	s->cfg = *cfg;
 	s->sock_pool = (struct stack_pool){.mark = 1, .limit = cfg->max_socks};
 	s->pkt_pool = (struct stack_pool){.mark = 1, .limit = cfg->max_pkts};
@@ -113,7 +119,8 @@ int stack_check(const void *mem, size_t len)
 	l = lay_out(&cfg);
 	if (l.total > len || s->total_size != l.total || s->off_vnics != l.vnics || s->off_socks != l.socks ||
 	    s->off_pkts != l.pkts || s->off_private != l.private || s->off_hash != l.hash ||
-	    s->off_fdinfo != l.fdinfo || s->off_ifaces != l.ifaces || s->off_routes != l.routes)
+	    s->off_fdinfo != l.fdinfo || s->off_ifaces != l.ifaces || s->off_routes != l.routes ||
+	    s->off_capture != l.capture)
 		return -EPROTO;
 	if (s->sock_pool.limit != cfg.max_socks || s->pkt_pool.limit != cfg.max_pkts ||
 	    s->private_pool.limit != cfg.max_private || s->sock_pool.mark > cfg.max_socks)

@@ -45,6 +45,7 @@ struct stack_config {
 	uint32_t max_private;          /* private buffers of PRIVATE_BUF_SIZE */
 	uint32_t hash_buckets;         /* power of two */
 	uint32_t max_fdinfo;           /* descriptors that `viaduct explain` can see */
+	uint32_t capture;              /* 1: with room for captures (capture.h), which is memory only while used */
 	uint8_t secret[32];            /* random: hash keys, initial sequence numbers, SYN cookies */
 	struct sock_defaults defaults; /* buffer sizes, timers, congestion control: from the knobs */
 };
@@ -128,13 +129,15 @@ struct stack {
 	uint64_t total_size;
 	uint64_t off_vnics, off_socks, off_pkts, off_private, off_hash, off_fdinfo;
 	uint64_t off_ifaces, off_routes;
+	uint64_t off_capture; /* 0: none */
 	struct stack_config cfg;
 	uint32_t creator_pid;
 	char program[64]; /* of the creator, for tools */
-	uint8_t id[16];   /* random: tells it from all other stacks; not secret. Whoever makes it for use fills it in */
 	char rules[128];  /* the file of its rules, for tools; "": the built-in ones */
+	uint8_t id[16];   /* random: tells it from all other stacks; not secret. Whoever makes it for use fills it in */
 
 	struct stack_lock lock;
+	uint32_t capture; /* capture.h: until when frames are copied for a tool; 0: they are not. In the lock's line */
 	/* one line that each call touches */
 	_Alignas(64) uint64_t now_us;   /* the time given with the last call */
 	uint64_t vnic_used[VNIC_WORDS]; /* bit per vNIC slot in use */

@@ -295,6 +295,7 @@ void knobs_defaults_for_stack(struct stack_config *cfg)
 	cfg->max_private = 16384;
 	cfg->hash_buckets = power_of_two(socks);
 	cfg->max_fdinfo = socks < 4096 ? 4096 : socks;
+	cfg->capture = 1;
 	if (getrandom(cfg->secret, sizeof(cfg->secret), 0) != (ssize_t)sizeof(cfg->secret)) {
 		/* Only without the system call (kernels before 3.17): unpredictable enough from the counter. */
 		uint64_t mix = clock_cycles() ^ (uintptr_t)cfg;

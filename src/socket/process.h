@@ -19,7 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "engine/engine.h"
+#include "engine/capture.h"
 #include "socket/lock.h"
 #include "socket/vsock.h"
 #include "vnic/ring.h"
@@ -140,6 +140,9 @@ static inline void stack_leave(struct attached *a)
 	}
 	if (__builtin_expect(atomic_load_explicit(&helper_asleep, memory_order_relaxed), 0))
 		deadline = process_deadline(a);
+	if (n && capture_on(a->s))
+		for (uint32_t i = 0; i < n; i++)
+			capture_sent(&a->e, posted[i]);
 	if (__builtin_expect(stack_news_wanted(a, wait_self) || a->s->procs > 1 || a->s->proc[a->slot].dirty_overflow,
 			     0)) {
 		stack_leave_slow(a, posted, n);

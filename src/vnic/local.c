@@ -166,11 +166,23 @@ static int local_poll(struct vnic *v, struct vnic_desc *ev, int max)
 	return 0;
 }
 
+static struct vnic_desc local_posted(const struct vnic *v, uint32_t at)
+{
+	uint64_t *slot = ring_words(v->tx, at, WIRE_RING), w[2];
+	struct vnic_desc d;
+
+	w[0] = __atomic_load_n(&slot[0], __ATOMIC_RELAXED);
+	w[1] = __atomic_load_n(&slot[1], __ATOMIC_RELAXED);
+	memcpy(&d, w, sizeof(d));
+	return d;
+}
+
 static const struct vnic_ops local_ops = {
     .poll = local_poll,
     .post = local_post,
     .release = local_release,
     .flush = local_flush,
+    .posted = local_posted,
 };
 
 void wire_reattach(struct vnic *v, struct vnic_state *st, void *mem)

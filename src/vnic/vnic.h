@@ -105,6 +105,9 @@ struct vnic_ops {
 	void (*release)(struct vnic *v, uint32_t buf);
 	/* Let nothing that was released wait any longer. NULL: nothing ever waits. vnic_arm calls it. */
 	void (*flush)(struct vnic *v);
+	/* What was posted at `at` (counted as tx_prod is), unchecked; another type than FRAME: no frame. For captures;
+	 * NULL: can't be told. */
+	struct vnic_desc (*posted)(const struct vnic *v, uint32_t at);
 };
 
 /* One process's mapping. ops == NULL: this process has not mapped the vNIC. */

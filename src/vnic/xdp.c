@@ -166,11 +166,25 @@ static int xdp_poll(struct vnic *v, struct vnic_desc *ev, int max)
 	return n;
 }
 
+static struct vnic_desc xdp_posted(const struct vnic *v, uint32_t at)
+{
+	const struct xdp_port *p = port_of(v);
+	const struct xdp_desc *slot = (const struct xdp_desc *)p->tx.desc + (at & (p->tx.entries - 1));
+	struct xdp_desc d = *slot;
+
+	return (struct vnic_desc){.buf = (uint32_t)(d.addr >> chunk_shift(p)) - p->tx_first,
+				  .off = (uint16_t)(d.addr & (p->chunk_size - 1)),
+				  .len = (uint16_t)d.len,
+				  .type = VNIC_DESC_FRAME,
+				  .flags = d.options & XDP_PKT_CONTD ? VNIC_F_MORE : 0};
+}
+
 static const struct vnic_ops xdp_ops = {
     .poll = xdp_poll,
     .post = xdp_post,
     .release = xdp_release,
     .flush = xdp_flush,
+    .posted = xdp_posted,
 };
 
 static bool needs_wakeup(const struct xdp_ring *r)
