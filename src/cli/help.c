@@ -16,11 +16,13 @@ static const char general[] =
     "  stat [PID] [--json] [--explain]\n"
     "                          stacks, their sockets and counters\n"
     "  explain PID             for each socket of a program: is it accelerated, and if not, why\n"
+    "  check [--rules FILE] [--json]\n"
+    "                          whether the network path will work here, and what mends what it lacks\n"
     "  knobs [--markdown]      all knobs with their ranges and defaults\n"
     "  help [COMMAND]          more about a command\n"
     "  version\n"
     "\n"
-    "stat and explain only look from outside: they never stop or slow a program.\n";
+    "stat, explain and check only look: they never stop, slow or change anything.\n";
 
 static const char help_run[] =
     "Usage: viaduct run [--profile NAME] [--set KNOB=VALUE]... [--rules FILE] [--] PROGRAM [ARGUMENT...]\n"
@@ -57,6 +59,19 @@ static const char help_explain[] =
     "Says for each socket of the process whether it is accelerated and over what, or, in one sentence, why not.\n"
     "\n"
     "Exit status: 0; 1 no such process, you may not look at it, or it does not run under viaduct; 2 wrong option.\n";
+
+static const char help_check[] =
+    "Usage: viaduct check [--rules FILE] [--json]\n"
+    "\n"
+    "Says what this machine and this user can do: kernel, rights, viaductd, limits, interfaces with their XDP mode, "
+    "queues\n"
+    "and offloads, and the file of rules, with line numbers. Below each lack stands what mends it. It changes "
+    "nothing.\n"
+    "\n"
+    "  --rules FILE   check this file of rules; without it /etc/viaduct/rules\n"
+    "  --json         the same as one JSON object\n"
+    "\n"
+    "Exit status: 0 connections over the network will be accelerated; 1 they will not; 2 wrong option.\n";
 
 static const char help_knobs[] =
     "Usage: viaduct knobs [--markdown]\n"
@@ -173,11 +188,13 @@ int cmd_help(int argc, char **argv)
 		fputs(help_stat, stdout);
 	} else if (!strcmp(topic, "explain")) {
 		fputs(help_explain, stdout);
+	} else if (!strcmp(topic, "check")) {
+		fputs(help_check, stdout);
 	} else if (!strcmp(topic, "knobs")) {
 		fputs(help_knobs, stdout);
 	} else {
-		return cli_error(EXIT_USAGE, "there is no help on \"%s\"; there is on run, stat, explain and knobs",
-				 topic);
+		return cli_error(EXIT_USAGE,
+				 "there is no help on \"%s\"; there is on run, stat, explain, check and knobs", topic);
 	}
 	return EXIT_OK;
 }
