@@ -24,7 +24,7 @@ struct event {
 	uint64_t due_us, order;
 	uint32_t flight;
 	uint8_t kind; /* enum event_kind */
-	uint8_t corrupt;
+	uint8_t corrupt, mark;
 };
 
 struct flight {
@@ -274,6 +274,26 @@ static void corrupt(struct sim *s, uint8_t *frame, uint32_t len)
 	s->stats.corrupted++;
 }
 
+/* CE into a packet that is ECT (RFC 3168 5), the IPv4 header's checksum with it (RFC 1624). */
+static void mark_ce(struct sim *s, uint8_t *frame, uint32_t len)
+{
+	uint8_t *ip = frame + 14;
+	uint32_t sum, old = (uint32_t)ip[0] << 8 | ip[1];
+
+	if (len >= 34 && ip[0] >> 4 == 4 && (ip[1] & 3) % 3) {
+		sum = (~((uint32_t)ip[10] << 8 | ip[11]) & 0xffff) + (~old & 0xffff) + (old | 3);
+		ip[1] |= 3;
+		sum = (sum & 0xffff) + (sum >> 16);
+		sum = ~((sum & 0xffff) + (sum >> 16));
+		ip[10] = (uint8_t)(sum >> 8);
+		ip[11] = (uint8_t)sum;
+		s->stats.marked++;
+	} else if (len >= 54 && ip[0] >> 4 == 6 && (ip[1] >> 4 & 3) % 3) {
+		ip[1] |= 0x30;
+		s->stats.marked++;
+	}
+}
+
 static bool lossless(const struct sim *s)
 {
 	return s->cfg.features & VNIC_FEAT_LOSSLESS;
@@ -296,16 +316,18 @@ static bool must_wait(struct sim *s, const struct flight *f, uint64_t now_us)
 	return now_us < p->wait_until_us;
 }
 
-static void deliver(struct sim *s, uint32_t flight, bool damaged, uint64_t now_us)
+static void deliver(struct sim *s, const struct event *ev, uint64_t now_us)
 {
-	struct flight *f = &s->flight[flight];
+	struct flight *f = &s->flight[ev->flight];
 	struct port *p = &s->port[1 - f->from];
 	uint8_t frame[SIM_MTU_MAX + SIM_LINK_HDR];
 
-	memcpy(frame, flight_bytes(s, flight), f->len);
+	memcpy(frame, flight_bytes(s, ev->flight), f->len);
+	if (ev->mark)
+		mark_ce(s, frame, f->len);
 	if (s->box)
 		s->box(s->box_arg, f->from, frame, f->len);
-	if (damaged)
+	if (ev->corrupt)
 		corrupt(s, frame, f->len);
 	if (rx_buffers_for(s, f) > p->free_top) {
 		s->stats.no_rx_buffer++;
@@ -342,7 +364,7 @@ static void run_event(struct sim *s, uint64_t now_us)
 	if (ev.kind == EVENT_COMPLETE)
 		complete(s, ev.flight);
 	else
-		deliver(s, ev.flight, ev.corrupt, now_us);
+		deliver(s, &ev, now_us);
 	if (--f->refs == 0) {
 		f->next = s->free_flight;
 		s->free_flight = ev.flight + 1;
@@ -364,7 +386,10 @@ static bool lost(struct sim *s, struct port *p, const struct sim_dir *d)
 
 static void schedule_delivery(struct sim *s, struct port *p, const struct sim_dir *d, uint32_t flight, uint64_t left_us)
 {
-	struct event ev = {.flight = flight, .kind = EVENT_DELIVER, .corrupt = chance(s, d->corrupt_ppm)};
+	struct event ev = {.flight = flight,
+			   .kind = EVENT_DELIVER,
+			   .corrupt = chance(s, d->corrupt_ppm),
+			   .mark = chance(s, d->ce_ppm)};
 
 	ev.due_us = left_us + d->delay_us + sim_below(&s->random, d->jitter_us + 1);
 	if (chance(s, d->reorder_ppm)) {

@@ -29,6 +29,7 @@ struct sim_dir {
 	uint32_t reorder_us;
 	uint32_t corrupt_ppm; /* an error burst of at most 15 bits: what the Internet checksum always catches */
 	uint32_t hold_us;     /* tx buffers are completed this much after the frame has left */
+	uint32_t ce_ppm;      /* packets that allow it (ECT) get the mark of congestion (RFC 3168) */
 };
 
 struct sim_config {
@@ -43,6 +44,7 @@ struct sim_config {
 
 struct sim_stats {
 	uint64_t frames, delivered, lost, queue_drops, duplicated, reordered, corrupted;
+	uint64_t marked;       /* with CE */
 	uint64_t no_rx_buffer; /* dropped: the receiver has not given buffers back */
 	uint64_t too_long;     /* dropped: longer than the MTU */
 	uint64_t rewritten;    /* a tx buffer was changed before its completion: a fault of the sender */

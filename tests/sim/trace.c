@@ -2,7 +2,8 @@
 /*
  * Segments as text, and a monitor that looks at the wire alone: nobody sends beyond the window that the other end
  * offered, acknowledges what was never sent, takes back window that it offered (RFC 9293, 3.8.6), or sends a frame
- * longer than the MTU. It looks at what the ends send, before the link does anything to it.
+ * longer than the MTU; ECT is on new data only, and ECE follows a mark (RFC 3168). It looks at what the ends send,
+ * before the link does anything to it.
  */
 #include <string.h>
 
@@ -16,6 +17,8 @@ struct half {
 	uint32_t isn, end; /* end: highest sequence number sent, plus 1 */
 	uint32_t edge;     /* right edge of the window it offered */
 	bool edge_known;
+	bool ecn;    /* a SYN of it asked for ECN, or said yes to it */
+	bool marked; /* something of it arrived with CE */
 };
 
 struct monitor {
@@ -29,7 +32,7 @@ struct view {
 	uint32_t hdr, len; /* TCP header, payload */
 	uint16_t sport, dport, wnd;
 	uint32_t seq, ack;
-	uint8_t flags;
+	uint8_t flags, tos;
 };
 
 static uint32_t get16(const uint8_t *p)
@@ -59,7 +62,9 @@ static bool parse(const uint8_t *f, uint32_t len, struct view *v)
 		end = ip + get16(f + ip + 2);
 		if (f[ip + 9] != 6)
 			return false;
+		v->tos = f[ip + 1];
 	} else {
+		v->tos = (uint8_t)(get16(f + ip) >> 4);
 		l4 = ip + 40;
 		end = l4 + get16(f + ip + 4);
 		if (f[ip + 6] != 6)
@@ -108,11 +113,12 @@ static void print(struct world *w, uint64_t now_us, int from, const struct view 
 	char options[256];
 
 	print_options(options, sizeof(options), v, them->isn);
-	printf("%10.3f ms  %s host %d #%u %s%s%s%s%s%s seq %u len %u ack %u win %u%s%s\n", (double)now_us / 1000,
+	printf("%10.3f ms  %s host %d #%u %s%s%s%s%s%s%s%s seq %u len %u ack %u win %u%s%s\n", (double)now_us / 1000,
 	       fate == SIM_DELIVERED || fate == SIM_NO_BUFFER ? "    <-" : "->", from, number,
 	       v->flags & TH_SYN ? "S" : "", v->flags & TH_FIN ? "F" : "", v->flags & TH_RST ? "R" : "",
 	       v->flags & TH_PSH ? "P" : "", v->flags & TH_ACK ? "A" : "", v->flags & TH_URG ? "U" : "",
-	       v->seq - us->isn, v->len, v->flags & TH_ACK ? v->ack - them->isn : 0, v->wnd, options, fates[fate]);
+	       v->flags & TH_ECE ? "E" : "", v->flags & TH_CWR ? "W" : "", v->seq - us->isn, v->len,
+	       v->flags & TH_ACK ? v->ack - them->isn : 0, v->wnd, options, fates[fate]);
 	(void)w;
 }
 
@@ -124,6 +130,7 @@ static void watch_syn(struct half *us, struct half *them, const struct view *v)
 	if (!us->syn || us->isn != v->seq)
 		*us = (struct half){.syn = true, .isn = v->seq, .end = v->seq + 1};
 	us->wscale = o.has_wscale ? o.wscale : 0xff;
+	us->ecn |= (v->flags & (TH_ECE | TH_CWR)) == (v->flags & TH_ACK ? TH_ECE : TH_ECE | TH_CWR);
 	(void)them;
 }
 
@@ -148,6 +155,23 @@ static void watch_window(struct world *w, uint32_t number, struct half *us, stru
 	us->edge_known = true;
 }
 
+static void watch_ecn(struct world *w, uint32_t number, const struct half *us, const struct half *them,
+		      const struct view *v)
+{
+	bool fresh = v->len && seq_gt(v->seq + v->len, us->end), ect = v->tos & TOS_ECN;
+
+	if ((v->tos & TOS_ECN) == TOS_CE || (v->tos & TOS_ECN) == 1 || (ect && (!fresh || v->flags & TH_SYN)))
+		world_fail(w, "#%u sends a segment of %u bytes with ECN field %u", number, v->len, v->tos & TOS_ECN);
+	if (v->flags & TH_SYN)
+		return;
+	if (ect && !(us->ecn && them->ecn))
+		world_fail(w, "#%u sends ECT without agreement", number);
+	if (v->flags & TH_CWR && !ect)
+		world_fail(w, "#%u sends CWR not on new data", number);
+	if (v->flags & TH_ECE && !them->marked)
+		world_fail(w, "#%u sends ECE, and nothing was marked", number);
+}
+
 static void watch(struct world *w, uint32_t number, struct half *us, struct half *them, const struct view *v)
 {
 	uint32_t end = v->seq + v->len + !!(v->flags & TH_SYN) + !!(v->flags & TH_FIN);
@@ -156,6 +180,7 @@ static void watch(struct world *w, uint32_t number, struct half *us, struct half
 		return;
 	if (v->flags & TH_SYN)
 		watch_syn(us, them, v);
+	watch_ecn(w, number, us, them, v);
 	if (v->flags & TH_ACK)
 		watch_window(w, number, us, them, v);
 	if (v->len && them->edge_known && seq_gt(v->seq + v->len, them->edge + 1))
@@ -188,6 +213,8 @@ void trace_frame(void *world, uint64_t now_us, int from, const uint8_t *frame, u
 	/* The end of an earlier connection may still be heard between the same ports. */
 	if (!c->after && (fate == SIM_SENT || fate == SIM_LOST || fate == SIM_QUEUE_FULL))
 		watch(w, number, us, them, &v);
+	if (fate == SIM_DELIVERED && (v.tos & TOS_ECN) == TOS_CE)
+		us->marked = true;
 	if (w->verbose)
 		print(w, now_us, from, &v, number, us, them, fate);
 }

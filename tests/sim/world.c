@@ -119,6 +119,8 @@ static void plan_link(struct world *w)
 	c->dir[1] = c->dir[0];
 	if (one_in(w, 2))
 		plan_direction(w, &c->dir[1]);
+	for (int i = 0; i < 2; i++)
+		c->dir[i].ce_ppm = pick_more(w, 3) ? 0 : 1000u << pick_more(w, 10);
 }
 
 static void plan_stack(struct world *w, struct stack_config *c)
@@ -144,6 +146,7 @@ static void plan_stack(struct world *w, struct stack_config *c)
 	d->no_timestamps = one_in(w, 3);
 	d->rcvbuf_max = d->rcvbuf << pick(w, 5);
 	d->sndbuf_max = d->sndbuf << pick(w, 5);
+	d->ecn = pick_more(w, 4) ? TCP_ECN_ASK : pick_more(w, TCP_ECN_NEVER + 1);
 }
 
 static void make_host(struct world *w, int i)
@@ -221,6 +224,7 @@ static void make(struct world *w, uint64_t seed, bool verbose)
 {
 	memset(w, 0, sizeof(*w));
 	w->seed = w->random = seed;
+	w->more = ~seed;
 	w->verbose = verbose;
 	w->now = w->begin_us = w->progress_us = 1000 * SECOND + pick(w, 1000000);
 	w->family = one_in(w, 3) ? 6 : 4;
@@ -256,9 +260,10 @@ static void make(struct world *w, uint64_t seed, bool verbose)
 
 		world_say(
 		    w,
-		    "from %d: delay %u+%u us, rate %lu, queue %u, loss %u burst %u*%u dup %u reorder %u+%u corrupt %u",
+		    "from %d: delay %u+%u us, rate %lu, queue %u, loss %u burst %u*%u dup %u reorder %u+%u corrupt %u "
+		    "CE %u",
 		    i, d->delay_us, d->jitter_us, (unsigned long)d->rate, d->queue_bytes, d->loss_ppm, d->burst_ppm,
-		    d->burst_len, d->dup_ppm, d->reorder_ppm, d->reorder_us, d->corrupt_ppm);
+		    d->burst_len, d->dup_ppm, d->reorder_ppm, d->reorder_us, d->corrupt_ppm, d->ce_ppm);
 	}
 }
 

@@ -84,6 +84,7 @@ struct host {
 
 struct world {
 	uint64_t seed, random;
+	uint64_t more; /* a second generator, for what was added later: the seeds' worlds are else as they were */
 	uint64_t now, begin_us, progress_us;
 	bool verbose, failed;
 	bool clean;                 /* the link loses, changes and reorders nothing */
@@ -113,6 +114,11 @@ static inline uint32_t pick(struct world *w, uint32_t n)
 static inline bool one_in(struct world *w, uint32_t n)
 {
 	return pick(w, n) == 0;
+}
+/* The same from the second generator. */
+static inline uint32_t pick_more(struct world *w, uint32_t n)
+{
+	return sim_below(&w->more, n);
 }
 /* Of any magnitude between low and high. */
 uint32_t pick_log(struct world *w, uint32_t low, uint32_t high);
