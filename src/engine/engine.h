@@ -109,6 +109,10 @@ struct doorbell {
 };
 int engine_doorbells(struct engine *e, struct doorbell *out, int max);
 
+/* The lock's owner died: whatever it was changing may be half done. All connections end as if reset, every pool and
+ * table is made anew (repair.c). */
+void engine_repair(struct engine *e);
+
 /* For tests and repair: count what contradicts itself. 0 when each pkt in use is in exactly one queue, each buffer has
  * its one owner, and the pools' figures agree. Not to be called while a frame is on its way through the layers. */
 uint32_t stack_audit(struct engine *e);

@@ -7,8 +7,8 @@
  * A thread that holds a lock must not run a signal handler of the program (it would call back into us and deadlock):
  * wait_lock_depth tells the preload library's trampoline to put it off.
  *
- * lock_take returns true when it took the lock over from an owner that died: the caller must repair (repair.h) before
- * anything else. Locks of several stacks are taken in the order of their attachment numbers.
+ * lock_take returns true when it took the lock over from an owner that died: the caller must repair (engine_repair)
+ * before anything else. Locks of several stacks are taken in the order of their attachment numbers.
  */
 #ifndef VD_LOCK_H
 #define VD_LOCK_H

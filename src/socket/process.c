@@ -20,9 +20,9 @@
 #include <unistd.h>
 
 #include "host/host.h"
+#include "host/rules.h"
 #include "host/knobs.h"
 #include "host/xsk.h"
-#include "host/rules.h"
 #include "socket/proc_info.h"
 #include "socket/wire.h"
 
@@ -370,7 +370,7 @@ void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n)
 				wait_on_news(listener_program_name(news[i].v), news[i].edges);
 		all += count;
 		if (more && lock_take(a->s))
-			stack_repair(a);
+			engine_repair(&a->e);
 	} while (more);
 	if (!all && !wake)
 		return;

@@ -95,7 +95,6 @@ static inline void process_helper_expect(uint64_t deadline)
 }
 /* The name by which the program knows a socket: a listener taken over after fork keeps its old one (listen.c). */
 vsock_t listener_program_name(vsock_t v);
-void stack_repair(struct attached *a);
 
 /* --- the door --- */
 void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n);
@@ -108,7 +107,7 @@ void process_activate(struct attached *a, uint32_t i);
 static inline void stack_enter(struct attached *a)
 {
 	if (__builtin_expect(lock_take(a->s), 0))
-		stack_repair(a);
+		engine_repair(&a->e);
 }
 
 /* News must be taken out now: somebody wants them, or the ring fills. `self`: callers that count as waiting. */

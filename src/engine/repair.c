@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Repair of a stack whose lock's owner died. Whatever it was changing may be half done: a queue, a free list, the
- * wheel. Such a death can only be seen in a tree of processes (a stack that nobody else holds is never looked at
- * again), and it is rare, so repair takes the plain way that is certainly right: all connections end as if reset, every
+ * wheel. Such a death is seen in a tree of processes, or by viaductd when the last one is gone, and it is rare, so
+ * repair takes the plain way that is certainly right: all connections end as if reset, every
  * pool, queue, timer and table is made anew, and what has no connection (listeners, bound and unconnected sockets)
  * stays. The counter stack_repaired and lock.repairs say that it happened.
  *
@@ -10,7 +10,7 @@
  */
 #include <string.h>
 
-#include "socket/sockets.h"
+#include "engine/engine.h"
 
 static void reset_pool(struct stack_pool *p)
 {
@@ -20,10 +20,10 @@ static void reset_pool(struct stack_pool *p)
 }
 
 /* All buffers of a vNIC are ours again, but for those that the peer has. */
-static void repair_vnic(struct attached *a, uint32_t i)
+static void repair_vnic(struct engine *e, uint32_t i)
 {
-	struct vnic *v = &a->e.vnic[i];
-	struct vnic_state *st = stack_vnic(a->s, i);
+	struct vnic *v = &e->vnic[i];
+	struct vnic_state *st = stack_vnic(e->s, i);
 
 	if (st->provider == VNIC_PROV_NONE)
 		return;
@@ -37,7 +37,7 @@ static void repair_vnic(struct attached *a, uint32_t i)
 	for (uint32_t b = 0; b < st->rx_count && b < VNIC_BUFS_MAX; b++)
 		if (st->rx_state[b] && v->ops && v->gen == st->gen)
 			v->ops->release(v, b);
-	memset(stack_iface(a->s, i), 0, sizeof(struct iface));
+	memset(stack_iface(e->s, i), 0, sizeof(struct iface));
 }
 
 /* Everything that links a socket to others is gone; what it is and its options stay. */
@@ -57,20 +57,20 @@ static void cut_links(struct sock *k)
 	k->tcp.q_next = k->tcp.q_prev = k->tcp.parent = 0;
 }
 
-static void repair_sock(struct attached *a, struct sock *k)
+static void repair_sock(struct engine *e, struct sock *k)
 {
 	cut_links(k);
 	if (k->proto == SOCK_TCP && k->tcp.state != TCP_LISTEN && k->tcp.state != TCP_CLOSED) {
 		k->tcp.state = TCP_CLOSED;
 		k->so_error = ECONNRESET;
 	} else if (k->local.port && (k->proto == SOCK_UDP || k->tcp.state == TCP_LISTEN)) {
-		sock_hash(a->s, k);
+		sock_hash(e->s, k);
 	}
 }
 
-void stack_repair(struct attached *a)
+void engine_repair(struct engine *e)
 {
-	struct stack *s = a->s;
+	struct stack *s = e->s;
 	uint32_t high = s->sock_pool.mark < s->cfg.max_socks ? s->sock_pool.mark : s->cfg.max_socks;
 
 	s->lock.repairs++;
@@ -81,11 +81,12 @@ void stack_repair(struct attached *a)
 	memset(s->wheel.occupied, 0, sizeof(s->wheel.occupied));
 	s->wheel.pending = 0;
 	s->tw_head = s->tw_tail = s->tw_count = s->last_tcp = 0;
+	s->path_waiters = 0;
 	reset_pool(&s->pkt_pool);
 	reset_pool(&s->private_pool);
 	s->sock_pool.free_head = s->sock_pool.in_use = 0;
 	for (uint32_t i = 0; i < VNIC_MAX; i++)
-		repair_vnic(a, i);
+		repair_vnic(e, i);
 	for (uint32_t i = high; i-- > 1;) {
 		struct sock *k = sock_at(s, i);
 
@@ -98,7 +99,7 @@ void stack_repair(struct attached *a)
 			continue;
 		}
 		s->sock_pool.in_use++;
-		repair_sock(a, k);
+		repair_sock(e, k);
 	}
 	for (uint32_t i = 0; i < PROC_MAX; i++) {
 		s->proc[i].dirty_head = s->proc[i].dirty_tail;
