@@ -148,7 +148,7 @@ static void handle(const struct epoll_event *ev)
 		handshakes_step(gen);
 		break;
 	case WATCH_DAEMON:
-		if (a)
+		if (a && (ev->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
 			net_daemon_gone(a);
 		break;
 	case WATCH_PROCESS:
@@ -360,7 +360,7 @@ void helper_watch_life(struct attached *a, uint32_t vnic)
 
 void helper_watch_daemon(struct attached *a, int fd)
 {
-	watch(fd, EPOLLIN | EPOLLRDHUP | EPOLLET, tag(WATCH_DAEMON, a->index, 0, 0));
+	watch(fd, EPOLLRDHUP | EPOLLET, tag(WATCH_DAEMON, a->index, 0, 0));
 }
 
 int helper_watch_listener(vsock_t v, int rdv_fd)
