@@ -19,6 +19,7 @@
 
 #include "daemon/privileges.h"
 #include "daemon/server.h"
+#include "daemon/veth.h"
 
 static int say(int rc, const char *what)
 {
@@ -65,7 +66,7 @@ static int stop_signals(void)
 static bool allowed(const char *name, uint32_t ifindex, void *house)
 {
 	(void)ifindex;
-	return policy_interface(&((struct house *)house)->policy, name);
+	return !veth_is_ours(name) && policy_interface(&((struct house *)house)->policy, name);
 }
 
 static uint32_t adopted_uid(uint32_t stack, void *house)
@@ -87,6 +88,11 @@ static int house_open(struct house *h)
 	rc = steer_start(&h->steer, &why);
 	if (rc)
 		return say(rc, why);
+	rc = cellar_start(&h->cellar);
+	if (rc)
+		return say(
+		    rc,
+		    "no network namespace for the processes' own interfaces (CAP_SYS_ADMIN is needed at the start)");
 	h->filters = filters_new(h->steer);
 	rc = h->filters ? filters_adopt(h->filters, adopted_uid, h) : -ENOMEM;
 	if (rc)
@@ -99,7 +105,13 @@ static int house_open(struct house *h)
 	return 0;
 }
 
-/* Listening comes last: whoever connects is answered. The name comes first, so that a second viaductd ends at once. */
+static int drop(void *arg)
+{
+	(void)arg;
+	return privileges_drop();
+}
+
+/* The name comes first, so that a second viaductd ends at once; who connects meanwhile waits. */
 static int run(struct house *h)
 {
 	int stop, rc, listener = inherited_listener();
@@ -114,7 +126,10 @@ static int run(struct house *h)
 	rc = house_open(h);
 	if (rc)
 		return rc;
-	rc = privileges_drop();
+	/* each thread has its own */
+	rc = cellar_call(h->cellar, drop, NULL);
+	if (!rc)
+		rc = privileges_drop();
 	if (rc)
 		return say(rc, "privileges can't be dropped");
 	stop = stop_signals();

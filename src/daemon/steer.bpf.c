@@ -462,4 +462,13 @@ int vd_outer1(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
+/* Into a stack's veth go only frames that `steer` redirects: what a program here would send by that device is stopped.
+ */
+SEC("tc")
+int vd_shut1(struct __sk_buff *skb)
+{
+	(void)skb;
+	return TC_ACT_SHOT;
+}
+
 char vd_license[] SEC("license") = "BSD-2-Clause";

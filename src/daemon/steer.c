@@ -38,9 +38,10 @@ static int keep_make(void)
 	return dir;
 }
 
-static void link_path(const struct steer *s, uint32_t device, char *path, size_t size)
+/* kind: if (a device, by ifindex) or port (a veth's inner end, by number). */
+static void link_path(const struct steer *s, const char *kind, uint32_t number, char *path, size_t size)
 {
-	snprintf(path, size, "/proc/self/fd/%d/if%u", s->keep, device);
+	snprintf(path, size, "/proc/self/fd/%d/%s%u", s->keep, kind, number);
 }
 
 /* --- an earlier viaductd --- */
@@ -158,7 +159,7 @@ static void take_over_links(struct steer *s)
 			*d = (struct device){0};
 			continue;
 		}
-		link_path(s, d->ifindex, path, sizeof(path));
+		link_path(s, "if", d->ifindex, path, sizeof(path));
 		bpf_obj_pin(d->link, path);
 		if (!bpf_xdp_query((int)d->ifindex, 0, &q))
 			d->native = q.attach_mode == XDP_ATTACHED_DRV;
@@ -242,7 +243,7 @@ static int attach_new(struct steer *s, struct device *d, uint32_t ifindex)
 		return link == -EEXIST ? -EBUSY : link;
 	d->ifindex = ifindex;
 	d->link = link;
-	link_path(s, ifindex, path, sizeof(path));
+	link_path(s, "if", ifindex, path, sizeof(path));
 	if (!bpf_obj_pin(link, path))
 		return 0;
 	int rc = -errno;
@@ -276,27 +277,50 @@ void steer_detach(struct steer *s, uint32_t ifindex)
 	struct device *d = device_slot(s, ifindex);
 	char path[64];
 
-	if (!d || --d->uses)
+	if (!d || !d->uses || --d->uses)
 		return;
-	link_path(s, ifindex, path, sizeof(path));
+	link_path(s, "if", ifindex, path, sizeof(path));
 	unlink(path);
 	close(d->link);
 	*d = (struct device){0};
 }
 
-int steer_attach_inner(struct steer *s, uint32_t ifindex)
+int steer_attach_inner(struct steer *s, uint32_t at)
 {
 	struct bpf_link_create_opts opts = {.sz = sizeof(opts), .flags = XDP_FLAGS_DRV_MODE};
+	int prog = bpf_program__fd(s->skel->progs.vd_inner1), rc = 0;
+	int link = bpf_link_create(prog, (int)(STEER_INNER + at), BPF_XDP, &opts);
+	char path[64];
 
-	return bpf_link_create(bpf_program__fd(s->skel->progs.vd_inner1), (int)ifindex, BPF_XDP, &opts);
+	if (link < 0)
+		return link;
+	link_path(s, "port", at, path, sizeof(path));
+	if (bpf_obj_pin(link, path))
+		rc = -errno;
+	close(link);
+	return rc;
+}
+
+void steer_detach_inner(struct steer *s, uint32_t at)
+{
+	char path[64];
+
+	link_path(s, "port", at, path, sizeof(path));
+	unlink(path);
+}
+
+static int attach_tc(uint32_t ifindex, enum bpf_tc_attach_point point, const struct bpf_program *prog)
+{
+	struct bpf_tc_hook hook = {.sz = sizeof(hook), .ifindex = (int)ifindex, .attach_point = point};
+	struct bpf_tc_opts opts = {.sz = sizeof(opts), .handle = 1, .priority = 1, .prog_fd = bpf_program__fd(prog)};
+	int rc = bpf_tc_hook_create(&hook);
+
+	return rc && rc != -EEXIST ? rc : bpf_tc_attach(&hook, &opts);
 }
 
 int steer_attach_outer(struct steer *s, uint32_t ifindex)
 {
-	struct bpf_tc_hook hook = {.sz = sizeof(hook), .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS};
-	struct bpf_tc_opts opts = {
-	    .sz = sizeof(opts), .handle = 1, .priority = 1, .prog_fd = bpf_program__fd(s->skel->progs.vd_outer1)};
-	int rc = bpf_tc_hook_create(&hook);
+	int rc = attach_tc(ifindex, BPF_TC_INGRESS, s->skel->progs.vd_outer1);
 
-	return rc && rc != -EEXIST ? rc : bpf_tc_attach(&hook, &opts);
+	return rc ? rc : attach_tc(ifindex, BPF_TC_EGRESS, s->skel->progs.vd_shut1);
 }

@@ -31,9 +31,10 @@ int steer_keep(const struct steer *s);
 /* Hold program `steer` to the device. *native: in its driver. -EBUSY: another XDP program is there. */
 int steer_attach(struct steer *s, uint32_t device, bool *native);
 void steer_detach(struct steer *s, uint32_t device);
-/* Program `inner` on the inner end of a veth: the link's descriptor. Called in that end's namespace. */
-int steer_attach_inner(struct steer *s, uint32_t ifindex);
-/* Program `outer` on the outer end; goes with the device. */
+/* Program `inner` on the inner end of port `at`'s veth. Called in that end's namespace. */
+int steer_attach_inner(struct steer *s, uint32_t at);
+void steer_detach_inner(struct steer *s, uint32_t at);
+/* Program `outer` on the outer end, and nothing else goes in there; both go with the device. */
 int steer_attach_outer(struct steer *s, uint32_t ifindex);
 
 /* The number of an interface, given to it now if it has none. -ENOSPC. */

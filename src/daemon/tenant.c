@@ -9,6 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "daemon/veth.h"
+
 /* --- life --- */
 
 static int free_number(const struct house *h)
@@ -59,6 +61,10 @@ static void close_vnic(struct tenant *t, struct tenant_vnic *v)
 	struct steer *s = t->house->steer;
 
 	steer_port_clear(s, v->iface, t->number);
+	if (v->outer) {
+		steer_veth_gone(s, v->iface, t->number, v->outer);
+		veth_close(s, steer_port_index(v->iface, t->number), v->outer);
+	}
 	port_close(&v->port);
 	steer_detach(s, v->where.ifindex);
 	if (!iface_used(t->house, t, v->iface))
@@ -152,43 +158,92 @@ static int check_iface(struct tenant *t, const struct netview_iface *f, struct p
 }
 
 /* AF_XDP sockets on the device's own queues. */
-static int open_direct(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, const char **why)
+static int open_direct(struct tenant_vnic *v, const struct port_device *d, const char **why)
 {
-	struct steer_port port = {.mode = DAEMON_MODE_DIRECT, .uid = t->uid};
 	int rc = port_open(d->ifindex, d->queues, d->mtu, &v->port);
 
+	v->about.mode = DAEMON_MODE_DIRECT;
 	*why = rc == -EBUSY        ? "another process has the interface's queues"
 	       : rc == -ENETDOWN   ? "the interface is down"
 	       : rc == -EOPNOTSUPP ? "frames of this MTU need Linux 6.6"
 				   : "the kernel makes no AF_XDP socket for this interface";
-	for (uint32_t q = 0; !rc && q < d->queues; q++)
-		rc = steer_xsk(t->house->steer, v->iface, t->number, q, v->port.xsk[q]);
-	port.cookie = v->port.cookie;
-	if (!rc)
-		rc = steer_port_set(t->house->steer, v->iface, t->number, &port);
 	return rc;
 }
 
-static void describe(struct tenant_vnic *v, const struct netview_iface *f, const struct port_device *d, bool native,
-		     uint32_t mode)
+/* A socket on a veth of its own. */
+static int open_behind(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, const char **why)
 {
-	struct daemon_vnic *about = &v->about;
+	struct house *h = t->house;
+	struct steer_outer o = {.stack = t->number, .device = d->ifindex, .vlan = (uint16_t)v->where.vlan};
+	int rc = veth_open(h->steer, h->cellar, steer_port_index(v->iface, t->number), d->mtu, &v->outer, &v->port);
 
-	*about =
-	    (struct daemon_vnic){.ifindex = f->ifindex, .mode = mode, .mtu = f->mtu, .keep_fds = 1, .vlan = f->vlan};
-	memcpy(about->mac, f->mac, sizeof(about->mac));
+	v->about.mode = DAEMON_MODE_VETH;
+	*why = "the kernel makes no veth for the process";
+	if (rc) {
+		v->outer = 0;
+		return rc;
+	}
+	memcpy(o.mac, v->about.mac, sizeof(o.mac));
+	return steer_veth(h->steer, v->iface, t->number, v->outer, &o);
+}
+
+/* Rings of one kind or the other, and the maps say so: last the port, which lets frames in. */
+static int open_rings(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, const char **why)
+{
+	bool direct = policy_direct(&t->house->policy, t->uid) && d->queues <= DAEMON_QUEUES_MAX;
+	int rc = direct ? open_direct(v, d, why) : -EBUSY;
+	struct steer_port port = {.uid = t->uid};
+
+	if (rc == -EBUSY)
+		rc = open_behind(t, v, d, why);
+	for (uint32_t q = 0; !rc && q < v->port.queues; q++)
+		rc = steer_xsk(t->house->steer, v->iface, t->number, q, v->port.xsk[q]);
+	port.mode = v->about.mode;
+	port.outer = v->outer;
+	port.cookie = v->port.cookie;
+	if (!rc)
+		rc = steer_port_set(t->house->steer, v->iface, t->number, &port);
+	if (!rc)
+		port_describe(&v->port, &v->about);
+	return rc;
+}
+
+static void describe(struct tenant_vnic *v, const struct netview_iface *f, const struct port_device *d, bool native)
+{
+	v->about = (struct daemon_vnic){.ifindex = f->ifindex, .mtu = f->mtu, .keep_fds = 1, .vlan = f->vlan};
+	memcpy(v->about.mac, f->mac, sizeof(v->about.mac));
 	if (d->veth)
-		about->features |= DAEMON_VNIC_PARTIAL_CSUM;
+		v->about.features |= DAEMON_VNIC_PARTIAL_CSUM;
 	if (native)
-		about->features |= DAEMON_VNIC_NATIVE;
-	port_describe(&v->port, about);
+		v->about.features |= DAEMON_VNIC_NATIVE;
+}
+
+/* The program on the device, and a number for the interface. */
+static int open_iface(struct tenant *t, struct tenant_vnic *v, const struct netview_iface *f, bool *native,
+		      const char **why)
+{
+	struct steer *s = t->house->steer;
+	int rc = steer_attach(s, f->device, native);
+
+	*why = rc == -EBUSY ? "another XDP program is on the interface (viaductd's option --share)"
+			    : "the kernel attaches no XDP program to this interface";
+	if (rc)
+		return rc;
+	rc = steer_iface(s, &v->where, f->ifindex, f->mac);
+	*why = "too many interfaces are in use";
+	if (rc < 0) {
+		steer_detach(s, f->device);
+		return rc;
+	}
+	v->iface = (uint32_t)rc;
+	v->ifindex = f->ifindex;
+	return 0;
 }
 
 int tenant_open(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, const char **why)
 {
 	const struct netview_iface *f = view_iface(t->house, ifindex);
 	struct tenant_vnic *v = free_vnic(t, ifindex);
-	struct steer *s = t->house->steer;
 	struct port_device d;
 	bool native;
 	int rc = check_iface(t, f, &d, why);
@@ -200,26 +255,13 @@ int tenant_open(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, c
 		return -EEXIST;
 	*v = (struct tenant_vnic){.where = {.ifindex = f->device, .vlan = f->vlan}, .port = {.umem = -1}};
 	memset(v->port.xsk, -1, sizeof(v->port.xsk));
-	rc = steer_attach(s, f->device, &native);
-	*why = rc == -EBUSY ? "another XDP program is on the interface (viaductd's option --share)"
-			    : "the kernel attaches no XDP program to this interface";
+	rc = open_iface(t, v, f, &native, why);
 	if (rc)
 		return rc;
-	v->ifindex = ifindex;
-	rc = steer_iface(s, &v->where, ifindex, f->mac);
-	*why = "too many interfaces";
-	if (rc < 0) {
-		steer_detach(s, f->device);
-		v->ifindex = 0;
-		return rc;
-	}
-	v->iface = (uint32_t)rc;
-	rc = open_direct(t, v, &d, why);
-	if (rc) {
+	describe(v, f, &d, native);
+	rc = open_rings(t, v, &d, why);
+	if (rc)
 		close_vnic(t, v);
-		return rc;
-	}
-	describe(v, f, &d, native, DAEMON_MODE_DIRECT);
 	*made = v;
-	return 0;
+	return rc;
 }

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "daemon/cellar.h"
 #include "daemon/filters.h"
 #include "daemon/mirror.h"
 #include "daemon/policy.h"
@@ -25,6 +26,7 @@ struct house {
 	struct steer *steer;
 	struct mirror *mirror;
 	struct filters *filters;
+	struct cellar *cellar;
 	struct tenant *tenant[STEER_STACKS];
 	uint32_t adopted_uid[STEER_STACKS]; /* stacks of an earlier viaductd that were not heard of yet: uid plus 1 */
 	int sock;                           /* any socket of our network namespace, for ioctl */

@@ -19,36 +19,6 @@
 
 static const char *daemon_path;
 
-static int bound_socket(int type, const char *addr, uint16_t port)
-{
-	struct sockaddr_in sa;
-	int fd = socket(AF_INET, type, 0);
-
-	v4_addr(&sa, addr, port);
-	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
-	return fd;
-}
-
-static int peer_udp(uint16_t port)
-{
-	struct timeval wait = {1, 0};
-	struct sockaddr_in sa;
-	int fd = peer_socket(AF_INET, SOCK_DGRAM);
-
-	v4_addr(&sa, THERE4, port);
-	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
-	return fd;
-}
-
-static void say(int fd, const char *to, uint16_t port, const char *text)
-{
-	struct sockaddr_in sa;
-
-	v4_addr(&sa, to, port);
-	assert_int_equal(sendto(fd, text, strlen(text), 0, (struct sockaddr *)&sa, sizeof(sa)), strlen(text));
-}
-
 static void frames_go_both_ways_over_af_xdp(void **state)
 {
 	pid_t daemon = daemon_start(daemon_path, NULL);

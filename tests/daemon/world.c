@@ -144,3 +144,36 @@ void mapped(uint8_t to[16], const char *v4)
 	to[10] = to[11] = 0xff;
 	inet_pton(AF_INET, v4, to + 12);
 }
+
+int bound_socket(int type, const char *addr, uint16_t port)
+{
+	struct sockaddr_in sa;
+	int fd = socket(AF_INET, type, 0);
+
+	v4_addr(&sa, addr, port);
+	if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)))
+		die("bind");
+	return fd;
+}
+
+int peer_udp(uint16_t port)
+{
+	struct timeval wait = {1, 0};
+	struct sockaddr_in sa;
+	int fd = peer_socket(AF_INET, SOCK_DGRAM);
+
+	v4_addr(&sa, THERE4, port);
+	if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)))
+		die("bind");
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
+	return fd;
+}
+
+void say(int fd, const char *to, uint16_t port, const char *text)
+{
+	struct sockaddr_in sa;
+
+	v4_addr(&sa, to, port);
+	if (sendto(fd, text, strlen(text), 0, (struct sockaddr *)&sa, sizeof(sa)) < 0)
+		die("sendto");
+}

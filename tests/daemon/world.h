@@ -34,4 +34,9 @@ int daemon_stop(pid_t pid, int signal);
 void v4_addr(struct sockaddr_in *sa, const char *addr, uint16_t port);
 void mapped(uint8_t to[16], const char *v4);
 
+/* Sockets of the kernel: here; at the peer, with a second's patience. */
+int bound_socket(int type, const char *addr, uint16_t port);
+int peer_udp(uint16_t port);
+void say(int fd, const char *to, uint16_t port, const char *text);
+
 #endif

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Stacks behind veths of their own: each has its flows, in both directions, and none can read, send as, or reset
+ * another's.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "rings.h"
+#include "world.h"
+
+static const char *daemon_path;
+
+/* A stack with a vNIC and one UDP port. */
+struct guest {
+	int sock, owner;
+	uint16_t port;
+	struct answer vnic;
+	struct rings rings;
+};
+
+static void guest_make(struct guest *g, uint16_t port)
+{
+	g->sock = client_make();
+	assert_true(g->sock >= 0);
+	g->port = port;
+	g->owner = bound_socket(SOCK_DGRAM, HERE4, port);
+	assert_int_equal(client_open(g->sock, v0_index(), &g->vnic), 0);
+	assert_int_equal(g->vnic.body.vnic.mode, DAEMON_MODE_VETH);
+	assert_int_equal(rings_map(&g->rings, &g->vnic, 0), 0);
+	assert_true(client_filter(g->sock, IPPROTO_UDP, HERE4, port, g->owner, 0) > 0);
+}
+
+static void guest_free(struct guest *g)
+{
+	rings_unmap(&g->rings);
+	answer_close(&g->vnic);
+	close(g->sock);
+	close(g->owner);
+}
+
+/* Send as if from this address and port, with the peer's MAC as it stands in a frame that came. */
+static void send_as(struct guest *g, const uint8_t *came, const uint8_t from[6], const char *saddr, uint16_t sport,
+		    uint8_t proto)
+{
+	uint8_t frame[256];
+	struct datagram d = {
+	    .saddr = saddr, .daddr = THERE4, .sport = sport, .dport = 7001, .proto = proto, .text = "hello"};
+
+	memcpy(d.to, came + 6, 6);
+	memcpy(d.from, from, 6);
+	rings_send(&g->rings, frame, make_datagram(frame, &d));
+}
+
+static bool arrives(int fd)
+{
+	struct pollfd p = {fd, POLLIN, 0};
+	char text[64];
+
+	return poll(&p, 1, 300) == 1 && recv(fd, text, sizeof(text), 0) >= 0;
+}
+
+static void stacks_behind_veths_have_their_flows_and_no_others(void **state)
+{
+	pid_t daemon = daemon_start(daemon_path, "--veth-only", NULL);
+	int peer = peer_udp(7001);
+	uint8_t frame[2048], other_mac[6] = {2, 1, 2, 3, 4, 5};
+	struct guest a, b;
+	const uint8_t *mac = a.vnic.body.vnic.mac;
+	uint32_t len;
+
+	(void)state;
+	guest_make(&a, 7000);
+	guest_make(&b, 7100);
+	say(peer, HERE4, 7000, "for a");
+	len = rings_receive(&a.rings, frame, sizeof(frame), 1000);
+	assert_int_equal(len, 14 + 20 + 8 + 5);
+	assert_memory_equal(frame + len - 5, "for a", 5);
+	assert_int_equal(rings_receive(&b.rings, frame, sizeof(frame), 100), 0);
+	say(peer, HERE4, 7100, "for b");
+	assert_int_equal(rings_receive(&b.rings, frame, sizeof(frame), 1000), len);
+	assert_int_equal(rings_receive(&a.rings, frame, sizeof(frame), 100), 0);
+
+	send_as(&a, frame, mac, HERE4, 7000, IPPROTO_UDP);
+	assert_true(arrives(peer));
+	send_as(&b, frame, mac, HERE4, 7100, IPPROTO_UDP);
+	assert_true(arrives(peer));
+	send_as(&a, frame, mac, HERE4, 7100, IPPROTO_UDP);
+	assert_false(arrives(peer));
+	send_as(&a, frame, mac, HERE4, 53, IPPROTO_UDP);
+	assert_false(arrives(peer));
+	send_as(&a, frame, mac, "10.77.0.9", 7000, IPPROTO_UDP);
+	assert_false(arrives(peer));
+	send_as(&a, frame, other_mac, HERE4, 7000, IPPROTO_UDP);
+	assert_false(arrives(peer));
+	guest_free(&a);
+	guest_free(&b);
+	close(peer);
+	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(stacks_behind_veths_have_their_flows_and_no_others),
+	};
+
+	if (argc < 2 || !world_make())
+		return 77;
+	daemon_path = argv[1];
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
