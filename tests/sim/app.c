@@ -13,8 +13,7 @@
 
 static uint8_t scratch[65536 + 8], expected[65536 + 8];
 
-/* n bytes of the stream from offset on; a multiple of 8 may be written beyond. */
-static void pattern(uint64_t stream, uint64_t offset, uint8_t *to, size_t n)
+void app_pattern(uint64_t stream, uint64_t offset, uint8_t *to, size_t n)
 {
 	uint8_t word[8];
 	size_t done = 0;
@@ -317,7 +316,7 @@ static void check_received(struct app *a, size_t n)
 			   (unsigned long)(a->received + n), (unsigned long)peer->sent);
 		return;
 	}
-	pattern(peer->stream, a->received, expected, n);
+	app_pattern(peer->stream, a->received, expected, n);
 	for (size_t i = 0; i < n; i++)
 		if (scratch[i] != expected[i]) {
 			world_fail(a->w, "#%u host %d: byte %lu of the stream is wrong", number_of(a), a->host,
@@ -414,7 +413,7 @@ static bool write_once(struct app *a, struct sock *k)
 	n = n > left ? (size_t)left : n;
 	n = n + skip > 65536 ? 65536 - skip : n;
 	memset(scratch, 0xee, skip);
-	pattern(a->stream, a->sent, scratch + skip, n);
+	app_pattern(a->stream, a->sent, scratch + skip, n);
 	toggle_cork(a, k);
 
 	ssize_t r = tcp_send(e, k, iov, cut_iov(w, iov, scratch, n + skip), skip, flags, w->now);

@@ -39,7 +39,7 @@ static double seconds(void)
 }
 
 struct totals {
-	uint64_t worlds, failed, connections, bytes, retrans;
+	uint64_t worlds, failed, connections, bytes, retrans, datagrams, marked;
 	double virtual_seconds;
 };
 
@@ -50,16 +50,19 @@ static void add(struct totals *t, const struct world *w, bool passed)
 	t->connections += w->conns;
 	t->bytes += w->bytes;
 	t->retrans += w->retrans;
+	t->datagrams += w->delivered;
+	t->marked += w->marked;
 	t->virtual_seconds += (double)w->now / 1e6 - 1000;
 }
 
 static void report(const struct totals *t, double took)
 {
-	printf("%lu worlds, %lu connections, %.1f MB delivered, %lu segments sent again, %.0f s of virtual time in "
-	       "%.1f s: "
-	       "%lu failed\n",
-	       (unsigned long)t->worlds, (unsigned long)t->connections, (double)t->bytes / 1e6,
-	       (unsigned long)t->retrans, t->virtual_seconds, took, (unsigned long)t->failed);
+	printf(
+	    "%lu worlds, %lu connections, %.1f MB and %lu datagrams delivered, %lu segments sent again, %lu congestion "
+	    "marks, %.0f s of virtual time in %.1f s: %lu failed\n",
+	    (unsigned long)t->worlds, (unsigned long)t->connections, (double)t->bytes / 1e6,
+	    (unsigned long)t->datagrams, (unsigned long)t->retrans, (unsigned long)t->marked, t->virtual_seconds, took,
+	    (unsigned long)t->failed);
 }
 
 static int usage(const char *name)

@@ -249,6 +249,7 @@ static void make(struct world *w, uint64_t seed, bool verbose)
 	w->conns = one_in(w, 3) ? 1 : 1 + pick(w, CONNS_MAX);
 	for (uint32_t i = 0; i < w->conns; i++)
 		app_plan(w, &w->conn[i]);
+	datagrams_plan(w);
 	world_say(w,
 		  "seed %lu: IPv%d, mtu %u, features %#x, buffers of %u (tx %u, rx %u), backlogs %u %u, %u "
 		  "connections%s%s%s%s",
@@ -352,6 +353,7 @@ static bool round_of(struct world *w)
 			if (app_next(&c->end[end]) <= w->now || (c->end[end].open && !c->end[end].connected))
 				app_run(w, c, end);
 	}
+	datagrams_run(w);
 	drain_news(w, 0);
 	drain_news(w, 1);
 	sim_step(w->link, w->now);
@@ -394,6 +396,7 @@ static uint64_t next_instant(const struct world *w)
 			next = min64(next, w->progress_us + PORTS_REST_US);
 		next = min64(next, min64(app_next(&w->conn[n].end[0]), app_next(&w->conn[n].end[1])));
 	}
+	next = min64(next, datagrams_next(w));
 	if (w->cut_at > w->now)
 		next = min64(next, w->cut_at);
 	else if (w->cut_until > w->now)
@@ -491,6 +494,13 @@ static bool programs_done(const struct world *w)
 	return true;
 }
 
+/* All datagrams have left, and nothing is on its way. */
+static bool datagrams_over(const struct world *w)
+{
+	return datagrams_done(w) && sim_next(w->link) == UINT64_MAX && !vnic_pending(&w->host[0].e->vnic[0]) &&
+	       !vnic_pending(&w->host[1].e->vnic[0]);
+}
+
 static bool stacks_empty(const struct world *w)
 {
 	for (int i = 0; i < 2; i++) {
@@ -543,7 +553,7 @@ static bool faultless(const struct world *w)
 
 	for (int i = 0; i < 2; i++)
 		if (w->host[i].e->s->counters[C_tcp_listen_overflow] || w->host[i].e->s->counters[C_tcp_syn_dropped] ||
-		    (w->cfg.dir[i].rate && w->cfg.dir[i].rate < SLOW_RATE))
+		    (w->cfg.dir[i].rate && (w->cfg.dir[i].rate < SLOW_RATE || w->datagrams.end[i].total)))
 			return false;
 	return w->clean && !st->queue_drops && !st->no_rx_buffer;
 }
@@ -589,6 +599,8 @@ bool world_run(struct world *w, uint64_t seed, bool verbose)
 {
 	make(w, seed, verbose);
 	run_until(w, programs_done, w->heavy || w->cut_at || (w->no_sack && !w->clean) ? STALL_BAD_US : STALL_US);
+	run_until(w, datagrams_over, STALL_BAD_US);
+	datagrams_close(w);
 	if (!w->failed) {
 		close_listeners(w);
 		run_until(w, stacks_empty, LINGERING_US);
@@ -596,6 +608,7 @@ bool world_run(struct world *w, uint64_t seed, bool verbose)
 	if (!w->failed)
 		check_end(w);
 	say_counters(w);
+	w->marked = sim_statistics(w->link)->marked;
 	world_say(w, "%lu bytes, %lu steps, %s", (unsigned long)w->bytes, (unsigned long)w->steps,
 		  w->failed ? "failed" : "passed");
 	unmake(w);

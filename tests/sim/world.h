@@ -4,6 +4,7 @@
  *
  *   world.c   makes the world from the seed, moves the time, checks what must hold at the end
  *   app.c     the programs at both ends of each connection: a model of what they may see, compared with what they see
+ *   datagrams.c   UDP beside the connections
  *   trace.c   segments as text, and what may be checked by looking at the wire alone
  */
 #ifndef VD_TEST_WORLD_H
@@ -72,6 +73,24 @@ struct conn {
 	struct conn *after; /* begins when that one is over, with the same ports; NULL: none */
 };
 
+#define DATAGRAMS_MAX 200u
+
+/* UDP at one host (datagrams.c). */
+struct datagram_end {
+	uint32_t sock; /* index; 0: none */
+	uint64_t stream;
+	uint32_t total, sent; /* by this end */
+	uint64_t next_us;     /* when it sends again */
+	uint32_t pause_us;
+	uint32_t got, next_number; /* of the other end's: how many, and what would be in order */
+	bool seen[DATAGRAMS_MAX];
+};
+
+struct datagrams {
+	struct datagram_end end[2];
+	uint32_t max_len;
+};
+
 struct host {
 	struct engine *e;
 	uint32_t listener; /* socket's index; 0: none */
@@ -100,6 +119,9 @@ struct world {
 	uint32_t conns, open_ends;
 	uint64_t steps, bytes;
 	uint64_t retrans; /* segments sent again, seen in the counters of both stacks */
+	struct datagrams datagrams;
+	uint64_t delivered; /* datagrams */
+	uint64_t marked;    /* packets with CE */
 	struct monitor *monitor;
 };
 
@@ -134,6 +156,16 @@ void app_run(struct world *w, struct conn *c, int end);
 void app_news(struct world *w, int host, uint32_t sock, uint32_t edges);
 /* When the program wants to run next; UINT64_MAX: it waits for news. */
 uint64_t app_next(const struct app *a);
+
+/* n bytes of a stream from offset on; a multiple of 8 may be written beyond. */
+void app_pattern(uint64_t stream, uint64_t offset, uint8_t *to, size_t n);
+
+/* datagrams.c */
+void datagrams_plan(struct world *w);
+void datagrams_run(struct world *w);
+uint64_t datagrams_next(const struct world *w); /* when the next is to be sent; UINT64_MAX: all were */
+bool datagrams_done(const struct world *w);
+void datagrams_close(struct world *w);
 
 /* trace.c */
 void trace_frame(void *world, uint64_t now_us, int from, const uint8_t *frame, uint32_t len, enum sim_fate fate);
