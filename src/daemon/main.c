@@ -17,6 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "daemon/orphan.h"
 #include "daemon/privileges.h"
 #include "daemon/server.h"
 #include "daemon/veth.h"
@@ -144,8 +145,11 @@ static int run(struct house *h)
 int main(int argc, char **argv)
 {
 	static struct house house;
-	int rc = policy_read(&house.policy, argc, argv);
+	int rc;
 
+	if (argc == 2 && !strcmp(argv[1], ORPHAN_ARGUMENT))
+		return orphan_main();
+	rc = policy_read(&house.policy, argc, argv);
 	if (rc)
 		return rc > 0 ? 0 : 2;
 	return run(&house) ? 1 : 0;

@@ -14,13 +14,23 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/orphan.h"
 #include "daemon/requests.h"
 
 #define ACCEPT_BURST 16
 #define ADOPTED_SECONDS 20 /* in which stacks of an earlier viaductd must have come */
 #define LINGER_SECONDS 3   /* a transient viaductd stays without users: the next may come at once */
 
-enum source { SOURCE_LISTENER, SOURCE_CLIENT, SOURCE_PROCESS, SOURCE_MIRROR, SOURCE_STOP, SOURCE_TIMER };
+enum source {
+	SOURCE_LISTENER,
+	SOURCE_CLIENT,
+	SOURCE_PROCESS,
+	SOURCE_MIRROR,
+	SOURCE_STOP,
+	SOURCE_TIMER,
+	SOURCE_ORPHAN,
+	SOURCE_ORPHAN_WORDS
+};
 
 struct server {
 	struct house *house;
@@ -56,9 +66,35 @@ static bool alive(const struct tenant *t)
 	return false;
 }
 
-static void end_if_dead(struct tenant *t)
+static int watch_orphan(struct server *s, const struct tenant *t)
 {
-	if (t->client < 0 && !alive(t))
+	uint32_t at = 0;
+	int rc;
+
+	while (s->house->tenant[at] != t)
+		at++;
+	rc = watch(s, t->orphan_fd, SOURCE_ORPHAN, at);
+	return rc ? rc : watch(s, t->orphan_words, SOURCE_ORPHAN_WORDS, at);
+}
+
+/* Its connections are finished first, if it has any. */
+static void end_if_dead(struct server *s, struct tenant *t)
+{
+	if (t->client >= 0 || alive(t) || t->orphan)
+		return;
+	if (orphan_adopt(t) || watch_orphan(s, t))
+		tenant_free(t);
+}
+
+static void orphan_ready(struct server *s, uint32_t at, bool words)
+{
+	struct tenant *t = s->house->tenant[at];
+
+	if (!t || !t->orphan)
+		return;
+	if (words)
+		orphan_hear(t);
+	else if (orphan_is_over(t))
 		tenant_free(t);
 }
 
@@ -73,7 +109,7 @@ static void process_gone(struct server *s, uint32_t index)
 	if (*process >= 0)
 		close(*process);
 	*process = -1;
-	end_if_dead(t);
+	end_if_dead(s, t);
 }
 
 int server_watch_process(struct server *s, const struct tenant *t, uint32_t at)
@@ -92,7 +128,7 @@ static void drop_client(struct server *s, uint32_t index)
 	s->clients--;
 	if (c->tenant) {
 		c->tenant->client = -1;
-		end_if_dead(c->tenant);
+		end_if_dead(s, c->tenant);
 	}
 	free(c);
 }
@@ -231,6 +267,10 @@ static void handle(struct server *s, const struct epoll_event *ev)
 	case SOURCE_MIRROR:
 		if (mirror_run(s->house->mirror) > 0)
 			steer_view(s->house->steer, mirror_view(s->house->mirror));
+		break;
+	case SOURCE_ORPHAN:
+	case SOURCE_ORPHAN_WORDS:
+		orphan_ready(s, index, ev->data.u64 >> 32 == SOURCE_ORPHAN_WORDS);
 		break;
 	case SOURCE_TIMER:
 		each_second(s);

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "daemon/orphan.h"
 #include "daemon/veth.h"
 
 /* --- life --- */
@@ -74,6 +75,7 @@ static void close_vnic(struct tenant *t, struct tenant_vnic *v)
 
 void tenant_free(struct tenant *t)
 {
+	orphan_end(t);
 	for (uint32_t id = 1; id <= t->filter_high; id++)
 		tenant_filter_del(t, id);
 	filters_sweep(t->house->filters, t->number);

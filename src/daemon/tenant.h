@@ -72,7 +72,10 @@ struct tenant {
 	uint32_t holds;
 	struct tenant_filter *filter;               /* [id - 1] */
 	uint32_t filters, filter_high, filter_free; /* in use; ever used; head of the free ones plus 1 */
-	pid_t orphan;                               /* child that finishes the connections; 0 none */
+	/* when its processes are gone (orphan.h) */
+	pid_t orphan;                /* child that finishes the connections; 0 none */
+	int orphan_fd, orphan_words; /* its pidfd; what it says, -1 when closed */
+	bool orphan_waits;           /* for nothing but the end of TIME-WAIT */
 };
 
 /* A new tenant, or (number set by tenant_find_resumed) one that goes on. NULL: no room. */

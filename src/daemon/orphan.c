@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* See orphan.h: viaductd's side. */
+#include "daemon/orphan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define FDS_MAX (ORPHAN_FD_VNICS + TENANT_VNICS * (1 + DAEMON_QUEUES_MAX))
+#define FDS_ASIDE 1000   /* where they wait to be put into their order */
+#define WORDS_AT_ONCE 64 /* then others have their turn */
+
+/* --- starting it --- */
+
+static int make_estate(const struct tenant *t)
+{
+	struct orphan_estate estate = {.magic = ORPHAN_MAGIC};
+	int fd;
+
+	for (uint32_t i = 0; i < TENANT_VNICS; i++)
+		if (t->vnic[i].ifindex)
+			estate.vnic[estate.vnics++] = t->vnic[i].about;
+	if (!estate.vnics)
+		return -ENOENT;
+	fd = memfd_create("viaduct:estate", MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (pwrite(fd, &estate, sizeof(estate), 0) != (ssize_t)sizeof(estate)) {
+		close(fd);
+		return -EIO;
+	}
+	return fd;
+}
+
+/* The child's descriptors, in order from ORPHAN_FD_ESTATE on. Returns their number. */
+static uint32_t list_fds(const struct tenant *t, int estate, int words, int *fds)
+{
+	uint32_t n = 0;
+
+	fds[n++] = estate;
+	fds[n++] = t->memory;
+	fds[n++] = mirror_view_fd(t->house->mirror);
+	fds[n++] = words;
+	for (uint32_t i = 0; i < TENANT_VNICS; i++) {
+		if (!t->vnic[i].ifindex)
+			continue;
+		fds[n++] = t->vnic[i].port.umem;
+		for (uint32_t q = 0; q < t->vnic[i].about.queues; q++)
+			fds[n++] = t->vnic[i].port.xsk[q];
+	}
+	return n;
+}
+
+static int drop_all_capabilities(void)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct none[2] = {0};
+
+	/* without new privileges the file's and root's own come not back */
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || syscall(SYS_capset, &head, none))
+		return -errno;
+	return 0;
+}
+
+/* In the child: system calls only, for the daemon has other threads. */
+static _Noreturn void become_orphan(const int *fds, uint32_t n)
+{
+	static char name[] = "viaductd", argument[] = ORPHAN_ARGUMENT;
+	char *argv[] = {name, argument, NULL}, *envp[] = {NULL};
+	int aside[FDS_MAX];
+	sigset_t nothing;
+
+	sigemptyset(&nothing);
+	sigprocmask(SIG_SETMASK, &nothing, NULL);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (uint32_t i = 0; i < n; i++)
+		aside[i] = fcntl(fds[i], F_DUPFD, FDS_ASIDE);
+	for (uint32_t i = 0; i < n; i++)
+		if (aside[i] < 0 || dup2(aside[i], ORPHAN_FD_ESTATE + (int)i) < 0)
+			_exit(1);
+	syscall(SYS_close_range, ORPHAN_FD_ESTATE + n, ~0u, 0);
+	if (!drop_all_capabilities())
+		execve("/proc/self/exe", argv, envp);
+	_exit(1);
+}
+
+static int start(struct tenant *t, int estate, const int pipe_fds[2])
+{
+	int fds[FDS_MAX];
+	uint32_t n = list_fds(t, estate, pipe_fds[1], fds);
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0)
+		become_orphan(fds, n);
+	t->orphan_fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (t->orphan_fd < 0) {
+		int err = -errno;
+
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+		return err;
+	}
+	t->orphan = pid;
+	return 0;
+}
+
+int orphan_adopt(struct tenant *t)
+{
+	int estate = make_estate(t), words[2], rc;
+
+	if (estate < 0)
+		return estate;
+	rc = pipe2(words, O_CLOEXEC | O_NONBLOCK) ? -errno : 0;
+	if (!rc) {
+		rc = start(t, estate, words);
+		close(words[1]);
+		if (rc)
+			close(words[0]);
+		else
+			t->orphan_words = words[0];
+	}
+	close(estate);
+	return rc;
+}
+
+bool orphan_is_over(const struct tenant *t)
+{
+	siginfo_t info = {0};
+
+	return waitid(P_PID, (id_t)t->orphan, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid;
+}
+
+void orphan_end(struct tenant *t)
+{
+	if (!t->orphan)
+		return;
+	kill(t->orphan, SIGKILL);
+	while (waitpid(t->orphan, NULL, 0) < 0 && errno == EINTR)
+		;
+	close(t->orphan_fd);
+	if (t->orphan_words >= 0)
+		close(t->orphan_words);
+	t->orphan = 0;
+	t->orphan_waits = false;
+}
+
+bool orphan_make_room(struct house *h, uint32_t device)
+{
+	for (uint32_t i = 0; i < STEER_STACKS; i++) {
+		struct tenant *t = h->tenant[i];
+
+		if (!t || !t->orphan_waits)
+			continue;
+		for (uint32_t v = 0; v < TENANT_VNICS; v++)
+			if (t->vnic[v].ifindex && t->vnic[v].where.ifindex == device) {
+				tenant_free(t);
+				return true;
+			}
+	}
+	return false;
+}
+
+/* --- its words --- */
+
+/* Filters for whole ports would keep the next program from them; what goes on has its own by now. */
+static void drop_ports(struct tenant *t)
+{
+	for (uint32_t id = 1; id <= t->filter_high; id++)
+		if (t->filter[id - 1].keys && !t->filter[id - 1].key[0].remote_port)
+			tenant_filter_del(t, id);
+}
+
+static void obey(struct tenant *t, const struct orphan_word *w)
+{
+	const char *why;
+
+	switch ((enum orphan_word_type)w->type) {
+	case ORPHAN_FLOW:
+		/* no socket is shown: it must be of a port that the dead had */
+		if (w->flow.remote_port && !(w->flow.flags & DAEMON_FILTER_SHARED))
+			tenant_filter_add(t, &w->flow, -1, &why);
+		break;
+	case ORPHAN_READY:
+		drop_ports(t);
+		break;
+	case ORPHAN_RESOLVE:
+		mirror_resolve(t->house->mirror, w->ifindex, w->addr);
+		break;
+	case ORPHAN_WAITS:
+		t->orphan_waits = true;
+		break;
+	}
+}
+
+void orphan_hear(struct tenant *t)
+{
+	struct orphan_word w;
+
+	for (int i = 0; i < WORDS_AT_ONCE; i++) {
+		ssize_t n = read(t->orphan_words, &w, sizeof(w));
+
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		if (n != (ssize_t)sizeof(w)) { /* closed, or nonsense: its end is told by the pidfd */
+			close(t->orphan_words);
+			t->orphan_words = -1;
+			return;
+		}
+		obey(t, &w);
+	}
+}
