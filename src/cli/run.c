@@ -20,6 +20,7 @@
 
 #include "cli/cli.h"
 #include "cli/elf.h"
+#include "cli/start.h"
 #include "host/knobs.h"
 
 #define SCRIPT_DEPTH 4 /* interpreters of interpreters, as the kernel allows */
@@ -251,6 +252,7 @@ int cmd_run(int argc, char **argv)
 	rc = find_library(library);
 	if (rc)
 		return rc;
+	start_viaductd();
 	if (preload(library) < 0)
 		return cli_error(EXIT_FAILED, "can't set LD_PRELOAD: %s", strerror(errno));
 	execvp(program[0], program);

@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef VD_CLI_START_H
+#define VD_CLI_START_H
+
+/* Start viaductd if it is missing, this user may, and the knobs want the network. Returns when it answers. */
+void start_viaductd(void);
+
+#endif
