@@ -16,6 +16,7 @@ int cmd_run(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
 int cmd_check(int argc, char **argv);
+int cmd_dump(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_knobs(int argc, char **argv);
 

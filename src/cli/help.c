@@ -18,6 +18,8 @@ static const char general[] =
     "  explain PID             for each socket of a program: is it accelerated, and if not, why\n"
     "  check [--rules FILE] [--json]\n"
     "                          whether the network path will work here, and what mends what it lacks\n"
+    "  dump [--pid PID]... [-w FILE] [FILTER]\n"
+    "                          the frames that stacks send and receive, as pcapng\n"
     "  knobs [--markdown]      all knobs with their ranges and defaults\n"
     "  help [COMMAND]          more about a command\n"
     "  version\n"
@@ -72,6 +74,27 @@ static const char help_check[] =
     "  --json         the same as one JSON object\n"
     "\n"
     "Exit status: 0 connections over the network will be accelerated; 1 they will not; 2 wrong option.\n";
+
+static const char help_dump[] =
+    "Usage: viaduct dump [--pid PID]... [-w FILE] [-s BYTES] [-c COUNT] [--pcap] [-q] [FILTER]\n"
+    "\n"
+    "Writes the frames that stacks send and receive, each with its direction, stack and process, in the format "
+    "pcapng.\n"
+    "Without --pid all stacks that you may look at, those of programs that start later too. FILTER is as tcpdump's\n"
+    "(pcap-filter(7)). For example: viaduct dump tcp port 6379 | tcpdump -n -r -\n"
+    "\n"
+    "  --pid PID    only stacks of this process; may be given several times\n"
+    "  -w FILE      write to FILE; without it, or with \"-\", to standard output\n"
+    "  -s BYTES     at most so many bytes of each frame\n"
+    "  -c COUNT     end after so many frames\n"
+    "  --pcap       the old format pcap, without directions and names\n"
+    "  -q           say nothing on standard error at the end\n"
+    "\n"
+    "A frame between two programs is there twice: as sent by one stack and as received by the other. On such wires\n"
+    "checksums are not filled in (tcpdump -K does not check them). No program waits for a capture: frames that come\n"
+    "faster than they are written are lost to it, and counted. One capture of a stack at a time.\n"
+    "\n"
+    "Exit status: 0; 1 nothing to capture, or the output can't be written; 2 wrong option or filter.\n";
 
 static const char help_knobs[] =
     "Usage: viaduct knobs [--markdown]\n"
@@ -188,13 +211,16 @@ int cmd_help(int argc, char **argv)
 		fputs(help_stat, stdout);
 	} else if (!strcmp(topic, "explain")) {
 		fputs(help_explain, stdout);
+	} else if (!strcmp(topic, "dump")) {
+		fputs(help_dump, stdout);
 	} else if (!strcmp(topic, "check")) {
 		fputs(help_check, stdout);
 	} else if (!strcmp(topic, "knobs")) {
 		fputs(help_knobs, stdout);
 	} else {
 		return cli_error(EXIT_USAGE,
-				 "there is no help on \"%s\"; there is on run, stat, explain, check and knobs", topic);
+				 "there is no help on \"%s\"; there is on run, stat, explain, check, dump and knobs",
+				 topic);
 	}
 	return EXIT_OK;
 }

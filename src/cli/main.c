@@ -20,9 +20,9 @@ static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-    {"run", cmd_run},     {"stat", cmd_stat},         {"explain", cmd_explain}, {"check", cmd_check},
-    {"knobs", cmd_knobs}, {"help", cmd_help},         {"version", cmd_version}, {"--help", cmd_help},
-    {"-h", cmd_help},     {"--version", cmd_version},
+    {"run", cmd_run},     {"stat", cmd_stat},   {"explain", cmd_explain},   {"check", cmd_check},
+    {"dump", cmd_dump},   {"knobs", cmd_knobs}, {"help", cmd_help},         {"version", cmd_version},
+    {"--help", cmd_help}, {"-h", cmd_help},     {"--version", cmd_version},
 };
 
 int cli_error(int status, const char *format, ...)
@@ -59,6 +59,7 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[1], commands[i].name))
 			return commands[i].run(argc - 1, argv + 1);
 	cli_error(EXIT_USAGE,
-		  "there is no command \"%s\"; there are run, stat, explain, check, knobs, help and version", argv[1]);
+		  "there is no command \"%s\"; there are run, stat, explain, check, dump, knobs, help and version",
+		  argv[1]);
 	return EXIT_USAGE;
 }

@@ -7,9 +7,9 @@
 
 # shellcheck disable=SC2034 # used by those who source this
 build_packages=(cmake ninja-build gcc g++ pkg-config libcmocka-dev libmnl-dev python3 iproute2 util-linux
-	clang bpftool libbpf-dev libxdp-dev)
+	clang bpftool libbpf-dev libxdp-dev libpcap-dev)
 # shellcheck disable=SC2034
-test_packages=(clang clang-format clang-tidy libclang-rt-14-dev libpcap-dev shellcheck strace tcpdump curl)
+test_packages=(clang clang-format clang-tidy libclang-rt-14-dev shellcheck strace tcpdump curl)
 # shellcheck disable=SC2034
 program_packages=(redis-server redis-tools nginx-light wrk sockperf iperf3 gnuplot-nox)
 
