@@ -54,6 +54,7 @@ enum sock_proto { SOCK_FREE, SOCK_TCP, SOCK_UDP };
 #define SOCKF_BACKING_SPOILT 0x10000u /* it may not serve again */
 #define SOCKF_BACKING_BOUND 0x20000u  /* connect() has bound it */
 #define SOCKF_INQ 0x40000u            /* TCP_INQ: recvmsg tells how much is left */
+#define SOCKF_STEERED 0x80000u        /* UDP: what comes for it over networks comes to the stack */
 
 /* Where a connected socket's frames go on a network (route.h). Good as long as `version` is the view's. */
 struct dst {

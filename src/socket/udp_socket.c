@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * UDP sockets. Each has two halves: the engine's, for peers that are reached over a wire, and the kernel's (the backing
- * socket), for all others. Both have the same address, so a datagram finds the program whichever way it comes.
+ * UDP sockets. Each has two halves: the engine's, for peers that are reached over a wire or a network, and the kernel's
+ * (the backing socket), for all others. Both have the same address, so a datagram finds the program whichever way it
+ * comes. The kernel's half also has what must go through it on a network: fragments, groups, broadcasts, datagrams
+ * whose next hop is not resolved.
  *
  * Sending: the engine knows a route (udp_route_lookup), or the destination is of this machine and rendezvous finds
  * somebody; else the kernel sends. That nobody was found is remembered for NOBODY_US.
@@ -15,6 +17,7 @@
 #include <string.h>
 
 #include "engine/bytes.h"
+#include "socket/net.h"
 #include "socket/sockets.h"
 
 #define NOBODY_US 100000u
@@ -88,6 +91,57 @@ static int set_names(vsock_t v, const struct endpoint *local, const struct endpo
 	return 0;
 }
 
+/* --- networks --- */
+
+/* What the socket layer must know of a socket to have its datagrams steered. */
+struct steering {
+	struct endpoint local, remote;
+	uint32_t flags;
+	int family;
+};
+
+static bool look_at_steering(vsock_t v, struct steering *out)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+
+	if (!k)
+		return false;
+	*out = (struct steering){.local = k->local, .remote = k->remote, .flags = k->flags, .family = k->family};
+	stack_leave(a);
+	return true;
+}
+
+/* Have what comes over networks for the socket come to its stack: from its peer, if it has one, else from all. Where
+ * that can't be, it comes through the kernel. */
+static void steer(vsock_t v, int fd)
+{
+	struct attached *a = vs_attached(v);
+	const struct endpoint *peer;
+	enum reason reason;
+	struct steering s;
+	uint16_t flags = 0;
+	struct sock *k;
+
+	if (!look_at_steering(v, &s) || s.flags & SOCKF_STEERED || !s.local.port)
+		return;
+	peer = s.remote.port ? &s.remote : NULL;
+	if (peer && addr_is_local(peer->addr))
+		return;
+	if (s.flags & SOCKF_REUSEPORT && !peer)
+		flags |= DAEMON_FILTER_SHARED;
+	if (s.family == 6 && is_any(s.local.addr) && !(s.flags & SOCKF_V6ONLY))
+		flags |= DAEMON_FILTER_BOTH;
+	if (net_open_for(a, &s.local, &reason) < 0 ||
+	    net_filter(a, SOCK_UDP, s.family, fd, &s.local, peer, flags, &reason) < 0)
+		return;
+	k = vs_enter(v, &a);
+	if (!k)
+		return;
+	k->flags |= SOCKF_STEERED;
+	stack_leave(a);
+}
+
 int udp_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
 {
 	struct attached *a = vs_attached(v);
@@ -109,6 +163,7 @@ int udp_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
 	stack_leave(a);
 	/* If somebody else answers for this address (SO_REUSEPORT), datagrams come through the kernel. */
 	(void)rendezvous_open(v, SOCK_UDP, family, &local, v6only);
+	steer(v, fd);
 	return 0;
 }
 
@@ -123,6 +178,22 @@ static int bind_any(vsock_t v, int fd, int family)
 		return -errno;
 	ret = sock_kernel_name(fd, &local);
 	return ret < 0 ? ret : set_names(v, &local, NULL);
+}
+
+/* Bound already, or to a port that the kernel chooses. */
+static int bind_once(vsock_t v, int fd)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	uint16_t port;
+	int family;
+
+	if (!k)
+		return -EBADF;
+	port = k->local.port;
+	family = k->family;
+	stack_leave(a);
+	return port ? 0 : bind_any(v, fd, family);
 }
 
 int udp_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
@@ -142,7 +213,11 @@ int udp_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
 	if (host_sys.getpeername(fd, (struct sockaddr *)&ss, &n) < 0)
 		return -errno;
 	ret = addr_from_sockaddr((struct sockaddr *)&ss, n, &remote, &family);
-	return ret < 0 ? ret : set_names(v, &local, &remote);
+	if (ret == 0)
+		ret = set_names(v, &local, &remote);
+	if (ret == 0)
+		steer(v, fd);
+	return ret;
 }
 
 static bool v4_loopback(const uint8_t addr[16])
@@ -174,7 +249,39 @@ struct sending {
 	ssize_t result;
 };
 
-/* The vNIC to the destination, or VNIC_NONE: the kernel sends. Without locks. */
+/* The vNIC of the network that leads to a destination, which the socket is set up for at its first datagram; VNIC_NONE:
+ * the kernel sends, and has the neighbour resolved where that is what is missing. */
+static uint32_t find_network(vsock_t v, int fd, const struct endpoint *to, uint64_t now)
+{
+	struct attached *a = vs_attached(v);
+	uint32_t vnic = VNIC_NONE;
+	enum reason reason;
+	struct sock *k;
+	struct route r;
+	int ret;
+
+	if (is_nobody(to, now))
+		return VNIC_NONE;
+	if (net_start(a, &reason) < 0) {
+		set_nobody(to, now);
+		return VNIC_NONE;
+	}
+	if (bind_once(v, fd) < 0)
+		return VNIC_NONE;
+	steer(v, fd);
+	k = vs_enter(v, &a);
+	if (!k)
+		return VNIC_NONE;
+	ret = k->flags & SOCKF_STEERED ? route_to(&a->e, to->addr, k->local.addr, k->dst.ifindex, &vnic, &r) : -ENOENT;
+	stack_leave(a);
+	if (ret == -ENODEV && net_vnic(a, r.ifindex, &reason) >= 0)
+		return (uint32_t)route_vnic(&a->e, r.ifindex);
+	if (ret < 0 && ret != -EAGAIN)
+		set_nobody(to, now);
+	return ret == 0 ? vnic : VNIC_NONE;
+}
+
+/* The vNIC to a destination on this machine, or VNIC_NONE: the kernel sends. Without locks. */
 static uint32_t find_way(struct attached *a, int family, const struct endpoint *to)
 {
 	uint64_t now = clock_us();
@@ -182,7 +289,7 @@ static uint32_t find_way(struct attached *a, int family, const struct endpoint *
 	bool fresh;
 	int vnic;
 
-	if (rules_refuse(SOCK_UDP, RULE_CLIENT, to) || !addr_is_local(to->addr) || is_nobody(to, now) || helper_start() < 0)
+	if (is_nobody(to, now) || helper_start() < 0)
 		return VNIC_NONE;
 	vnic = wire_to(a, SOCK_UDP, family, to, &fresh, &reason);
 	if (vnic < 0) {
@@ -193,6 +300,15 @@ static uint32_t find_way(struct attached *a, int family, const struct endpoint *
 	udp_route_learn(&a->e, to, (uint32_t)vnic);
 	stack_leave(a);
 	return (uint32_t)vnic;
+}
+
+static uint32_t find_vnic(vsock_t v, int fd, int family, const struct endpoint *to)
+{
+	if (rules_refuse(SOCK_UDP, RULE_CLIENT, to))
+		return VNIC_NONE;
+	if (addr_is_local(to->addr))
+		return find_way(vs_attached(v), family, to);
+	return find_network(v, fd, to, clock_us());
 }
 
 static bool send_step(void *arg)
@@ -210,7 +326,7 @@ static bool send_step(void *arg)
 	if (stack_pending(a))
 		stack_poll(a, now);
 	from = k->local;
-	if (is_any(from.addr)) {
+	if (is_any(from.addr) && !vnic_is_network(stack_vnic(a->s, c->vnic))) {
 		memcpy(from.addr, c->to.addr, sizeof(from.addr));
 		if (v4_loopback(from.addr))
 			memcpy(from.addr + 12, "\x7f\0\0\1", 4);
@@ -224,7 +340,7 @@ static bool send_step(void *arg)
 struct sender {
 	struct endpoint remote;
 	int family;
-	bool nonblock, bound;
+	bool nonblock;
 	bool itself; /* the destination is this very socket: no engine takes that from a wire */
 	uint64_t timeout_us;
 	int error;
@@ -233,6 +349,7 @@ struct sender {
 
 static int look_at_sender(vsock_t v, const struct endpoint *to, struct sender *out)
 {
+	struct route r;
 	struct attached *a;
 	struct sock *k = vs_enter(v, &a);
 
@@ -244,7 +361,6 @@ static int look_at_sender(vsock_t v, const struct endpoint *to, struct sender *o
 	normalize(&out->remote);
 	out->family = k->family;
 	out->nonblock = k->flags & SOCKF_NONBLOCK;
-	out->bound = k->local.port != 0;
 	out->itself = k->local.port == out->remote.port &&
 		      (is_any(k->local.addr) || !memcmp(k->local.addr, out->remote.addr, sizeof(k->local.addr)));
 	out->timeout_us = k->sndtimeo_us;
@@ -252,6 +368,9 @@ static int look_at_sender(vsock_t v, const struct endpoint *to, struct sender *o
 	if (out->error != EPIPE)
 		k->so_error = 0;
 	out->vnic = out->remote.port ? udp_route_lookup(&a->e, &out->remote) : VNIC_NONE;
+	if (out->vnic == VNIC_NONE && k->flags & SOCKF_STEERED &&
+	    route_to(&a->e, out->remote.addr, k->local.addr, k->dst.ifindex, &out->vnic, &r) < 0)
+		out->vnic = VNIC_NONE;
 	stack_leave(a);
 	return -out->error;
 }
@@ -301,16 +420,19 @@ ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int
 	if (s.itself)
 		return kernel_send(fd, iov, iovcnt, flags, to, tolen, NULL, 0);
 	if (c.vnic == VNIC_NONE && c.to.port)
-		c.vnic = find_way(vs_attached(v), s.family, &c.to);
+		c.vnic = find_vnic(v, fd, s.family, &c.to);
 	if (c.vnic == VNIC_NONE || (s.family == 4) != is_v4(c.to.addr))
 		if (c.vnic == VNIC_NONE || s.family == 4)
 			return kernel_send(fd, iov, iovcnt, flags, to, tolen, NULL, 0);
-	ret = s.bound ? 0 : bind_any(v, fd, s.family);
+	ret = bind_once(v, fd);
 	if (ret < 0)
 		return ret;
-	if (send_step(&c) || !wait || flags & MSG_DONTWAIT || s.nonblock)
-		return c.result;
-	return wait_send(&c, &s);
+	if (!send_step(&c) && wait && !(flags & MSG_DONTWAIT) && !s.nonblock)
+		return wait_send(&c, &s);
+	/* A next hop that is not there yet; larger than what goes in one piece: the kernel knows what to do. */
+	if (c.result == -ENOLINK || c.result == -EMSGSIZE)
+		return kernel_send(fd, iov, iovcnt, flags, to, tolen, NULL, 0);
+	return c.result;
 }
 
 /* --- receiving --- */
@@ -348,7 +470,7 @@ static size_t room(const struct iovec *iov, int n)
 }
 
 /* IP_PKTINFO, IPV6_PKTINFO: where the datagram was sent to. */
-static void put_pktinfo(struct receiving *c, int family, const struct udp_meta *meta)
+static void put_pktinfo(struct receiving *c, int family, const struct udp_meta *meta, uint32_t ifindex)
 {
 	struct msghdr m = {.msg_control = c->control, .msg_controllen = *c->controllen};
 	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
@@ -362,14 +484,14 @@ static void put_pktinfo(struct receiving *c, int family, const struct udp_meta *
 	memset(h, 0, CMSG_SPACE(need));
 	h->cmsg_len = CMSG_LEN(need);
 	if (family == 6) {
-		struct in6_pktinfo info = {.ipi6_ifindex = 1};
+		struct in6_pktinfo info = {.ipi6_ifindex = ifindex};
 
 		h->cmsg_level = IPPROTO_IPV6;
 		h->cmsg_type = IPV6_PKTINFO;
 		memcpy(&info.ipi6_addr, meta->to.addr, 16);
 		memcpy(CMSG_DATA(h), &info, sizeof(info));
 	} else {
-		struct in_pktinfo info = {.ipi_ifindex = 1};
+		struct in_pktinfo info = {.ipi_ifindex = (int)ifindex};
 
 		h->cmsg_level = IPPROTO_IP;
 		h->cmsg_type = IP_PKTINFO;
@@ -387,7 +509,7 @@ static ssize_t receive_engine(struct receiving *c)
 	struct sock *k = vs_enter(c->v, &a);
 	struct udp_meta meta = {0};
 	ssize_t n;
-	uint32_t flags;
+	uint32_t flags, ifindex;
 	int family;
 
 	if (!k)
@@ -404,6 +526,9 @@ static ssize_t receive_engine(struct receiving *c)
 	} else if (n == -EAGAIN && flags & SOCKF_SHUT_RD) {
 		n = 0;
 	}
+	ifindex = n >= 0 && meta.vnic < VNIC_MAX ? stack_vnic(a->s, meta.vnic)->ifindex : 0;
+	if (!ifindex)
+		ifindex = 1; /* a wire: loopback */
 	stack_leave(a);
 	if (n < 0)
 		return n;
@@ -411,7 +536,7 @@ static ssize_t receive_engine(struct receiving *c)
 	if (meta.from.port)
 		sock_name_out(&meta.from, family, c->from, c->fromlen);
 	if (c->control && c->controllen && flags & SOCKF_PKTINFO)
-		put_pktinfo(c, family, &meta);
+		put_pktinfo(c, family, &meta, ifindex);
 	else if (c->controllen)
 		*c->controllen = 0;
 	return c->flags & MSG_TRUNC ? (ssize_t)meta.size : n;
