@@ -70,13 +70,6 @@ static bool allowed(const char *name, uint32_t ifindex, void *house)
 	return !veth_is_ours(name) && policy_interface(&((struct house *)house)->policy, name);
 }
 
-static uint32_t adopted_uid(uint32_t stack, void *house)
-{
-	const struct house *h = house;
-
-	return stack < STEER_STACKS && h->adopted_uid[stack] ? h->adopted_uid[stack] - 1 : 0;
-}
-
 static int house_open(struct house *h)
 {
 	const char *why;
@@ -95,7 +88,7 @@ static int house_open(struct house *h)
 		    rc,
 		    "no network namespace for the processes' own interfaces (CAP_SYS_ADMIN is needed at the start)");
 	h->filters = filters_new(h->steer);
-	rc = h->filters ? filters_adopt(h->filters, adopted_uid, h) : -ENOMEM;
+	rc = h->filters ? house_adopt(h) : -ENOMEM;
 	if (rc)
 		return say(rc, "the filters of an earlier viaductd can't be read");
 	rc = mirror_start(&h->mirror);

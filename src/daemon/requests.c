@@ -126,6 +126,18 @@ static int serve_open(struct house *h, struct client *c, const struct request *q
 	return rc ? refuse(c, q, rc, why) : send_vnic(h, c, q, v, true);
 }
 
+static int serve_resume(struct house *h, struct client *c, struct request *q)
+{
+	struct tenant_vnic *v = NULL;
+	const char *why = "";
+	int xsk[DAEMON_QUEUES_MAX], umem = request_take(q, 0), rc;
+
+	for (int i = 0; i < (int)DAEMON_QUEUES_MAX; i++)
+		xsk[i] = request_take(q, 1 + i);
+	rc = tenant_resume(c->tenant, &q->body.resume, umem, xsk, &v, &why);
+	return rc ? refuse(c, q, rc, why) : send_vnic(h, c, q, v, false);
+}
+
 /* --- filters --- */
 
 static int serve_filter_add(struct client *c, struct request *q)
@@ -165,6 +177,8 @@ static int serve(struct server *s, struct house *h, struct client *c, struct req
 	switch (q->head.type) {
 	case DAEMON_OPEN:
 		return serve_open(h, c, q);
+	case DAEMON_RESUME:
+		return serve_resume(h, c, q);
 	case DAEMON_FILTER_ADD:
 		return serve_filter_add(c, q);
 	case DAEMON_FILTER_DEL:
@@ -184,10 +198,4 @@ int request_serve(struct server *s, struct house *h, struct client *c, struct re
 
 	request_done(q);
 	return rc;
-}
-
-void house_sweep(struct house *h)
-{
-	memset(h->adopted_uid, 0, sizeof(h->adopted_uid));
-	filters_sweep(h->filters, FILTERS_ALL);
 }

@@ -21,9 +21,6 @@ struct client {
 
 /* Answer the request; its descriptors are taken or closed. 0, or -errno: the connection is to be dropped. */
 int request_serve(struct server *s, struct house *h, struct client *c, struct request *q);
-/* Stacks of an earlier viaductd that have not come by now are gone. */
-void house_sweep(struct house *h);
-
 /* Be told when process `at` of the tenant ends (server.c). */
 int server_watch_process(struct server *s, const struct tenant *t, uint32_t at);
 

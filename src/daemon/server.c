@@ -114,7 +114,7 @@ static void process_gone(struct server *s, uint32_t index)
 
 int server_watch_process(struct server *s, const struct tenant *t, uint32_t at)
 {
-	return watch(s, t->process[at], SOURCE_PROCESS, t->number * TENANT_PROCESSES + at);
+	return watch(s, t->process[at], SOURCE_PROCESS, t->seat * TENANT_PROCESSES + at);
 }
 
 /* --- connections --- */
@@ -222,7 +222,7 @@ static void client_ready(struct server *s, uint32_t index)
 static bool tenants_exist(const struct house *h)
 {
 	for (uint32_t i = 0; i < STEER_STACKS; i++)
-		if (h->tenant[i] || h->adopted_uid[i])
+		if (h->tenant[i] || h->number[i].used)
 			return true;
 	return false;
 }

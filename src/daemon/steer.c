@@ -13,6 +13,8 @@
 #include <unistd.h>
 #include <fcntl.h>
 
+#define PROGRAM_MAPS 32
+
 /* --- the directory that holds the links --- */
 
 static int keep_make(void)
@@ -46,64 +48,70 @@ static void link_path(const struct steer *s, const char *kind, uint32_t number, 
 
 /* --- an earlier viaductd --- */
 
-/* The descriptor of the map of that name among the program's; -ENOENT. */
-static int map_of_program(int prog, const char *name)
+/* The program's descriptor, its name and the numbers of its maps. -errno. */
+static int open_program(uint32_t id, struct bpf_prog_info *info, uint32_t maps[PROGRAM_MAPS])
 {
-	uint32_t ids[32], len = sizeof(struct bpf_prog_info);
-	struct bpf_prog_info info = {.nr_map_ids = 32, .map_ids = (uint64_t)(uintptr_t)ids};
+	uint32_t len = sizeof(*info);
+	int fd = bpf_prog_get_fd_by_id(id);
 
-	if (bpf_obj_get_info_by_fd(prog, &info, &len))
-		return -errno;
-	for (uint32_t i = 0; i < info.nr_map_ids && i < 32; i++) {
-		struct bpf_map_info m = {0};
-		uint32_t map_len = sizeof(m);
-		int fd = bpf_map_get_fd_by_id(ids[i]);
-
-		if (fd < 0)
-			continue;
-		if (!bpf_obj_get_info_by_fd(fd, &m, &map_len) && !strcmp(m.name, name))
-			return fd;
-		close(fd);
-	}
-	return -ENOENT;
-}
-
-/* Our program on the device: its descriptor and number; -ENOENT. */
-static int program_on(uint32_t device, const char *name, uint32_t *id)
-{
-	struct bpf_prog_info info = {0};
-	uint32_t len = sizeof(info);
-	int fd;
-
-	if (bpf_xdp_query_id((int)device, 0, id) || !*id)
-		return -ENOENT;
-	fd = bpf_prog_get_fd_by_id(*id);
 	if (fd < 0)
 		return -errno;
-	if (!bpf_obj_get_info_by_fd(fd, &info, &len) && !strcmp(info.name, name))
+	*info = (struct bpf_prog_info){.nr_map_ids = PROGRAM_MAPS, .map_ids = (uint64_t)(uintptr_t)maps};
+	if (!bpf_obj_get_info_by_fd(fd, info, &len)) {
+		if (info->nr_map_ids > PROGRAM_MAPS)
+			info->nr_map_ids = PROGRAM_MAPS;
 		return fd;
+	}
 	close(fd);
 	return -ENOENT;
 }
 
-/* The link between that program and the device. */
-static int link_of(uint32_t program, uint32_t device)
+/* Go on with the maps of these numbers. */
+static void adopt_maps(struct steer *s, const uint32_t *ids, uint32_t count)
 {
-	uint32_t id = 0;
+	struct bpf_map *map;
 
-	while (!bpf_link_get_next_id(id, &id)) {
-		struct bpf_link_info info = {0};
+	for (uint32_t i = 0; i < count; i++) {
+		struct bpf_map_info info = {0};
 		uint32_t len = sizeof(info);
-		int fd = bpf_link_get_fd_by_id(id);
+		int fd = bpf_map_get_fd_by_id(ids[i]);
 
 		if (fd < 0)
 			continue;
-		if (!bpf_obj_get_info_by_fd(fd, &info, &len) && info.type == BPF_LINK_TYPE_XDP &&
-		    info.prog_id == program && info.xdp.ifindex == device)
-			return fd;
+		bpf_obj_get_info_by_fd(fd, &info, &len);
+		bpf_object__for_each_map(map, s->skel->obj)
+		{
+			if (strcmp(bpf_map__name(map), info.name) != 0 || bpf_map__reuse_fd(map, fd))
+				continue;
+			s->adopted = true;
+			if (map == s->skel->maps.vd_xsks)
+				s->adopted_xsks = info.id;
+		}
 		close(fd);
 	}
-	return -ENOENT;
+}
+
+/* Some interface has our program: its maps. The maps that only the others use are not among them, but all that matters
+ * of those is written anew. */
+static void find_maps(struct steer *s)
+{
+	struct if_nameindex *all = if_nameindex();
+
+	for (struct if_nameindex *i = all; i && i->if_index && !s->adopted; i++) {
+		uint32_t id = 0, maps[PROGRAM_MAPS];
+		struct bpf_prog_info info;
+		int fd;
+
+		if (bpf_xdp_query_id((int)i->if_index, 0, &id) || !id)
+			continue;
+		fd = open_program(id, &info, maps);
+		if (fd < 0)
+			continue;
+		if (!strcmp(info.name, bpf_program__name(s->skel->progs.vd_steer1)))
+			adopt_maps(s, maps, info.nr_map_ids);
+		close(fd);
+	}
+	if_freenameindex(all);
 }
 
 static struct device *device_slot(struct steer *s, uint32_t ifindex)
@@ -114,55 +122,61 @@ static struct device *device_slot(struct steer *s, uint32_t ifindex)
 	return NULL;
 }
 
-/* Maps and links of an earlier viaductd become ours. */
-static void adopt(struct steer *s)
+/* A link whose program uses our maps: our program in its place, and it is held with ours. */
+static bool take_link(struct steer *s, int link, const char *program, uint32_t ifindex)
 {
-	struct if_nameindex *all = if_nameindex();
-	const char *name = bpf_program__name(s->skel->progs.vd_steer1);
+	bool steer = !strcmp(program, bpf_program__name(s->skel->progs.vd_steer1));
+	struct bpf_program *ours = steer ? s->skel->progs.vd_steer1 : s->skel->progs.vd_inner1;
+	struct bpf_xdp_query_opts q = {.sz = sizeof(q)};
+	struct device *d = steer ? device_slot(s, 0) : NULL;
+	char path[64];
 
-	for (struct if_nameindex *i = all; i && i->if_index; i++) {
-		struct device *d = device_slot(s, 0);
-		struct bpf_map *map;
-		uint32_t id = 0;
-		int prog = program_on(i->if_index, name, &id);
-
-		if (prog < 0)
-			continue;
-		if (!s->adopted)
-			bpf_object__for_each_map(map, s->skel->obj)
-			{
-				int fd = map_of_program(prog, bpf_map__name(map));
-
-				if (fd >= 0)
-					s->adopted |= !bpf_map__reuse_fd(map, fd);
-				if (fd >= 0)
-					close(fd);
-			}
-		close(prog);
-		if (d)
-			*d = (struct device){.ifindex = i->if_index, .link = link_of(id, i->if_index)};
-	}
-	if_freenameindex(all);
+	if (bpf_link_update(link, bpf_program__fd(ours), NULL))
+		return false;
+	link_path(s, steer ? "if" : "port", steer ? ifindex : ifindex - STEER_INNER, path, sizeof(path));
+	bpf_obj_pin(link, path);
+	if (!d)
+		return false;
+	*d = (struct device){.ifindex = ifindex, .link = link};
+	if (!bpf_xdp_query((int)ifindex, 0, &q))
+		d->native = q.attach_mode == XDP_ATTACHED_DRV;
+	return true;
 }
 
-/* In the place of the earlier programs on the interfaces. */
-static void take_over_links(struct steer *s)
+static bool uses_our_maps(const struct steer *s, const uint32_t *maps, uint32_t count)
 {
-	for (int i = 0; i < STEER_DEVICES; i++) {
-		struct device *d = &s->device[i];
-		struct bpf_xdp_query_opts q = {.sz = sizeof(q)};
-		char path[64];
+	for (uint32_t i = 0; i < count; i++)
+		if (maps[i] == s->adopted_xsks)
+			return true;
+	return false;
+}
 
-		if (!d->ifindex)
-			continue;
-		if (d->link < 0 || bpf_link_update(d->link, bpf_program__fd(s->skel->progs.vd_steer1), NULL)) {
-			*d = (struct device){0};
-			continue;
-		}
-		link_path(s, "if", d->ifindex, path, sizeof(path));
-		bpf_obj_pin(d->link, path);
-		if (!bpf_xdp_query((int)d->ifindex, 0, &q))
-			d->native = q.attach_mode == XDP_ATTACHED_DRV;
+/* True if the link's descriptor is kept. */
+static bool look_at_link(struct steer *s, int link)
+{
+	struct bpf_link_info info = {0};
+	uint32_t len = sizeof(info), maps[PROGRAM_MAPS];
+	struct bpf_prog_info prog;
+	int fd;
+
+	if (bpf_obj_get_info_by_fd(link, &info, &len) || info.type != BPF_LINK_TYPE_XDP || !info.xdp.ifindex)
+		return false;
+	fd = open_program(info.prog_id, &prog, maps);
+	if (fd < 0)
+		return false;
+	close(fd);
+	return uses_our_maps(s, maps, prog.nr_map_ids) && take_link(s, link, prog.name, info.xdp.ifindex);
+}
+
+static void take_links(struct steer *s)
+{
+	uint32_t id = 0;
+
+	while (s->adopted && !bpf_link_get_next_id(id, &id)) {
+		int fd = bpf_link_get_fd_by_id(id);
+
+		if (fd >= 0 && !look_at_link(s, fd))
+			close(fd);
 	}
 }
 
@@ -191,14 +205,14 @@ int steer_start(struct steer **out, const char **why)
 		rc = s->skel ? 0 : -errno;
 	}
 	if (!rc) {
-		adopt(s);
+		find_maps(s);
 		rc = steer_bpf__load(s->skel);
 	}
 	if (rc) {
 		steer_stop(s);
 		return rc;
 	}
-	take_over_links(s);
+	take_links(s);
 	*out = s;
 	return 0;
 }
@@ -272,17 +286,29 @@ int steer_attach(struct steer *s, uint32_t ifindex, bool *native)
 	return 0;
 }
 
-void steer_detach(struct steer *s, uint32_t ifindex)
+static void let_go(struct steer *s, struct device *d)
 {
-	struct device *d = device_slot(s, ifindex);
 	char path[64];
 
-	if (!d || !d->uses || --d->uses)
-		return;
-	link_path(s, "if", ifindex, path, sizeof(path));
+	link_path(s, "if", d->ifindex, path, sizeof(path));
 	unlink(path);
 	close(d->link);
 	*d = (struct device){0};
+}
+
+void steer_detach(struct steer *s, uint32_t ifindex)
+{
+	struct device *d = device_slot(s, ifindex);
+
+	if (d && d->uses && !--d->uses)
+		let_go(s, d);
+}
+
+void steer_settle(struct steer *s)
+{
+	for (int i = 0; i < STEER_DEVICES; i++)
+		if (s->device[i].ifindex && !s->device[i].uses)
+			let_go(s, &s->device[i]);
 }
 
 int steer_attach_inner(struct steer *s, uint32_t at)
@@ -312,7 +338,11 @@ void steer_detach_inner(struct steer *s, uint32_t at)
 static int attach_tc(uint32_t ifindex, enum bpf_tc_attach_point point, const struct bpf_program *prog)
 {
 	struct bpf_tc_hook hook = {.sz = sizeof(hook), .ifindex = (int)ifindex, .attach_point = point};
-	struct bpf_tc_opts opts = {.sz = sizeof(opts), .handle = 1, .priority = 1, .prog_fd = bpf_program__fd(prog)};
+	struct bpf_tc_opts opts = {.sz = sizeof(opts),
+				   .handle = 1,
+				   .priority = 1,
+				   .flags = BPF_TC_F_REPLACE,
+				   .prog_fd = bpf_program__fd(prog)};
 	int rc = bpf_tc_hook_create(&hook);
 
 	return rc && rc != -EEXIST ? rc : bpf_tc_attach(&hook, &opts);

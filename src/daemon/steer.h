@@ -31,6 +31,8 @@ int steer_keep(const struct steer *s);
 /* Hold program `steer` to the device. *native: in its driver. -EBUSY: another XDP program is there. */
 int steer_attach(struct steer *s, uint32_t device, bool *native);
 void steer_detach(struct steer *s, uint32_t device);
+/* Let go of devices that an earlier viaductd had the program on and no stack uses. */
+void steer_settle(struct steer *s);
 /* Program `inner` on the inner end of port `at`'s veth. Called in that end's namespace. */
 int steer_attach_inner(struct steer *s, uint32_t at);
 void steer_detach_inner(struct steer *s, uint32_t at);

@@ -14,28 +14,32 @@
 
 /* --- life --- */
 
-static int free_number(const struct house *h)
+int tenant_number(struct tenant *t)
 {
-	for (uint32_t i = 0; i < STEER_STACKS; i++)
-		if (!h->tenant[i] && !h->adopted_uid[i])
-			return (int)i;
-	return -1;
+	struct house *h = t->house;
+
+	for (uint32_t i = 0; t->number == TENANT_NO_NUMBER && i < STEER_STACKS; i++)
+		if (!h->number[i].used) {
+			h->number[i] = (struct house_number){.used = true};
+			t->number = i;
+		}
+	return t->number == TENANT_NO_NUMBER ? -ENOSPC : 0;
 }
 
 struct tenant *tenant_new(struct house *h, uint32_t uid, pid_t pid)
 {
 	struct tenant *t;
-	int number = free_number(h);
+	uint32_t seat = 0;
 
-	if (number < 0)
-		return NULL;
-	t = calloc(1, sizeof(*t));
+	while (seat < STEER_STACKS && h->tenant[seat])
+		seat++;
+	t = seat < STEER_STACKS ? calloc(1, sizeof(*t)) : NULL;
 	if (!t)
 		return NULL;
-	*t =
-	    (struct tenant){.house = h, .number = (uint32_t)number, .uid = uid, .pid = pid, .client = -1, .memory = -1};
+	*t = (struct tenant){
+	    .house = h, .seat = seat, .number = TENANT_NO_NUMBER, .uid = uid, .pid = pid, .client = -1, .memory = -1};
 	memset(t->process, -1, sizeof(t->process));
-	h->tenant[number] = t;
+	h->tenant[seat] = t;
 	return t;
 }
 
@@ -78,7 +82,8 @@ void tenant_free(struct tenant *t)
 	orphan_end(t);
 	for (uint32_t id = 1; id <= t->filter_high; id++)
 		tenant_filter_del(t, id);
-	filters_sweep(t->house->filters, t->number);
+	if (t->number != TENANT_NO_NUMBER)
+		filters_sweep(t->house->filters, t->number);
 	for (uint32_t i = 0; i < TENANT_VNICS; i++)
 		if (t->vnic[i].ifindex)
 			close_vnic(t, &t->vnic[i]);
@@ -87,7 +92,9 @@ void tenant_free(struct tenant *t)
 			close(t->process[i]);
 	if (t->memory >= 0)
 		close(t->memory);
-	t->house->tenant[t->number] = NULL;
+	if (t->number != TENANT_NO_NUMBER)
+		t->house->number[t->number].used = false;
+	t->house->tenant[t->seat] = NULL;
 	free(t->hold);
 	free(t->filter);
 	free(t);
@@ -120,7 +127,7 @@ int tenant_process(struct tenant *t, int pidfd, const char **why)
 
 /* --- vNICs --- */
 
-static const struct netview_iface *view_iface(const struct house *h, uint32_t ifindex)
+const struct netview_iface *house_iface(const struct house *h, uint32_t ifindex)
 {
 	const struct netview *view = mirror_view(h->mirror);
 	const struct netview_copy *c = &view->copy[view->version & 1];
@@ -131,7 +138,7 @@ static const struct netview_iface *view_iface(const struct house *h, uint32_t if
 	return NULL;
 }
 
-static struct tenant_vnic *free_vnic(struct tenant *t, uint32_t ifindex)
+struct tenant_vnic *tenant_vnic_place(struct tenant *t, uint32_t ifindex)
 {
 	struct tenant_vnic *found = NULL;
 
@@ -172,11 +179,18 @@ static int open_direct(struct tenant_vnic *v, const struct port_device *d, const
 	return rc;
 }
 
+int tenant_veth_set(struct tenant *t, struct tenant_vnic *v)
+{
+	struct steer_outer o = {.stack = t->number, .device = v->where.ifindex, .vlan = (uint16_t)v->where.vlan};
+
+	memcpy(o.mac, v->about.mac, sizeof(o.mac));
+	return steer_veth(t->house->steer, v->iface, t->number, v->outer, &o);
+}
+
 /* A socket on a veth of its own. */
 static int open_behind(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, const char **why)
 {
 	struct house *h = t->house;
-	struct steer_outer o = {.stack = t->number, .device = d->ifindex, .vlan = (uint16_t)v->where.vlan};
 	int rc = veth_open(h->steer, h->cellar, steer_port_index(v->iface, t->number), d->mtu, &v->outer, &v->port);
 
 	v->about.mode = DAEMON_MODE_VETH;
@@ -185,8 +199,7 @@ static int open_behind(struct tenant *t, struct tenant_vnic *v, const struct por
 		v->outer = 0;
 		return rc;
 	}
-	memcpy(o.mac, v->about.mac, sizeof(o.mac));
-	return steer_veth(h->steer, v->iface, t->number, v->outer, &o);
+	return tenant_veth_set(t, v);
 }
 
 /* Rings of one kind or the other, and the maps say so: last the port, which lets frames in. */
@@ -244,8 +257,8 @@ static int open_iface(struct tenant *t, struct tenant_vnic *v, const struct netv
 
 int tenant_open(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, const char **why)
 {
-	const struct netview_iface *f = view_iface(t->house, ifindex);
-	struct tenant_vnic *v = free_vnic(t, ifindex);
+	const struct netview_iface *f = house_iface(t->house, ifindex);
+	struct tenant_vnic *v = tenant_vnic_place(t, ifindex);
 	struct port_device d;
 	bool native;
 	int rc = check_iface(t, f, &d, why);
@@ -255,6 +268,10 @@ int tenant_open(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, c
 	*why = "the process has a vNIC there, or too many";
 	if (!v)
 		return -EEXIST;
+	*why = "viaductd has no room for another stack";
+	rc = tenant_number(t);
+	if (rc)
+		return rc;
 	*v = (struct tenant_vnic){.where = {.ifindex = f->device, .vlan = f->vlan}, .port = {.umem = -1}};
 	memset(v->port.xsk, -1, sizeof(v->port.xsk));
 	rc = open_iface(t, v, f, &native, why);

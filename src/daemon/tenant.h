@@ -18,7 +18,15 @@
 #include "daemon/steer.h"
 
 #define TENANT_VNICS 8u
+#define TENANT_NO_NUMBER 0xffffffffu
 #define TENANT_PROCESSES 64u /* as many as a stack has room for */
+
+/* A stack's number in the maps. */
+struct house_number {
+	bool used;
+	bool adopted; /* of an earlier viaductd's stack that was not heard of yet */
+	uint32_t uid; /* adopted: whose */
+};
 
 /* The means that tenants share. */
 struct house {
@@ -27,10 +35,10 @@ struct house {
 	struct mirror *mirror;
 	struct filters *filters;
 	struct cellar *cellar;
-	struct tenant *tenant[STEER_STACKS];
-	uint32_t adopted_uid[STEER_STACKS]; /* stacks of an earlier viaductd that were not heard of yet: uid plus 1 */
-	int sock;                           /* any socket of our network namespace, for ioctl */
-	uint64_t netns;                     /* its cookie */
+	struct tenant *tenant[STEER_STACKS]; /* by seat */
+	struct house_number number[STEER_STACKS];
+	int sock;       /* any socket of our network namespace, for ioctl */
+	uint64_t netns; /* its cookie */
 };
 
 struct tenant_vnic {
@@ -62,7 +70,8 @@ struct tenant_filter {
 
 struct tenant {
 	struct house *house;
-	uint32_t number, uid;
+	uint32_t seat, uid;
+	uint32_t number;               /* in the maps; TENANT_NO_NUMBER: nothing is there yet */
 	pid_t pid;                     /* who said HELLO */
 	int client;                    /* connection; -1: gone */
 	int memory;                    /* the stack's memfd */
@@ -78,7 +87,7 @@ struct tenant {
 	bool orphan_waits;           /* for nothing but the end of TIME-WAIT */
 };
 
-/* A new tenant, or (number set by tenant_find_resumed) one that goes on. NULL: no room. */
+/* A new tenant. NULL: no room. */
 struct tenant *tenant_new(struct house *h, uint32_t uid, pid_t pid);
 /* Removes all: filters, ports, rings. */
 void tenant_free(struct tenant *t);
@@ -86,12 +95,26 @@ uint32_t tenants_of(const struct house *h, uint32_t uid);
 
 /* Each of these returns 0 or -errno, and then *why, a sentence for the user. */
 int tenant_open(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, const char **why);
-/* Rings that exist: umem and sockets become the tenant's, or are closed. */
-int tenant_resume(struct tenant *t, const struct daemon_vnic *about, int umem, const int *xsk, const char **why);
+/* Rings that exist: umem and sockets (-1: none) become the tenant's, or are closed. */
+int tenant_resume(struct tenant *t, const struct daemon_vnic *about, int umem, const int xsk[DAEMON_QUEUES_MAX],
+		  struct tenant_vnic **made, const char **why);
 /* fd: the socket that owns the port, the tenant's from now on (closed on failure); -1: none. The id. */
 int tenant_filter_add(struct tenant *t, const struct daemon_filter *f, int fd, const char **why);
 int tenant_filter_del(struct tenant *t, uint32_t id);
 int tenant_process(struct tenant *t, int pidfd, const char **why);
+
+/* A number for the tenant, if it has none. -ENOSPC. */
+int tenant_number(struct tenant *t);
+const struct netview_iface *house_iface(const struct house *h, uint32_t ifindex);
+/* A free place for a vNIC on the interface; NULL: there is one, or too many. */
+struct tenant_vnic *tenant_vnic_place(struct tenant *t, uint32_t ifindex);
+/* Let the veth's outer end know whose it is. 0 or -errno. */
+int tenant_veth_set(struct tenant *t, struct tenant_vnic *v);
+
+/* What an earlier viaductd left in the maps (resume.c): its stacks' numbers are kept for them. 0 or -errno. */
+int house_adopt(struct house *h);
+/* Stacks of an earlier viaductd that have not come by now are gone, with all that they had. */
+void house_sweep(struct house *h);
 
 /* Is fd a socket that owns the filter's local end, in the namespace? 0; -EINVAL, -EPERM with *why. */
 int tenant_socket_check(int fd, const struct daemon_filter *f, uint64_t netns, const char **why);

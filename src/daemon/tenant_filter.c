@@ -287,6 +287,8 @@ int tenant_filter_add(struct tenant *t, const struct daemon_filter *f, int fd, c
 		rc = -ENOSPC;
 	}
 	if (!rc)
+		rc = tenant_number(t);
+	if (!rc)
 		rc = new_filter(t, f, fd, why);
 	if (rc < 0 && fd >= 0)
 		close(fd);
