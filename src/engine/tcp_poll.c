@@ -19,9 +19,8 @@ static bool readable(const struct sock *k)
 	uint32_t want = k->rcvlowat ? k->rcvlowat : 1;
 	uint32_t left = seq_gt(t->rcv_adv, t->rcv_nxt) ? t->rcv_adv - t->rcv_nxt : 0;
 
-	if ((t->flags & TCPF_URG_VALID) && !(t->flags & TCPF_URG_READ) && t->rcv_up == t->rcv_read &&
-	    !(k->flags & SOCKF_OOBINLINE))
-		want++; /* the urgent byte alone can't be read in line */
+	if ((t->flags & TCPF_URG_VALID) && t->rcv_up == t->rcv_read && !(k->flags & SOCKF_OOBINLINE))
+		want++; /* the urgent byte, or the place it was at, can't be read in line */
 	if (k->rxq.bytes >= want)
 		return true;
 	return k->rxq.bytes && left <= t->rcv_mss && want > 1 && k->rxq.bytes >= k->rcvbuf / 2; /* full as it gets */

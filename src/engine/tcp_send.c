@@ -224,8 +224,10 @@ static void end_burst(struct tcb *t, struct pkt *p)
 	}
 }
 
-/* Copy up to `want` bytes into txq. Returns the bytes copied. */
-static size_t fill(struct engine *e, struct sock *k, struct vnic *v, struct source *w, size_t want, uint32_t limit)
+/* Copy up to `want` bytes into txq. Returns the bytes copied. Nothing leaves meanwhile with `hold`: the end of the
+ * write is urgent, and every segment before it has to say so. */
+static size_t fill(struct engine *e, struct sock *k, struct vnic *v, struct source *w, size_t want, uint32_t limit,
+		   bool hold)
 {
 	struct tcb *t = &k->tcp;
 	uint32_t cap = min_u32(v->st->buf_size - PKT_HEADROOM, limit);
@@ -254,7 +256,7 @@ static size_t fill(struct engine *e, struct sock *k, struct vnic *v, struct sour
 			end_burst(t, p);
 		done += n;
 		unpushed += n;
-		if (unpushed >= whole && p->len >= cap) {
+		if (unpushed >= whole && p->len >= cap && !hold) {
 			tcp_push(e, k, TCP_PUSH_HOLD);
 			unpushed = 0;
 		}
@@ -341,7 +343,7 @@ static __attribute__((noinline)) ssize_t send_any(struct engine *e, struct sock 
 		want = t->txq.bytes < k->sndbuf ? k->sndbuf - t->txq.bytes : 0;
 	limit = tcp_segment_limit(e, k);
 	room = window_room(e, k, v->st);
-	done = fill(e, k, v, &w, want < room ? want : room, limit);
+	done = fill(e, k, v, &w, want < room ? want : room, limit, flags & TCP_F_OOB);
 	if (done == room && want > room)
 		hold_back(e, k);
 	if (done)

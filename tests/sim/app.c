@@ -5,7 +5,8 @@
  * does nothing more in that direction until the engine reports an edge, so an edge that is forgotten is a stall.
  *
  * What it may see: the peer's bytes, each once and in order; the end of the stream only when the peer has shut
- * down and all of its bytes have been read; an error only with a cause (see cause_of).
+ * down and all of its bytes have been read; an error only with a cause (see cause_of). An urgent byte comes by itself,
+ * once, and no read goes past its place; or, if the program likes, in the stream as any other (RFC 6093, tcp(7)).
  */
 #include <string.h>
 
@@ -108,6 +109,19 @@ static void plan_opening(struct world *w, struct conn *c)
 	}
 }
 
+/* Urgent bytes. An accepted socket has its options too late to keep several of them in the stream. */
+static void plan_urgent(struct world *w, struct conn *c)
+{
+	for (int e = 0; e < 2; e++) {
+		struct app *a = &c->end[e];
+
+		a->urgent_at = a->to_send && !pick_more(w, 4) ? pick_more(w, (uint32_t)a->to_send) : URGENT_NONE;
+		a->options |= pick_more(w, 2) ? OPT_INLINE : 0;
+	}
+	if (c->end[0].options & OPT_INLINE && c->end[1].urgent_at != URGENT_NONE && pick_more(w, 2))
+		c->end[1].options |= OPT_URGENT_MANY;
+}
+
 void app_plan(struct world *w, struct conn *c)
 {
 	int client = (int)pick(w, 2);
@@ -131,6 +145,7 @@ void app_plan(struct world *w, struct conn *c)
 			a->write_pause_us = 2000;
 	}
 	plan_opening(w, c);
+	plan_urgent(w, c);
 }
 
 static void apply_options(struct app *a, struct sock *k)
@@ -147,6 +162,8 @@ static void apply_options(struct app *a, struct sock *k)
 		k->tcp.keep_cnt = 16; /* more than a burst of loss takes away from an idle connection */
 		tcp_set_keepalive(e, k, true, a->w->now);
 	}
+	if (a->options & OPT_INLINE)
+		k->flags |= SOCKF_OOBINLINE;
 	if (a->options & OPT_SMALL_RCV) {
 		k->rcvbuf = pick_log(a->w, 2304, 16384);
 		k->flags |= SOCKF_RCVBUF_SET;
@@ -307,16 +324,28 @@ static int cut_iov(struct world *w, struct iovec *iov, uint8_t *from, size_t n)
 	return first < n ? 2 : 1;
 }
 
+/* Is the peer's urgent byte, at the next place in the stream or before it, left out of what is read? */
+static bool past_urgent(const struct app *a, const struct app *peer)
+{
+	return !(a->options & OPT_INLINE) && a->received >= peer->urgent_at;
+}
+
 static void check_received(struct app *a, size_t n)
 {
 	struct app *peer = peer_of(a);
+	uint64_t from = a->received + past_urgent(a, peer);
 
-	if (a->received + n > peer->sent) {
+	if (!(a->options & OPT_INLINE) && a->received < peer->urgent_at && a->received + n > peer->urgent_at) {
+		world_fail(a->w, "#%u host %d read %zu bytes from %lu on, past the urgent one at %lu", number_of(a),
+			   a->host, n, (unsigned long)a->received, (unsigned long)peer->urgent_at);
+		return;
+	}
+	if (from + n > peer->sent) {
 		world_fail(a->w, "#%u host %d received %lu bytes, the peer sent %lu", number_of(a), a->host,
 			   (unsigned long)(a->received + n), (unsigned long)peer->sent);
 		return;
 	}
-	app_pattern(peer->stream, a->received, expected, n);
+	app_pattern(peer->stream, from, expected, n);
 	for (size_t i = 0; i < n; i++)
 		if (scratch[i] != expected[i]) {
 			world_fail(a->w, "#%u host %d: byte %lu of the stream is wrong", number_of(a), a->host,
@@ -334,9 +363,38 @@ static void end_of_stream(struct app *a)
 	a->want_read = false;
 	if (!peer->wr_shut && peer->open)
 		world_fail(a->w, "#%u host %d sees the end of a stream that is open", number_of(a), a->host);
-	else if (a->received != peer->sent)
+	else if (peer->sent > peer->urgent_at && !(a->options & OPT_INLINE) && !a->urgent_got)
+		world_fail(a->w, "#%u host %d sees the end of the stream and never saw the urgent byte", number_of(a),
+			   a->host);
+	else if (a->received + (past_urgent(a, peer) && peer->sent > peer->urgent_at) != peer->sent)
 		world_fail(a->w, "#%u host %d sees the end of the stream after %lu bytes of %lu", number_of(a), a->host,
 			   (unsigned long)a->received, (unsigned long)peer->sent);
+}
+
+/* Ask for an urgent byte. True: there is one. */
+static bool read_urgent(struct app *a, struct sock *k, bool must)
+{
+	struct world *w = a->w;
+	struct app *peer = peer_of(a);
+	bool peek = pick_more(w, 4) == 0;
+	uint8_t got, byte[8];
+	struct iovec iov = {&got, 1};
+	ssize_t r = tcp_recv(w->host[a->host].e, k, &iov, 1, 0, TCP_F_OOB | (peek ? TCP_F_PEEK : 0), w->now);
+
+	if (r != 1) {
+		if (must && !(r == -ENOTCONN && k->tcp.state == TCP_CLOSED)) /* after a reset, as Linux */
+			world_fail(w, "#%u host %d: EV_PRI, but recv gives %zd", number_of(a), a->host, r);
+		return false;
+	}
+	if (peer->sent <= peer->urgent_at || a->options & OPT_INLINE || a->urgent_got) {
+		world_fail(w, "#%u host %d: an urgent byte that nobody sent", number_of(a), a->host);
+		return false;
+	}
+	app_pattern(peer->stream, peer->urgent_at, byte, 1);
+	if (got != byte[0])
+		world_fail(w, "#%u host %d: the urgent byte is another", number_of(a), a->host);
+	a->urgent_got = !peek;
+	return true;
 }
 
 /* One read. False: nothing more for now. */
@@ -348,6 +406,10 @@ static bool read_once(struct app *a, struct sock *k)
 	struct iovec iov[2];
 	int cnt;
 
+	while (!(a->options & OPT_INLINE) && !a->urgent_got && tcp_poll(e, k) & EV_PRI && read_urgent(a, k, true))
+		;
+	if (pick_more(w, 16) == 0)
+		read_urgent(a, k, false);
 	n = n > 65536 ? 65536 : n;
 	cnt = cut_iov(w, iov, scratch, n);
 	if (a->options & OPT_PEEK && one_in(w, 4)) {
@@ -411,6 +473,12 @@ static bool write_once(struct app *a, struct sock *k)
 	int flags = a->options & OPT_MORE && one_in(w, 3) ? TCP_F_MORE : 0;
 
 	n = n > left ? (size_t)left : n;
+	if (a->sent < a->urgent_at && n > a->urgent_at - a->sent)
+		n = (size_t)(a->urgent_at - a->sent);
+	if (a->sent == a->urgent_at || (a->options & OPT_URGENT_MANY && !pick_more(w, 16))) {
+		n = 1;
+		flags |= TCP_F_OOB;
+	}
 	n = n + skip > 65536 ? 65536 - skip : n;
 	memset(scratch, 0xee, skip);
 	app_pattern(a->stream, a->sent, scratch + skip, n);

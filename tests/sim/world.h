@@ -52,7 +52,9 @@ struct app {
 	uint64_t abort_at; /* FINISH_ABORT: bytes sent and received */
 	uint32_t max_write, max_read, write_pause_us, read_pause_us;
 	uint64_t write_at_us, read_at_us;
-	uint32_t options; /* OPT_* */
+	uint32_t options;   /* OPT_* */
+	uint64_t urgent_at; /* where in its stream it writes an urgent byte; URGENT_NONE */
+	bool urgent_got;    /* the other end's was read */
 };
 
 #define OPT_NODELAY 0x1u
@@ -63,6 +65,10 @@ struct app {
 #define OPT_KEEPALIVE 0x20u
 #define OPT_SMALL_RCV 0x40u
 #define OPT_SMALL_SND 0x80u
+#define OPT_INLINE 0x100u      /* urgent bytes stay in the stream (SO_OOBINLINE) */
+#define OPT_URGENT_MANY 0x200u /* writes urgent bytes every now and then: only to an end that has them in the stream   \
+				*/
+#define URGENT_NONE UINT64_MAX
 
 struct conn {
 	struct app end[2]; /* client, server */

@@ -527,6 +527,24 @@ static void urgent_pointers_that_lie_do_no_harm(void **state)
 		}
 }
 
+static void an_urgent_byte_alone_is_not_readable(void **state)
+{
+	OPEN;
+	uint8_t b;
+	struct iovec iov = {&b, 1};
+
+	(void)state;
+	peer_raw(c.p, PEER_PORT, PORT, c.p->seq, c.p->ack, TH_ACK | TH_URG, 1, 1);
+	c.p->seq++;
+	assert_int_equal(tcp_poll(&c.p->e, c.k) & (EV_IN | EV_PRI), EV_PRI);
+	assert_int_equal(tcp_recv(&c.p->e, c.k, &iov, 1, 0, TCP_F_OOB, c.p->e.s->now_us), 1);
+	assert_int_equal(tcp_poll(&c.p->e, c.k) & (EV_IN | EV_PRI), 0); /* its place is there, but nothing to read */
+	assert_int_equal(tcp_recv(&c.p->e, c.k, &iov, 1, 0, 0, c.p->e.s->now_us), -EAGAIN);
+	peer_data(c.p, TH_ACK, 10);
+	assert_true(tcp_poll(&c.p->e, c.k) & EV_IN);
+	done(c);
+}
+
 static void a_later_urgent_byte_replaces_an_earlier_one(void **state)
 {
 	OPEN;
@@ -708,6 +726,7 @@ int main(void)
 	    T(every_second_full_segment_is_acked_at_once_and_one_after_40_ms),
 	    T(reading_all_of_a_pushed_message_acks_it_at_once),
 	    T(urgent_pointers_that_lie_do_no_harm),
+	    T(an_urgent_byte_alone_is_not_readable),
 	    T(a_later_urgent_byte_replaces_an_earlier_one),
 	    T(urgent_data_in_line_is_read_like_any_other),
 	    T(a_segment_for_nobody_gets_a_reset),

@@ -234,6 +234,21 @@ static void a_lone_fin_is_sent_again(void **state)
 	sender_free(r);
 }
 
+static void an_urgent_byte_that_fills_a_segment_is_marked(void **state)
+{
+	struct sender *r = sender_new(0, 1000);
+
+	(void)state;
+	r->t->snd_wnd = r->t->snd_max_wnd = 2000;
+	sender_write(r, 999, TCP_F_MORE);
+	assert_int_equal(r->sents, 0);
+	sender_write(r, 1, TCP_F_OOB);
+	assert_int_equal(r->sents, 1);
+	assert_true(last_sent(r)->flags & TH_URG);
+	assert_int_equal(last_sent(r)->urg, 1000);
+	sender_free(r);
+}
+
 static void the_urgent_pointer_points_behind_the_byte(void **state)
 {
 	struct sender *r = sender_new(VNIC_FEAT_CSUM_TX, 1460);
@@ -370,6 +385,7 @@ int main(void)
 	    cmocka_unit_test(what_the_peer_still_has_is_not_sent_again),
 	    cmocka_unit_test(fin_rides_on_the_last_data),
 	    cmocka_unit_test(a_lone_fin_is_sent_again),
+	    cmocka_unit_test(an_urgent_byte_that_fills_a_segment_is_marked),
 	    cmocka_unit_test(the_urgent_pointer_points_behind_the_byte),
 	    cmocka_unit_test(a_writer_hears_of_space_only_after_a_refusal),
 	    cmocka_unit_test(running_out_of_buffers_is_back_pressure),
