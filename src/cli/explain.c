@@ -106,11 +106,20 @@ static enum net_kind net_kind_of(pid_t pid, uint64_t inode)
 
 /* --- one descriptor --- */
 
+static bool has_network(const struct view *w)
+{
+	struct vnic_state v;
+	for (uint32_t i = 0; i < VNIC_MAX; i++)
+		if (view_vnic(w, i, &v) && v.provider == VNIC_PROV_XDP)
+			return true;
+	return false;
+}
+
 static void print_accelerated(int fd, const struct view *w, uint32_t index)
 {
 	struct sock k;
 	struct vnic_state v;
-	char local[64], remote[64], name[32];
+	char local[64], remote[64], end[64];
 	if (!view_sock(w, index, &k)) {
 		printf("fd %d: accelerated, and just being closed.\n", fd);
 		return;
@@ -119,17 +128,17 @@ static void print_accelerated(int fd, const struct view *w, uint32_t index)
 	endpoint_text(&k.remote, remote, sizeof(remote));
 	printf("fd %d: %s %s", fd, k.proto == SOCK_TCP ? "tcp" : "udp", local);
 	if (k.proto == SOCK_TCP && k.tcp.state == TCP_LISTEN) {
-		puts(": accelerated. It listens; clients that run under viaduct come over shared memory, others "
-		     "through the "
-		     "kernel.");
+		printf(": accelerated. It listens; clients that run under viaduct come over shared memory, %sothers "
+		       "through the kernel.\n",
+		       has_network(w) ? "those on the network over the stack's vNICs, " : "");
 		return;
 	}
 	if (k.remote.port)
 		printf(" to %s", remote);
 	if (k.vnic < VNIC_MAX && view_vnic(w, k.vnic, &v)) {
-		proc_name((pid_t)v.peer_pid, name);
-		printf(": accelerated, over vNIC %u (%s) with %s (%u)", k.vnic,
-		       v.provider == VNIC_PROV_LOCAL ? "local" : "sim", name, v.peer_pid);
+		vnic_text(w, &v, end, sizeof(end));
+		printf(": accelerated, over vNIC %u (%s) %s %s", k.vnic, provider_text(v.provider),
+		       v.provider == VNIC_PROV_XDP ? "of" : "with", end);
 	} else {
 		fputs(": accelerated, not connected to a vNIC", stdout);
 	}

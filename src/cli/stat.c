@@ -11,11 +11,6 @@
 #include "cli/json.h"
 #include "cli/view.h"
 
-static const char *provider_name(unsigned provider)
-{
-	return provider == VNIC_PROV_LOCAL ? "local" : provider == VNIC_PROV_SIM ? "sim" : "?";
-}
-
 static uint32_t unacknowledged(const struct sock *k)
 {
 	if (k->proto != SOCK_TCP || k->tcp.state == TCP_LISTEN)
@@ -55,14 +50,14 @@ static void print_vnics(const struct view *w)
 {
 	for (uint32_t i = 0; i < VNIC_MAX; i++) {
 		struct vnic_state v;
-		char name[32];
+		char end[64];
 		if (!view_vnic(w, i, &v))
 			continue;
-		proc_name((pid_t)v.peer_pid, name);
-		printf("  vnic %u: %s to %s (%u)%s, sent %" PRIu64 " frames %" PRIu64 " bytes, received %" PRIu64
+		vnic_text(w, &v, end, sizeof(end));
+		printf("  vnic %u: %s to %s%s, sent %" PRIu64 " frames %" PRIu64 " bytes, received %" PRIu64
 		       " frames %" PRIu64 " bytes, doorbells %" PRIu64 "\n",
-		       i, provider_name(v.provider), name, v.peer_pid, v.dead ? ", dead" : "", v.stats.tx_frames,
-		       v.stats.tx_bytes, v.stats.rx_frames, v.stats.rx_bytes, v.stats.doorbells);
+		       i, provider_text(v.provider), end, v.dead ? ", dead" : "", v.stats.tx_frames, v.stats.tx_bytes,
+		       v.stats.rx_frames, v.stats.rx_bytes, v.stats.doorbells);
 		if (v.stats.tx_no_buffer || v.stats.bad_desc || v.stats.bad_return || v.stats.bad_reuse)
 			printf("    without a free buffer %" PRIu64 ", bad descriptors %" PRIu64
 			       ", bad returns %" PRIu64 ", buffers sent twice %" PRIu64 "\n",
@@ -141,7 +136,12 @@ static void json_vnics(const struct view *w)
 			continue;
 		json_open(NULL, '{');
 		json_number("index", i);
-		json_string("provider", provider_name(v.provider));
+		json_string("provider", provider_text(v.provider));
+		if (v.provider == VNIC_PROV_XDP) {
+			json_number("ifindex", v.ifindex);
+			json_number("queue", v.queue);
+			json_number("vlan", v.vlan);
+		}
 		json_number("peer_pid", v.peer_pid);
 		json_bool("dead", v.dead);
 		json_number("tx_frames", v.stats.tx_frames);

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,6 +207,42 @@ const char *state_text(const struct sock *k)
 	if (k->proto != SOCK_TCP)
 		return "-";
 	return k->tcp.state && k->tcp.state < TCP_STATES ? tcp_state_name[k->tcp.state] : "?";
+}
+
+const char *provider_text(unsigned provider)
+{
+	switch (provider) {
+	case VNIC_PROV_LOCAL:
+		return "local";
+	case VNIC_PROV_XDP:
+		return "xdp";
+	case VNIC_PROV_SIM:
+		return "sim";
+	default:
+		return "?";
+	}
+}
+
+/* Interfaces have names in the network namespace that the process is in. */
+static bool same_network(uint32_t pid)
+{
+	char path[40];
+	struct stat ours, its;
+	snprintf(path, sizeof(path), "/proc/%u/ns/net", pid);
+	return stat("/proc/self/ns/net", &ours) == 0 && stat(path, &its) == 0 && ours.st_ino == its.st_ino;
+}
+
+void vnic_text(const struct view *w, const struct vnic_state *v, char *out, size_t len)
+{
+	char name[32];
+	if (v->provider != VNIC_PROV_XDP) {
+		proc_name((pid_t)v->peer_pid, name);
+		snprintf(out, len, "%s (%u)", name, v->peer_pid);
+		return;
+	}
+	if (!same_network(w->s->creator_pid) || !if_indextoname(v->ifindex, name))
+		snprintf(name, sizeof(name), "number %u", v->ifindex);
+	snprintf(out, len, "interface %s, queue %u", name, v->queue);
 }
 
 void safe_text(const char *from, size_t from_len, char *out, size_t len)

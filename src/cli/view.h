@@ -57,6 +57,9 @@ int proc_accelerated(pid_t pid);
 void endpoint_text(const struct endpoint *ep, char *out, size_t len);
 /* ESTABLISHED..., or "-" for UDP. */
 const char *state_text(const struct sock *k);
+const char *provider_text(unsigned provider);
+/* What the vNIC of a stack leads to: "redis-server (77)", or "interface eth0, queue 0". */
+void vnic_text(const struct view *w, const struct vnic_state *v, char *out, size_t len);
 /* Copy with every byte that could upset a terminal replaced by "?". */
 void safe_text(const char *from, size_t from_len, char *out, size_t len);
 

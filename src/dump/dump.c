@@ -10,7 +10,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <getopt.h>
-#include <net/if.h>
 #include <pcap/pcap.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -127,16 +126,12 @@ static void take(const struct view *w)
 static void describe(const struct source *r, uint32_t vnic, char *out, size_t len)
 {
 	struct vnic_state st = *stack_vnic(r->s, vnic); /* a copy: others write it */
-	char name[32], device[IF_NAMESIZE];
+	const struct view w = {.s = r->s};
+	char end[64];
 
-	if (st.provider == VNIC_PROV_XDP) {
-		snprintf(out, len, "stack of %s (process %u), vNIC %u: xdp, interface %s, queue %u", r->program, r->pid,
-			 vnic, if_indextoname(st.ifindex, device) ? device : "?", st.queue);
-		return;
-	}
-	proc_name((pid_t)st.peer_pid, name);
-	snprintf(out, len, "stack of %s (process %u), vNIC %u: local, to %s (process %u)", r->program, r->pid, vnic,
-		 name, st.peer_pid);
+	vnic_text(&w, &st, end, sizeof(end));
+	snprintf(out, len, "stack of %s (process %u), vNIC %u: %s, to %s", r->program, r->pid, vnic,
+		 provider_text(st.provider), end);
 }
 
 /* The number of the interface that stands for the vNIC; written when it is met for the first time. */

@@ -147,6 +147,7 @@ static int open_connection(struct attached *a, struct net *n)
 		return high;
 	}
 	n->fd = high;
+	vs_publish_fd(high, FD_OWN, VS_NONE, REASON_NONE);
 	ret = hello(a, n);
 	if (ret < 0) {
 		host_fd_close(n->fd);

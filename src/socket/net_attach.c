@@ -78,6 +78,8 @@ static int take_fds(struct net_if *at, struct viaductd_reply *reply)
 		return ret;
 	}
 	reply->fd_count = 0;
+	for (i = 0; i < n; i++)
+		vs_publish_fd(high[i], FD_OWN, VS_NONE, REASON_NONE);
 	at->umem_fd = high[0];
 	memcpy(at->xsk_fd, high + 1, at->queues * sizeof(int));
 	memcpy(at->keep_fd, high + 1 + at->queues, at->keep_fds * sizeof(int));

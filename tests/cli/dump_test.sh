@@ -100,7 +100,7 @@ assert blocks[0][0] == 0x0a0d0d0a
 interfaces = [options(body, 8) for kind, body in blocks if kind == 1]
 assert len(interfaces) == 1, interfaces
 comment = interfaces[0][1].decode()
-assert f"(process {server})" in comment and f"to python3 (process {client})" in comment, comment
+assert f"(process {server})" in comment and f"to python3 ({client})" in comment, comment
 ways = set()
 for kind, body in blocks:
     if kind == 6:
