@@ -229,6 +229,8 @@ uint32_t udp_poll(struct engine *e, const struct sock *k);       /* level EV_* *
 void udp_close(struct engine *e, struct sock *k);
 /* An ICMP error for a connected socket. */
 void udp_icmp_error(struct engine *e, struct sock *k, int err, bool hard);
+/* No larger packets pass on the way of a connected socket. */
+void udp_icmp_mtu(struct engine *e, struct sock *k, uint32_t mtu);
 /* The vNIC it is connected over is gone: unread datagrams stay, the socket layer looks for another vNIC. */
 void udp_vnic_dead(struct engine *e, struct sock *k);
 

@@ -15,6 +15,7 @@
 #include "engine/bytes.h"
 #include "engine/engine.h"
 #include "engine/inet.h"
+#include "engine/route.h"
 
 #define QUOTE_L4 8u /* bytes of the quoted transport header that an error must have: ports and sequence number */
 #define MIN_MTU_V4 68u
@@ -112,16 +113,21 @@ static uint32_t reported_mtu(const struct frame *f, const uint8_t *h)
 
 /* Where an error about a datagram may come from: the vNIC that its socket is connected over, or the one that datagrams
  * to that peer are sent over. If nobody is there, neither the next datagram nor any other socket's goes that way. */
-static bool deliver_udp(struct engine *e, const struct frame *f, const struct quote *q, struct icmp_error err)
+static bool deliver_udp(struct engine *e, const struct frame *f, const struct quote *q, const uint8_t *h,
+			struct icmp_error err)
 {
 	struct sock *k = sock_lookup(e->s, SOCK_UDP, &q->local, &q->remote);
 	bool routed = udp_route_lookup(e, &q->remote) == f->vnic;
 
+	if (err.mtu && f->network && sock_lookup_bound(e->s, SOCK_UDP, &q->local))
+		route_mtu(e, q->remote.addr, reported_mtu(f, h));
 	if (!routed && (!k || !vnic_same_side(e, k->vnic, f->vnic)))
 		return false;
 	if (routed && err.err == ECONNREFUSED)
 		udp_route_forget(e, &q->remote);
-	if (k)
+	if (k && err.mtu)
+		udp_icmp_mtu(e, k, reported_mtu(f, h));
+	else if (k)
 		udp_icmp_error(e, k, err.err, err.hard);
 	return true;
 }
@@ -147,7 +153,7 @@ static void deliver(struct engine *e, const struct frame *f, const uint8_t *h, s
 
 	if (read_quote(e, f, f->off + ICMP_HEADER, &q)) {
 		if (q.proto == PROTO_UDP)
-			good = deliver_udp(e, f, &q, err);
+			good = deliver_udp(e, f, &q, h, err);
 		else if (q.proto == PROTO_TCP)
 			good = deliver_tcp(e, f, &q, h, err);
 	}

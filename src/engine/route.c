@@ -319,6 +319,18 @@ bool route_is_own(const struct netview *view, const uint8_t addr[16])
 	return false;
 }
 
+/* May a packet carry this source address (as Linux asks: is it local, in whatever table)? */
+static bool source_valid(const struct netview *view, const uint8_t addr[16])
+{
+	const struct netview_copy *c = valid_copy(view, __atomic_load_n(&view->version, __ATOMIC_ACQUIRE));
+	const struct netview_route *way;
+
+	if (!c || route_is_own(view, addr))
+		return true;
+	way = find_route(c, addr, 0, 0);
+	return way && way->type == NETVIEW_ROUTE_LOCAL;
+}
+
 uint32_t route_vnic(const struct engine *e, uint32_t ifindex)
 {
 	for (uint32_t w = 0; ifindex && w < VNIC_WORDS; w++) {
@@ -425,10 +437,20 @@ int route_to(struct engine *e, const uint8_t to[16], const uint8_t from[16], uin
 	if (!r->resolved)
 		return -EAGAIN;
 	*vnic = route_vnic(e, r->ifindex);
-	if (*vnic == VNIC_NONE)
+	if (*vnic == VNIC_NONE) {
+		route_want(e, none, r->ifindex);
 		return -ENODEV;
+	}
 	follow_mtu(stack_vnic(e->s, *vnic), r->link_mtu);
 	return 0;
+}
+
+void route_mtu(struct engine *e, const uint8_t to[16], uint32_t mtu)
+{
+	struct route_slot *slot = &e->route_slot[endpoint_hash(e->s->hash_key, to, 0) & (ROUTE_SLOTS - 1)];
+
+	if (slot->version && addr_equal(slot->to, to) && mtu < slot->r.mtu)
+		slot->r.mtu = mtu;
 }
 
 /* What was found is new: k's frames go there from now on. */
@@ -437,8 +459,10 @@ static int take_route(struct engine *e, struct sock *k, const struct route *r, u
 	uint32_t vnic = route_vnic(e, r->ifindex), mtu = k->dst.mtu;
 	int err;
 
-	if (vnic == VNIC_NONE)
+	if (vnic == VNIC_NONE) {
+		route_want(e, none, r->ifindex);
 		return -ENODEV;
+	}
 	if (vnic != k->vnic) {
 		err = k->proto == SOCK_TCP ? tcp_move(e, k, vnic) : 0;
 		if (err)
@@ -456,33 +480,50 @@ static int take_route(struct engine *e, struct sock *k, const struct route *r, u
 	return 0;
 }
 
+/* What is there is not exactly what was asked for, but frames reach the peer: as before, until the view changes. */
+static int stay(struct sock *k, uint32_t version)
+{
+	k->dst.version = version;
+	return 0;
+}
+
+/* The neighbour is not resolved. The kernel may just have forgotten it: the address that it had is as good as any. */
+static int unresolved(struct engine *e, struct sock *k, uint32_t hop, uint32_t version)
+{
+	if (k->dst.learnt || (k->dst.version && k->dst.hop == hop))
+		return stay(k, version);
+	count(e->s, C_neigh_unresolved);
+	return -EAGAIN;
+}
+
 int route_sock_slow(struct engine *e, struct sock *k)
 {
-	uint32_t version = __atomic_load_n(&e->view->version, __ATOMIC_ACQUIRE);
+	uint32_t version = __atomic_load_n(&e->view->version, __ATOMIC_ACQUIRE), hop;
 	struct route r;
 	int err;
 
-	if (!sock_mac(e, k)) { /* over a wire, or not connected */
-		k->dst.version = version;
-		return 0;
-	}
+	if (!sock_mac(e, k)) /* over a wire, or not connected */
+		return stay(k, version);
 	count(e->s, C_route_lookups);
 	err = route_lookup(e->view, k->remote.addr, k->local.addr, k->dst.ifindex,
 			   (uint32_t)(endpoint_hash(e->s->hash_key, k->remote.addr, k->remote.port) >> 32), &r);
-	if (err == -ENOENT) { /* not ours to say: as it was */
-		k->dst.version = version;
-		return 0;
-	}
+	if (err == -ENOENT) /* not ours to say */
+		return stay(k, version);
 	if (r.ifindex && !r.resolved)
 		route_want(e, r.via, r.ifindex);
+	if (!err && is_v4(k->local.addr) && !source_valid(e->view, k->local.addr))
+		err = -EINVAL; /* as Linux, which asks for IPv4 alone */
 	if (err) {
 		count(e->s, C_route_none);
 		return err;
 	}
-	if (r.resolved)
-		return take_route(e, k, &r, version);
-	if (k->dst.learnt) /* the peer's frames come from there: the answers reach it */
-		return 0;
-	count(e->s, C_neigh_unresolved);
-	return -EAGAIN;
+	hop = (uint32_t)endpoint_hash(e->s->hash_key, r.via, r.ifindex);
+	if (!r.resolved)
+		return unresolved(e, k, hop, version);
+	err = take_route(e, k, &r, version);
+	if (err == -ENODEV && k->dst.learnt)
+		return stay(k, version); /* its frames came by another interface, and so go the answers */
+	if (!err)
+		k->dst.hop = hop;
+	return err;
 }

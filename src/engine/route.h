@@ -24,13 +24,15 @@ int route_lookup(const struct netview *view, const uint8_t to[16], const uint8_t
  * or as route_lookup, -EAGAIN (the neighbour is not resolved yet), -ENODEV as below. */
 int route_to(struct engine *e, const uint8_t to[16], const uint8_t from[16], uint32_t ifindex, uint32_t *vnic,
 	     struct route *r);
+/* A router says that no larger packets pass on the way to `to`: route_to tells it until the view changes. */
+void route_mtu(struct engine *e, const uint8_t to[16], uint32_t mtu);
 /* Is this an address of this machine, says the view? */
 bool route_is_own(const struct netview *view, const uint8_t addr[16]);
 /* The view is another viaductd's: what was found in the old one is looked up again. */
 void route_forget(struct engine *e);
 
 /* --- neighbours that the kernel shall resolve or confirm (DAEMON_RESOLVE) --- */
-/* Ask for one, at most once in a while. */
+/* Ask for one, at most once in a while. addr all zero: for a vNIC on that interface. */
 void route_want(struct engine *e, const uint8_t addr[16], uint32_t ifindex);
 /* The next one to pass on. False: none. Worth a call when stack.neigh_pending is not 0 (which needs no lock). */
 bool route_wanted(struct engine *e, struct neigh_want *out);
@@ -44,6 +46,10 @@ int tcp_move(struct engine *e, struct sock *k, uint32_t vnic);
 void tcp_mtu_changed(struct engine *e, struct sock *k);
 /* k's segments wait for the way: they are tried again soon, at stack.path_retry_us. */
 void tcp_path_wait(struct engine *e, struct sock *k);
+/* Full-sized segments go unanswered again and again: perhaps they are too large for the path, and nobody says so
+ * (RFC 2923 2.1, RFC 8899). */
+#define TCP_BLACK_HOLE_RTOS 3u /* as Linux's tcp_retries1 */
+void tcp_black_hole(struct engine *e, struct sock *k);
 void tcp_path_retry(struct engine *e);
 
 /* Bring k's vNIC and dst up to date with the view (e->view). 0: frames may go. -EAGAIN: the neighbour is not resolved

@@ -56,13 +56,17 @@ enum sock_proto { SOCK_FREE, SOCK_TCP, SOCK_UDP };
 #define SOCKF_INQ 0x40000u            /* TCP_INQ: recvmsg tells how much is left */
 #define SOCKF_STEERED 0x80000u        /* UDP: what comes for it over networks comes to the stack */
 
+/* IP_MTU_DISCOVER (and IPV6_MTU_DISCOVER): Linux's number plus one. */
+enum pmtu_discovery { PMTU_DEFAULT, PMTU_DONT, PMTU_WANT, PMTU_DO, PMTU_PROBE, PMTU_INTERFACE, PMTU_OMIT };
+
 /* Where a connected socket's frames go on a network (route.h). Good as long as `version` is the view's. */
 struct dst {
 	uint32_t version; /* of the view that it was looked up in; 0: never */
 	uint32_t mtu;     /* of the route: largest IP packet */
 	uint8_t mac[6];   /* of the next hop */
-	uint8_t learnt;   /* 1: mac is that of the frame that opened the connection, until a route is looked up */
+	uint8_t learnt;   /* 1: mac is that of the frame that opened the connection, until its neighbour is resolved */
 	uint8_t pad;
+	uint32_t hop;     /* hash of the next hop that mac is of */
 	uint32_t ifindex; /* the only interface that may be used (SO_BINDTODEVICE, a link-local peer); 0: any */
 };
 
@@ -119,7 +123,7 @@ struct sock {
 	uint32_t pool_next;                /* free list */
 	uint8_t tos, ttl;                  /* ttl 0: default 64 */
 	uint8_t connect_retry; /* nonblocking connect: what to do when refused (enum retry in src/socket/sockets.h) */
-	uint8_t pad;
+	uint8_t pmtudisc;      /* enum pmtu_discovery */
 	uint16_t backing, port_hold;             /* of the process that made it (src/socket/backing.c); 0: none */
 	uint64_t tx_bytes, rx_bytes, created_us; /* for tools */
 	uint32_t txwait_next, txwait_prev; /* waits for tx buffers of a vNIC (txwait.c); own index in prev: first */

@@ -50,6 +50,8 @@ void tcp_icmp_mtu(struct engine *e, struct sock *k, uint32_t seq, uint32_t mtu)
 
 	if (t->state == TCP_LISTEN || t->state == TCP_CLOSED || t->state == TCP_TIME_WAIT || !in_flight(e, t, seq))
 		return;
+	if (k->pmtudisc == PMTU_DONT || k->pmtudisc >= PMTU_INTERFACE)
+		return;
 	mtu = max_u32(mtu, least);
 	if (mtu >= t->pmtu)
 		return;

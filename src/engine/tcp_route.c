@@ -7,15 +7,19 @@
  *
  * A segment that can't go because its next hop's link address is not known, or no route leads to the peer, is not lost:
  * it was not sent. The socket waits in a small list of the stack, which is tried again after 1 ms, 2 ms, and so on;
- * beyond that the retransmission timer does it. An error that lasts is a soft one (RFC 1122 4.2.3.9): it ends an
+ * beyond that the timers of retransmissions and probes do it. An error that lasts is a soft one (RFC 1122 4.2.3.9): it ends an
  * attempt to connect, as in Linux, and is what an open connection reports when it times out.
  */
+#include "engine/inet.h"
 #include "engine/route.h"
 #include "engine/tcp_send.h"
 #include "engine/tcp_wire.h"
 
 #define RETRY_FIRST_US 1000u
 #define RETRY_LAST_US 1000000u
+#define BASE_MSS 1024u /* as Linux's tcp_base_mss */
+#define BASE_LEAST_V4 552u
+#define BASE_LEAST_V6 1280u
 
 /* Can all of k's segments have a buffer of v? */
 static bool room_for(struct engine *e, const struct sock *k, const struct vnic *v)
@@ -65,11 +69,32 @@ void tcp_mtu_changed(struct engine *e, struct sock *k)
 		tcp_set_mss(e, k);
 }
 
+/* As Linux's tcp_mtu_probing: down to a size that nearly every path takes, then halves. A timeout that sent nothing, or
+ * small segments, says nothing. */
+void tcp_black_hole(struct engine *e, struct sock *k)
+{
+	struct tcb *t = &k->tcp;
+	const struct pkt *p = pkt_at(e->s, t->txq.head);
+	uint32_t header = ip_header_len(is_v4(k->remote.addr) ? 4 : 6) - ETH_HEADER + TCP_HEADER;
+	uint32_t least = is_v4(k->remote.addr) ? BASE_LEAST_V4 : BASE_LEAST_V6, mtu;
+
+	if (tcp_no_network(e, k) || !p || !(p->flags & PKT_SENT) || p->len < t->mss)
+		return;
+	mtu = max_u32(min_u32(BASE_MSS + header, t->pmtu / 2), least);
+	if (mtu >= t->pmtu)
+		return;
+	count(e->s, C_tcp_black_hole);
+	t->pmtu = mtu;
+	tcp_set_mss(e, k);
+}
+
 void tcp_path_wait(struct engine *e, struct sock *k)
 {
 	struct stack *s = e->s;
 	uint32_t i = sock_index(s, k);
 
+	if (k->tcp.send_head || (k->tcp.flags & (TCPF_FIN_QUEUED | TCPF_FIN_SENT)) == TCPF_FIN_QUEUED)
+		tcp_arm_probe(e, k);
 	for (uint32_t w = 0; w < s->path_waiters && w < PATH_WAITS; w++)
 		if (s->path_wait[w] == i)
 			return;

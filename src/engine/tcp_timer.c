@@ -127,6 +127,7 @@ static void syn_timeout(struct engine *e, struct sock *k)
 
 	if (t->syncnt && t->state == TCP_SYN_SENT)
 		retries = t->syncnt;
+	route_doubt(e, k);
 	if (t->syn_tries <= retries) {
 		tcp_send_syn(e, k);
 		return;
@@ -155,9 +156,12 @@ static void retransmission_timeout(struct engine *e, struct sock *k)
 		tcp_arm_rto(e, k);
 		return;
 	}
+	route_doubt(e, k);
 	tcp_recovery_on_rto(e, k);
 	count(e->s, C_tcp_rto);
 	t->rtos += t->rtos < UINT8_MAX;
+	if (t->rtos >= TCP_BLACK_HOLE_RTOS)
+		tcp_black_hole(e, k);
 	t->backoff += t->backoff < 20;
 	t->rto_kind = TCP_RTO_RETRANS;
 	timer_set(e, k, TIMER_RTO, e->s->now_us + tcp_rto_now(e, t));

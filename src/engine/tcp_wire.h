@@ -49,7 +49,7 @@ static inline struct vnic *tcp_path(struct engine *e, struct sock *k)
 
 	if (__builtin_expect(err == 0, 1))
 		return tcp_vnic(e, k);
-	if (err == -ENETUNREACH || err == -EHOSTUNREACH)
+	if (err == -ENETUNREACH || err == -EHOSTUNREACH || err == -EINVAL)
 		k->tcp.soft_error = -err;
 	tcp_path_wait(e, k);
 	return NULL;
@@ -111,7 +111,7 @@ static inline void tcp_post(struct engine *e, struct sock *k, struct vnic_desc *
 	    .src = k->local.addr,
 	    .dst = k->remote.addr,
 	    .mac = sock_mac(e, k),
-	    .df = true,
+	    .df = k->pmtudisc == PMTU_DEFAULT || k->pmtudisc == PMTU_WANT || k->pmtudisc == PMTU_DO,
 	};
 
 	ip_output(e, &o, parts, n, TCP_CSUM_OFF);

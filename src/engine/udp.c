@@ -7,6 +7,9 @@
  * chained by frag. An entry counts UDP_RX_OVERHEAD beside its bytes; what comes while rcvbuf is exceeded is dropped, as
  * the kernel does. rxq.count counts datagrams, rxq.bytes payload.
  *
+ * On a network a datagram may be cut on its way, unless the program forbids it (IP_MTU_DISCOVER): Linux forbids it by
+ * default and learns the path's MTU from the answers, which here the kernel, who sends what we can't, would not see.
+ *
  * Out: a datagram is copied into as many tx buffers as it takes, posted, and forgotten: the buffers come back when the
  * peer has read them. A sender may not take the last buffers of a vNIC, which TCP on the same wire needs: -EAGAIN, and
  * EV_OUT when some are back.
@@ -386,7 +389,7 @@ static int fill_parts(struct vnic *v, struct vnic_desc *part, const struct endpo
 
 /* The way over the network: o's vNIC, next hop and source address. 0, or what udp_send returns. */
 static int find_path(struct engine *e, struct sock *k, const struct endpoint *from, const struct endpoint *to,
-		     struct ip_out *o, struct route *r)
+		     struct ip_out *o, struct route *r, uint32_t *mtu)
 {
 	if (k->remote.port && k->vnic != VNIC_NONE && k->remote.port == to->port &&
 	    addr_equal(k->remote.addr, to->addr)) {
@@ -394,11 +397,13 @@ static int find_path(struct engine *e, struct sock *k, const struct endpoint *fr
 			return -ENOLINK;
 		o->vnic = k->vnic;
 		o->mac = k->dst.mac;
+		*mtu = k->dst.mtu;
 		return 0;
 	}
 	if (route_to(e, to->addr, from->addr, k->dst.ifindex, &o->vnic, r))
 		return -ENOLINK;
 	o->mac = r->mac;
+	*mtu = r->mtu;
 	if (is_any(from->addr))
 		o->src = r->from;
 	return 0;
@@ -418,7 +423,7 @@ ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct e
 			   .df = true};
 	struct vnic_desc part[FRAME_PARTS];
 	size_t total = iov_total(iov, iovcnt);
-	uint32_t room, bufs;
+	uint32_t room, bufs, mtu = 0;
 	struct route r;
 	int n;
 
@@ -432,15 +437,19 @@ ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct e
 	if (!v || v->st->dead)
 		return -ENETDOWN;
 	if (vnic_is_network(v->st)) {
-		n = find_path(e, k, from, to, &o, &r);
+		n = find_path(e, k, from, to, &o, &r, &mtu);
 		if (n)
 			return n;
+		o.df = k->pmtudisc == PMTU_DO || k->pmtudisc == PMTU_PROBE;
 		vnic = o.vnic;
 		v = &e->vnic[vnic];
 		if (!v->ops || v->st->dead)
 			return -ENETDOWN;
 	}
 	room = ip_mtu_payload(e, vnic, o.family);
+	mtu -= mtu ? ip_header_len(o.family) - ETH_HEADER : 0;
+	if (mtu && mtu < room && k->pmtudisc < PMTU_PROBE)
+		room = mtu;
 	if (total > 0xffff - UDP_HEADER || total + UDP_HEADER > room)
 		return -EMSGSIZE;
 	bufs = (uint32_t)(total + UDP_HEADER + PKT_HEADROOM + v->st->buf_size - 1) / v->st->buf_size;
@@ -487,6 +496,15 @@ void udp_icmp_error(struct engine *e, struct sock *k, int err, bool hard)
 		return;
 	k->so_error = err;
 	sock_notify(e, k, EV_ERR | EV_IN | EV_OUT);
+}
+
+void udp_icmp_mtu(struct engine *e, struct sock *k, uint32_t mtu)
+{
+	if (k->pmtudisc >= PMTU_INTERFACE)
+		return;
+	if (k->dst.mtu > mtu)
+		k->dst.mtu = mtu;
+	udp_icmp_error(e, k, EMSGSIZE, k->pmtudisc != PMTU_DONT);
 }
 
 void udp_vnic_dead(struct engine *e, struct sock *k)

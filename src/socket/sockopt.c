@@ -132,6 +132,10 @@ static int set_ip_int(struct sock *k, int level, int name, int v)
 		set_flag(k, SOCKF_PKTINFO, v);
 		return 0;
 	}
+	if (level == IPPROTO_IP ? name == IP_MTU_DISCOVER : name == IPV6_MTU_DISCOVER) {
+		k->pmtudisc = v >= IP_PMTUDISC_DONT && v <= IP_PMTUDISC_OMIT ? (uint8_t)(v + 1) : PMTU_DEFAULT;
+		return 0;
+	}
 	if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) {
 		set_flag(k, SOCKF_V6ONLY, v);
 		return 0;

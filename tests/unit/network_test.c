@@ -17,8 +17,9 @@ struct net {
 	struct netview *v[2];
 	uint32_t vnic[2];
 	uint64_t now;
-	bool partial; /* end 0 is a kernel that leaves checksums to the device */
-	int spoil;    /* change a byte of so many frames */
+	bool partial;  /* end 0 is a kernel that leaves checksums to the device */
+	int spoil;     /* change a byte of so many frames */
+	uint32_t hole; /* lose frames that are longer; 0: none */
 	uint8_t frame[70000];
 };
 
@@ -101,7 +102,8 @@ static void net_run(struct net *n)
 					n->spoil--;
 					n->frame[len - 1] ^= 0x10;
 				}
-				rings_give(n->r[!i], n->frame, len);
+				if (!n->hole || len <= n->hole)
+					rings_give(n->r[!i], n->frame, len);
 			}
 			engine_poll(&n->e[!i], n->now, 64);
 			engine_poll(&n->e[i], n->now, 64);
@@ -502,6 +504,234 @@ static void datagrams_find_their_way(void **state)
 	net_free(n);
 }
 
+/* --- what changes while connections are open --- */
+
+static void write_some(struct net *n, struct sock *c, size_t from, size_t len)
+{
+	static uint8_t out[65536];
+	struct iovec iov = {out, len};
+
+	for (size_t i = 0; i < len; i++)
+		out[i] = stream(from + i);
+	assert_int_equal(tcp_send(&n->e[0], c, &iov, 1, 0, 0, n->now), len);
+}
+
+static void pass(struct net *n, uint64_t us)
+{
+	uint64_t end = n->now + us;
+
+	while (n->now < end) {
+		uint64_t a = engine_deadline(&n->e[0]), b = engine_deadline(&n->e[1]), next = a < b ? a : b;
+
+		n->now = next > end ? end : next > n->now ? next : n->now + 1;
+		engine_tick(&n->e[0], n->now);
+		engine_tick(&n->e[1], n->now);
+		net_run(n);
+	}
+}
+
+/* Throw away what end 0 sends. */
+static uint32_t lose(struct net *n)
+{
+	uint32_t frames = 0;
+
+	while (rings_take(n->r[0], n->frame, sizeof(n->frame)))
+		frames++;
+	engine_poll(&n->e[0], n->now, 1);
+	return frames;
+}
+
+static void a_connection_moves_to_another_interface_with_what_it_has_sent(void **state)
+{
+	struct net *n = net_new(0, 0);
+	struct sock *s, *c = net_open(n, "10.0.0.1", "10.0.0.2", &s);
+	struct rings *first = n->r[0], *second = rings_new();
+	struct xdp_about about = {.ifindex = 3, .mtu = 1500, .mac = {2, 1, 1, 1, 1, 1}};
+	uint32_t vnic = rings_join(second, &n->e[0], &about);
+
+	(void)state;
+	write_some(n, c, 0, 5000);
+	assert_true(lose(n) > 0);
+	view_change(n->v[0])->route[1].ifindex = 3;
+	view_iface(n->v[0], 3, 1500);
+	view_neigh(n->v[0], 3, "10.0.0.2", 2);
+	n->r[0] = second;
+	write_some(n, c, 5000, 5000);
+	pass(n, SECOND);
+	assert_int_equal(c->vnic, vnic);
+	assert_int_equal(read_some(n, s, 0), 10000);
+	assert_int_equal(n->e[0].s->counters[C_route_moved], 1);
+	pass(n, SECOND);
+	assert_int_equal(stack_vnic(n->e[0].s, n->vnic[0])->free_top,
+			 RINGS_BUFS); /* the first one's buffers are free */
+	n->r[0] = first;
+	net_free(n);
+	rings_free(second);
+}
+
+static void a_connection_waits_for_an_interface_without_buffers(void **state)
+{
+	struct net *n = net_new(0, 0);
+	struct sock *s, *c = net_open(n, "10.0.0.1", "10.0.0.2", &s);
+	struct rings *first = n->r[0], *second = rings_new();
+	struct xdp_about about = {.ifindex = 3, .mtu = 1500, .mac = {2, 1, 1, 1, 1, 1}};
+	uint32_t vnic = rings_join(second, &n->e[0], &about), bufs[RINGS_BUFS];
+
+	(void)state;
+	for (uint32_t i = 0; i < RINGS_BUFS; i++)
+		bufs[i] = (uint32_t)vnic_tx_alloc(&n->e[0].vnic[vnic]);
+	view_change(n->v[0])->route[1].ifindex = 3;
+	view_iface(n->v[0], 3, 1500);
+	view_neigh(n->v[0], 3, "10.0.0.2", 2);
+	n->r[0] = second;
+	write_some(n, c, 0, 3000);
+	pass(n, 5000);
+	assert_int_equal(read_some(n, s, 0), 0);
+	assert_int_equal(c->vnic, n->vnic[0]);
+	for (uint32_t i = 0; i < RINGS_BUFS; i++)
+		vnic_tx_free(&n->e[0].vnic[vnic], bufs[i]);
+	pass(n, 20000);
+	assert_int_equal(read_some(n, s, 0), 3000);
+	n->r[0] = first;
+	net_free(n);
+	rings_free(second);
+}
+
+static void segments_follow_the_routes_mtu(void **state)
+{
+	struct net *n = net_new(0, 0);
+	struct sock *s, *c = net_open(n, "10.0.0.1", "10.0.0.2", &s);
+
+	(void)state;
+	write_some(n, c, 0, 4000); /* cut for 1500, not yet out */
+	lose(n);
+	view_change(n->v[0])->route[1].mtu = 700;
+	write_some(n, c, 4000, 1000);
+	pass(n, SECOND);
+	assert_int_equal(c->tcp.mss, 700 - 52);
+	assert_int_equal(read_some(n, s, 0), 5000);
+	view_change(n->v[0])->route[1].mtu = 0;
+	write_some(n, c, 5000, 5000);
+	pass(n, SECOND);
+	assert_int_equal(c->tcp.mss, 1448);
+	assert_int_equal(read_some(n, s, 5000), 5000);
+	net_free(n);
+}
+
+/* The kernel forgets neighbours that it doesn't use itself. */
+static void a_neighbour_that_is_forgotten_is_still_there(void **state)
+{
+	struct net *n = net_new(0, 0);
+	struct sock *s, *c = net_open(n, "10.0.0.1", "10.0.0.2", &s);
+	struct neigh_want w;
+
+	(void)state;
+	view_change(n->v[0])->neighs = 0;
+	write_some(n, c, 0, 100);
+	net_run(n);
+	assert_int_equal(read_some(n, s, 0), 100);
+	assert_true(route_wanted(&n->e[0], &w));
+	view_change(n->v[0]);
+	view_neigh(n->v[0], 2, "10.0.0.2", 0)->failed = 1;
+	write_some(n, c, 100, 100);
+	net_run(n);
+	assert_int_equal(read_some(n, s, 100), 0);
+	assert_int_equal(c->tcp.soft_error, EHOSTUNREACH);
+	assert_int_equal(c->tcp.state, TCP_ESTABLISHED);
+	view_change(n->v[0])->neighs = 0;
+	view_neigh(n->v[0], 2, "10.0.0.2", 2);
+	pass(n, SECOND);
+	assert_int_equal(read_some(n, s, 100), 100);
+	net_free(n);
+}
+
+static void segments_that_nobody_answers_cast_doubt_on_the_neighbour(void **state)
+{
+	struct net *n = net_new(0, 0);
+	struct sock *s, *c = net_open(n, "10.0.0.1", "10.0.0.2", &s);
+	struct neigh_want w;
+	uint64_t next;
+
+	(void)state;
+	write_some(n, c, 0, 100);
+	lose(n);
+	assert_false(route_wanted(&n->e[0], &w));
+	for (int i = 0; i < 3; i++) {
+		next = engine_deadline(&n->e[0]);
+		n->now = next > n->now ? next : n->now + 1;
+		engine_tick(&n->e[0], n->now);
+		lose(n);
+	}
+	assert_true(route_wanted(&n->e[0], &w));
+	assert_int_equal(w.ifindex, 2);
+	pass(n, SECOND);
+	assert_int_equal(read_some(n, s, 0), 100);
+	net_free(n);
+}
+
+/* Linux sends nothing from an IPv4 address that it does not have, but keeps the connection. */
+static void an_address_that_goes_away_silences_its_connections(void **state)
+{
+	struct net *n = net_new(0, 0);
+	struct sock *s, *c = net_open(n, "10.0.0.1", "10.0.0.2", &s);
+	struct netview_addr own = view_copy(n->v[0])->addr[0];
+
+	(void)state;
+	view_change(n->v[0])->addr[0].addr[15] = 99;
+	write_some(n, c, 0, 100);
+	pass(n, 100000);
+	assert_int_equal(read_some(n, s, 0), 0);
+	assert_int_equal(c->tcp.soft_error, EINVAL);
+	view_change(n->v[0])->addr[0] = own;
+	pass(n, 2 * SECOND);
+	assert_int_equal(read_some(n, s, 0), 100);
+	net_free(n);
+}
+
+/* Frames above 1100 bytes vanish without a word. */
+static void a_black_hole_for_large_segments_is_got_around(void **state)
+{
+	struct net *n = net_new(0, 0);
+	struct sock *s, *c = net_open(n, "10.0.0.1", "10.0.0.2", &s);
+
+	(void)state;
+	n->hole = 1100;
+	write_some(n, c, 0, 20000);
+	pass(n, 10 * SECOND);
+	assert_int_equal(read_some(n, s, 0), 20000);
+	assert_int_equal(n->e[0].s->counters[C_tcp_black_hole], 1);
+	net_free(n);
+}
+
+static void the_program_decides_whether_packets_may_be_cut(void **state)
+{
+	static const struct {
+		uint8_t mode;
+		bool tcp, udp;
+	} df[] = {{PMTU_DEFAULT, true, false}, {PMTU_DONT, false, false}, {PMTU_WANT, true, false},
+		  {PMTU_DO, true, true},       {PMTU_PROBE, false, true}, {PMTU_INTERFACE, false, false},
+		  {PMTU_OMIT, false, false}};
+	struct net *n = net_new(0, 0);
+	struct sock *s, *c = net_open(n, "10.0.0.1", "10.0.0.2", &s), *u = net_socket(n, 0, SOCK_UDP, "10.0.0.1", 9);
+	struct endpoint to = {.port = 9};
+	struct iovec iov = {(void *)(uintptr_t) "x", 1};
+
+	(void)state;
+	view_addr(to.addr, "10.0.0.2");
+	for (uint32_t i = 0; i < sizeof(df) / sizeof(df[0]); i++) {
+		c->pmtudisc = u->pmtudisc = df[i].mode;
+		write_some(n, c, i, 1);
+		assert_true(rings_take(n->r[0], n->frame, sizeof(n->frame)) > 0);
+		assert_int_equal(n->frame[20] >> 6, df[i].tcp);
+		rings_give(n->r[1], n->frame, 67);
+		net_run(n);
+		assert_int_equal(udp_send(&n->e[0], u, n->vnic[0], &u->local, &to, &iov, 1, n->now), 1);
+		assert_true(rings_take(n->r[0], n->frame, sizeof(n->frame)) > 0);
+		assert_int_equal(n->frame[20] >> 6, df[i].udp);
+	}
+	net_free(n);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -518,6 +748,14 @@ int main(void)
 	    cmocka_unit_test(wires_and_networks_do_not_mix),
 	    cmocka_unit_test(another_interface_is_as_good),
 	    cmocka_unit_test(datagrams_find_their_way),
+	    cmocka_unit_test(a_connection_moves_to_another_interface_with_what_it_has_sent),
+	    cmocka_unit_test(a_connection_waits_for_an_interface_without_buffers),
+	    cmocka_unit_test(segments_follow_the_routes_mtu),
+	    cmocka_unit_test(a_neighbour_that_is_forgotten_is_still_there),
+	    cmocka_unit_test(segments_that_nobody_answers_cast_doubt_on_the_neighbour),
+	    cmocka_unit_test(an_address_that_goes_away_silences_its_connections),
+	    cmocka_unit_test(a_black_hole_for_large_segments_is_got_around),
+	    cmocka_unit_test(the_program_decides_whether_packets_may_be_cut),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
