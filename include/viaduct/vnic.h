@@ -18,6 +18,9 @@
  * slot = index % entries, entries a power of two. A slot is full when its `turn` equals
  * index / entries + 1. The producer writes all other fields first and stores `turn` last with release
  * order; the consumer loads `turn` with acquire order, copies the descriptor once, and checks the copy.
+ * An open frame (VNIC_F_OPEN, of one part, on a wire) may grow until it is taken: the producer exchanges the slot's
+ * first word, compared with what it was, for one with a greater len; the consumer takes it by exchanging that word with
+ * 0. Its IP header's length is 0: the frame's is meant, as in packets whose device has not cut them yet.
  * No index is shared. A ring cannot overflow in honest use: entries >= tx buffers + rx buffers, and
  * each buffer is at most once in a ring.
  *
@@ -56,6 +59,7 @@ enum vnic_desc_type {
 #define VNIC_F_MORE 0x01u    /* the frame continues in the next descriptor */
 #define VNIC_F_CSUM_OK 0x02u /* rx: the device has verified IP and TCP/UDP checksums */
 #define VNIC_F_CSUM_TX 0x04u /* tx: the device fills in the TCP/UDP checksum */
+#define VNIC_F_OPEN 0x08u    /* wires: the sender may still lengthen the frame, see below */
 
 /* One entry of any ring. 16 bytes. */
 struct vnic_desc {

@@ -88,6 +88,12 @@ static inline bool odd_v4(const uint8_t *a)
 	return a[0] == 0 || a[0] >= 224;
 }
 
+/* The sender of an open frame has added to it (vnic/wire.h): all that came is the packet. */
+static inline bool whole_frame(const struct frame *f)
+{
+	return f->parts == 1 && f->part[0].flags & VNIC_F_OPEN;
+}
+
 static void ipv4_input(struct engine *e, struct frame *f)
 {
 	const uint8_t *h = f->hdr + f->off;
@@ -97,6 +103,8 @@ static void ipv4_input(struct engine *e, struct frame *f)
 		return drop(e, C_frame_truncated);
 	ihl = (h[0] & 15u) * 4;
 	len = get_be16(h + 2);
+	if (!len && whole_frame(f))
+		len = f->total - f->off;
 	if (h[0] >> 4 != 4 || ihl < IPV4_HEADER || len < ihl)
 		return drop(e, C_ip_bad_header);
 	if (ihl > left || len > f->total - f->off)
@@ -184,6 +192,8 @@ static void ipv6_input(struct engine *e, struct frame *f)
 	if (h[0] >> 4 != 6)
 		return drop(e, C_ip_bad_header);
 	len = get_be16(h + 4) + IPV6_HEADER;
+	if (len == IPV6_HEADER && whole_frame(f))
+		len = f->total - f->off;
 	if (len > f->total - f->off)
 		return drop(e, C_frame_truncated);
 	if (odd_v6(h + 8) || odd_v6(h + 24))

@@ -100,8 +100,8 @@ static inline void restart_rto(struct engine *e, struct sock *k)
 
 /* --- out --- */
 
-/* Headers and descriptor of a new segment whose payload is p's. */
-static inline void post(struct engine *e, struct sock *k, struct vnic *v, const struct pkt *p)
+/* Headers and descriptor of a new segment whose payload is p's; open: it may grow. */
+static inline void post(struct engine *e, struct sock *k, struct vnic *v, const struct pkt *p, bool open)
 {
 	struct tcb *t = &k->tcp;
 	uint8_t *tcp = vnic_tx_buf(v, p->buf) + PKT_HEADROOM - TCP_HEADER;
@@ -109,15 +109,18 @@ static inline void post(struct engine *e, struct sock *k, struct vnic *v, const 
 
 	memcpy(tcp + TCP_HEADER - HDR, t->hdr, HDR);
 	if (t->hdr_len == V4_LEN) {
-		put_be16(tcp - IPV4_HEADER + 2, IPV4_HEADER + TCP_HEADER + p->len);
+		put_be16(tcp - IPV4_HEADER + 2, open ? 0 : IPV4_HEADER + TCP_HEADER + p->len);
 		put_be16(tcp - IPV4_HEADER + 4, e->s->ip_id++);
 	} else {
-		put_be16(tcp - IPV6_HEADER + 4, TCP_HEADER + p->len);
+		put_be16(tcp - IPV6_HEADER + 4, open ? 0 : TCP_HEADER + p->len);
 	}
 	put_be32(tcp + 4, p->seq);
 	put_be32(tcp + 8, t->rcv_nxt);
 	put_be16(tcp + 14, wnd < 65535 ? wnd : 65535);
-	wire_post_one(v, p->buf, PKT_HEADROOM - t->hdr_len, p->len + t->hdr_len);
+	if (open)
+		wire_post_open(v, p->buf, PKT_HEADROOM - t->hdr_len, p->len + t->hdr_len);
+	else
+		wire_post_one(v, p->buf, PKT_HEADROOM - t->hdr_len, p->len + t->hdr_len);
 	tcp_ack_sent(e, k);
 	t->segs_out++;
 }
@@ -161,6 +164,32 @@ static inline ssize_t add_to_waiting(struct engine *e, struct sock *k, struct vn
 	return (ssize_t)len;
 }
 
+/* The peer has not yet taken our last segment: add to it. Not if an ACK is owed, which a new one would carry. */
+static inline ssize_t add_to_sent(struct engine *e, struct sock *k, struct vnic *v, const void *data, uint32_t len)
+{
+	struct tcb *t = &k->tcp;
+	struct vnic_state *st = v->st;
+	struct pkt *p = pkt_at(e->s, t->txq.tail);
+	uint32_t end = (uint32_t)st->grow_off + st->grow_len;
+
+	if (!p || p->buf != st->grow_buf || p->vnic_gen != v->gen || p->flags & PKT_END || !(t->flags & TCPF_NODELAY) ||
+	    t->flags & (TCPF_ACK_NOW | TCPF_ACK_DELAYED) || end + len > st->buf_size || p->len + len > t->mss ||
+	    p->seq + p->len != t->snd_nxt)
+		return 0;
+	memcpy(vnic_tx_buf(v, p->buf) + end, data, len);
+	if (!wire_grow(v, len))
+		return 0;
+	p->len += len;
+	t->txq.bytes += len;
+	t->snd_end += len;
+	t->snd_nxt = t->snd_max = t->snd_sml = t->snd_end;
+	t->bytes_sent += len;
+	k->tx_bytes += len;
+	t->last_snd_us = e->s->now_us;
+	count(e->s, C_tcp_added_to_sent);
+	return (ssize_t)len;
+}
+
 /* A segment of this size, which the window has room for, may go now: Nagle, buffers. It is less than a full one. */
 static inline bool may_send(const struct tcb *t, const struct vnic_state *st, uint32_t len)
 {
@@ -185,12 +214,14 @@ ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t
 	tcp_set_now(e, now_us);
 	if (t->send_head)
 		return add_to_waiting(e, k, v, data, (uint32_t)len);
+	if (wire_may_grow(v->st) && add_to_sent(e, k, v, data, (uint32_t)len))
+		return (ssize_t)len;
 	if (__builtin_expect(t->hdr_tos_ttl != tos_ttl(k), 0))
 		tcp_fast_init(e, k);
 	if (!may_send(t, v->st, (uint32_t)len) || !(p = new_tx(e, k, v, (uint32_t)len)))
 		return 0;
 	memcpy(vnic_tx_buf(v, p->buf) + PKT_HEADROOM, data, len);
-	post(e, k, v, p);
+	post(e, k, v, p, t->flags & TCPF_NODELAY && wire_lags(v->st));
 	idle = t->snd_una == t->snd_nxt;
 	t->snd_end += (uint32_t)len;
 	t->snd_nxt = t->snd_max = t->snd_sml = t->snd_end;
@@ -228,21 +259,23 @@ static inline bool same_connection(const struct tcb *t, const uint8_t *tcp)
 	return addr_equal(tcp - 32, ours - 16) && addr_equal(tcp - 16, ours - 32);
 }
 
-/* Read the copied headers. The TCP header's offset in the frame; 0: not for the short way. */
-static inline uint32_t read_brief(const uint8_t *h, uint32_t len, struct brief *b)
+/* Read the copied headers of a frame of len bytes. The TCP header's offset in it; 0: not for the short way. */
+static inline uint32_t read_brief(const uint8_t *h, uint32_t len, bool open, struct brief *b)
 {
-	uint32_t at, end;
+	uint32_t at, end, ip_len;
 
 	if (get_be16(h + 12) == ETH_IPV4) { /* no options, no fragment */
 		if (h[0] & 1 || h[14] != 0x45 || get_be16(h + 20) & 0x3fff || h[23] != PROTO_TCP)
 			return 0;
 		at = ETH_HEADER + IPV4_HEADER;
-		end = ETH_HEADER + get_be16(h + 16);
+		ip_len = get_be16(h + 16);
+		end = ip_len || !open ? ETH_HEADER + ip_len : len;
 	} else {
 		if (h[0] & 1 || get_be16(h + 12) != ETH_IPV6 || h[14] >> 4 != 6 || h[20] != PROTO_TCP)
 			return 0;
 		at = ETH_HEADER + IPV6_HEADER;
-		end = at + get_be16(h + 18);
+		ip_len = get_be16(h + 18);
+		end = ip_len || !open ? at + ip_len : len;
 	}
 	b->payload = at + TCP_HEADER;
 	if (end < b->payload || end > len || h[at + 12] != TCP_HEADER << 2)
@@ -408,7 +441,7 @@ bool tcp_fast_input(struct engine *e, uint32_t vnic, const struct vnic_desc *d)
 		return false;
 	memcpy(h, frame, HDR);
 	__asm__ volatile("" : : "r"(h) : "memory"); /* the copy is made, and the frame not read again */
-	at = read_brief(h, d->len, &b);
+	at = read_brief(h, d->len, d->flags & VNIC_F_OPEN, &b);
 	if (!at || !(k = find(s, v->st, vnic, h, at)) || !predicted(k, &b))
 		return false;
 	if (b.len && (!keep_in_place(k, v->st, b.len) || !(p = pkt_new(s, PKT_RX))))

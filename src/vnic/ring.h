@@ -42,6 +42,21 @@ static inline bool ring_read(struct vnic_desc *ring, uint32_t idx, uint32_t entr
 	return true;
 }
 
+static inline uint64_t ring_first_word(uint32_t buf, uint32_t off, uint32_t len)
+{
+	return buf | (uint64_t)off << 32 | (uint64_t)len << 48;
+}
+
+/* Slot idx has an open frame, whose descriptor was read: take it. *d is what it came to be. */
+static inline void ring_close(struct vnic_desc *ring, uint32_t idx, uint32_t entries, struct vnic_desc *d)
+{
+	uint64_t word = __atomic_exchange_n(&ring_words(ring, idx, entries)[0], 0, __ATOMIC_ACQ_REL);
+
+	d->buf = (uint32_t)word;
+	d->off = (uint16_t)(word >> 32);
+	d->len = (uint16_t)(word >> 48);
+}
+
 static inline bool ring_full(struct vnic_desc *ring, uint32_t idx, uint32_t entries)
 {
 	uint64_t *slot = ring_words(ring, idx, entries);
@@ -125,6 +140,17 @@ static inline int vnic_unread(struct vnic_state *st, const struct vnic_desc *ev,
 	return from;
 }
 
+/* A frame's part, whose descriptor was read from slot idx: if it is open, it is taken. Returns d. */
+static inline const struct vnic_desc *take_open(const struct vnic *v, uint32_t idx, uint32_t entries,
+						struct vnic_desc *d)
+{
+	if (v->st->provider != VNIC_PROV_LOCAL || d->flags & VNIC_F_MORE)
+		d->flags &= (uint8_t)~VNIC_F_OPEN;
+	if (d->flags & VNIC_F_OPEN)
+		ring_close(v->evq, idx, entries, d);
+	return d;
+}
+
 /*
  * The poll of every provider: up to max checked frame parts into ev, returns handled. At most one lap of the
  * ring is looked at, so that no producer can keep us here; an honest one can't have more in it, so a result of 0 means
@@ -144,8 +170,8 @@ static inline int vnic_take_events(struct vnic *v, struct vnic_desc *ev, int max
 			vnic_take_return(st, d->buf);
 		} else if (d->type != VNIC_DESC_FRAME) {
 			st->stats.bad_desc++;
-		} else if (vnic_take_part(v, d)) {
-			d->flags = (d->flags & VNIC_F_MORE) | set_flags;
+		} else if (vnic_take_part(v, take_open(v, cons - 1, entries, d))) {
+			d->flags = (d->flags & (VNIC_F_MORE | VNIC_F_OPEN)) | set_flags;
 			n++;
 			if (!(d->flags & VNIC_F_MORE)) {
 				frame = n;

@@ -67,6 +67,10 @@ struct vnic_state {
 	uint32_t ret_count;                /* entries of ret in use */
 	uint32_t ret_quiet;                /* buffers given back since the peer was last told (a frame, or `posted`) */
 	uint32_t idle_polls;               /* polls in a row that found nothing while returns waited */
+	uint32_t grow_prod;                /* tx_prod behind the open frame that was posted last (wire.h) */
+	uint32_t grow_slot;                /* where its descriptor is */
+	uint32_t grow_buf;                 /* what that says */
+	uint16_t grow_off, grow_len;       /* grow_len 0: there is none */
 	uint16_t ret[VNIC_RETURNS];        /* rx buffers released, not yet in the ring */
 	uint32_t txwait_head, txwait_tail; /* sockets that wait for a tx buffer (engine/txwait.c), by index */
 	uint32_t txheld_head, txheld_tail; /* those that wait until many are free */

@@ -8,6 +8,8 @@
 
 #include "vnic/ring.h"
 
+#define WIRE_LAG 256u
+
 /* Put what has been released into the ring, behind `behind` slots that the caller fills afterwards. */
 static inline void wire_write_returns(struct vnic *v, uint32_t behind)
 {
@@ -21,12 +23,12 @@ static inline void wire_write_returns(struct vnic *v, uint32_t behind)
 	}
 }
 
-/* Post a frame of one buffer. */
-static inline void wire_post_one(struct vnic *v, uint32_t buf, uint32_t off, uint32_t len)
+static inline void wire_post_flags(struct vnic *v, uint32_t buf, uint32_t off, uint32_t len, uint8_t flags)
 {
 	struct vnic_state *st = v->st;
 	struct vnic_desc d = {.buf = buf, .off = (uint16_t)off, .len = (uint16_t)len, .type = VNIC_DESC_FRAME};
 
+	d.flags = flags;
 	wire_write_returns(v, 1);
 	st->tx_state[buf] |= VNIC_TX_NIC;
 	ring_write(v->tx, st->tx_prod, WIRE_RING, &d);
@@ -36,6 +38,62 @@ static inline void wire_post_one(struct vnic *v, uint32_t buf, uint32_t off, uin
 	st->posted++;
 	st->ret_count = 0;
 	st->ret_quiet = 0;
+}
+
+/* Post a frame of one buffer. */
+static inline void wire_post_one(struct vnic *v, uint32_t buf, uint32_t off, uint32_t len)
+{
+	wire_post_flags(v, buf, off, len, 0);
+}
+
+/*
+ * Frames that grow. A peer that is behind has frames in its queue that it has not taken. What follows, if it is small,
+ * is added to the last of them: that saves both ends a frame, and delays nothing, as it goes no later than it is
+ * written. As Linux does when packets wait in the device's queue (autocorking), but nothing is held back here.
+ */
+
+/* Is the peer far behind? One that is only a little will have taken the frame before we add to it, and then it was for
+ * nothing that it wrote to the ring: that costs more than a frame. */
+static inline bool wire_lags(const struct vnic_state *st)
+{
+	return st->tx_count - st->free_top >= WIRE_LAG;
+}
+
+/* Post a frame of one buffer to which more may be added. Its IP header must not tell a length. */
+static inline void wire_post_open(struct vnic *v, uint32_t buf, uint32_t off, uint32_t len)
+{
+	struct vnic_state *st = v->st;
+	uint32_t slot = st->tx_prod;
+
+	wire_post_flags(v, buf, off, len, VNIC_F_OPEN);
+	st->grow_slot = slot;
+	st->grow_prod = st->tx_prod;
+	st->grow_buf = buf;
+	st->grow_off = (uint16_t)off;
+	st->grow_len = (uint16_t)len;
+}
+
+/* The last thing that was posted is an open frame, and nobody has been seen to take it. */
+static inline bool wire_may_grow(const struct vnic_state *st)
+{
+	return st->grow_prod == st->tx_prod && st->grow_len;
+}
+
+/* What lies behind the frame in its buffer, n bytes, belongs to it. False: the peer has taken it before. */
+static inline bool wire_grow(struct vnic *v, uint32_t n)
+{
+	struct vnic_state *st = v->st;
+	uint64_t was = ring_first_word(st->grow_buf, st->grow_off, st->grow_len);
+
+	if (!__atomic_compare_exchange_n(&ring_words(v->tx, st->grow_slot, WIRE_RING)[0], &was,
+					 ring_first_word(st->grow_buf, st->grow_off, st->grow_len + n), false,
+					 __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
+		st->grow_len = 0;
+		return false;
+	}
+	st->grow_len = (uint16_t)(st->grow_len + n);
+	st->stats.tx_bytes += n;
+	return true;
 }
 
 /* May the stack take this frame as it is? What is wrong with it otherwise, vnic_ops.poll finds out. */
@@ -59,6 +117,14 @@ static inline bool wire_take_one(struct vnic *v, struct vnic_desc *d)
 		}
 		if (!wire_whole_frame(st, d))
 			return false;
+		if (d->flags & VNIC_F_OPEN) {
+			ring_close(v->evq, st->evq_cons, WIRE_RING, d);
+			if (!wire_whole_frame(st, d)) { /* not what it was */
+				st->stats.bad_desc++;
+				vnic_set_cons(st, st->evq_cons + 1);
+				continue;
+			}
+		}
 		st->rx_state[d->buf] = 1;
 		st->rx_held++;
 		vnic_set_cons(st, st->evq_cons + 1);
