@@ -176,18 +176,20 @@ int filters_add(struct filters *f, const struct steer_key *key, uint32_t stack, 
 	return rc ? rc : (int)id;
 }
 
-static void leave(struct filters *f, struct claim **at, int member)
+/* True: that was the last, *at is the next claim. */
+static bool leave(struct filters *f, struct claim **at, int member)
 {
 	struct claim *c = *at;
 
 	c->members = --c->in_kernel.count;
 	if (!c->members) {
 		remove_claim(f, at);
-		return;
+		return true;
 	}
 	c->in_kernel.stack[member] = c->in_kernel.stack[c->members];
 	c->id[member] = c->id[c->members];
 	write_claim(f, c);
+	return false;
 }
 
 void filters_del(struct filters *f, const struct steer_key *key, uint32_t stack)
@@ -199,20 +201,22 @@ void filters_del(struct filters *f, const struct steer_key *key, uint32_t stack)
 		leave(f, at, member);
 }
 
+static bool sweep_claim(struct filters *f, struct claim **at, uint32_t stack)
+{
+	for (int m = (int)(*at)->members - 1; m >= 0; m--)
+		if (!(*at)->id[m] && (stack == FILTERS_ALL || (*at)->in_kernel.stack[m] == stack) && leave(f, at, m))
+			return true;
+	return false;
+}
+
 void filters_sweep(struct filters *f, uint32_t stack)
 {
 	for (uint32_t i = 0; i < BUCKETS; i++) {
 		struct claim **at = &f->bucket[i];
 
-		while (*at) {
-			struct claim *c = *at;
-
-			for (int m = (int)c->members - 1; *at == c && m >= 0; m--)
-				if (!c->id[m] && (stack == FILTERS_ALL || c->in_kernel.stack[m] == stack))
-					leave(f, at, m);
-			if (*at == c)
-				at = &c->next;
-		}
+		while (*at)
+			if (!sweep_claim(f, at, stack))
+				at = &(*at)->next;
 	}
 }
 

@@ -98,7 +98,7 @@ static const char *add_interface(const char *value, struct policy *p)
 		return "is one too many";
 	if (!*value || strlen(value) >= sizeof(p->interface[0]))
 		return "can't be an interface's name";
-	strcpy(p->interface[p->interfaces++], value);
+	memcpy(p->interface[p->interfaces++], value, strlen(value) + 1);
 	return NULL;
 }
 
@@ -106,6 +106,8 @@ static const char *apply(struct policy *p, const struct setting *s, const char *
 {
 	char *base = (char *)p;
 
+	if (!value && s->kind != FLAG)
+		return "needs a value";
 	switch (s->kind) {
 	case FLAG:
 		*(bool *)(base + s->at) = true;
@@ -134,8 +136,8 @@ const char *policy_line(struct policy *p, char *line)
 	s = find(name);
 	if (!s || s->kind == HELP || s->kind == FILE_NAME)
 		return "no such setting";
-	if (!value != !s->argument)
-		return s->argument ? "a value is missing" : "takes no value";
+	if (value && !s->argument)
+		return "takes no value";
 	if (strtok_r(NULL, " \t\r", &rest))
 		return "one value only";
 	return apply(p, s, value);
