@@ -53,7 +53,7 @@ struct orphan {
 	struct stack *s;
 	struct xdp_port port[RINGS];
 	struct pollfd wake[RINGS]; /* the sockets */
-	uint32_t rings;
+	uint32_t rings, pid;
 	bool waits_said;
 	uint8_t *noted; /* [socket]: see note_connections */
 };
@@ -153,41 +153,51 @@ static void limit(int what, rlim_t most)
 	setrlimit(what, &r);
 }
 
-/* From here on: look at the clock, wait, kick, say something, go. */
-static int shut_the_door(void)
-{
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define ALLOW(nr) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
-	struct sock_filter program[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+/* What is left of the kernel: look at the clock (and who one is, for it), wait, kick, say something, go. */
+static const uint32_t calls[] = {
+    __NR_sendmsg, __NR_recvmsg,
+#ifdef __NR_poll
+    __NR_poll,
+#endif
+    __NR_ppoll,   __NR_clock_gettime, __NR_getpid, __NR_write, __NR_restart_syscall, __NR_exit_group,
+};
+#define CALLS (sizeof(calls) / sizeof(calls[0]))
+
 #if defined(__x86_64__)
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
+#define OUR_ARCH AUDIT_ARCH_X86_64
 #elif defined(__aarch64__)
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_AARCH64, 1, 0),
+#define OUR_ARCH AUDIT_ARCH_AARCH64
 #else
 #error "which architecture do system calls have here?"
 #endif
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		ALLOW(__NR_sendmsg),
-		ALLOW(__NR_recvmsg),
-#ifdef __NR_poll
-		ALLOW(__NR_poll),
+
+/* Sanitizers make calls of their own. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED true
+#else
+#define SANITIZED false
 #endif
-		ALLOW(__NR_ppoll),
-		ALLOW(__NR_clock_gettime),
-		ALLOW(__NR_write),
-		ALLOW(__NR_restart_syscall),
-		ALLOW(__NR_exit_group),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+
+static int shut_the_door(void)
+{
+	static const struct sock_filter head[] = {
+	    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, OUR_ARCH, 1, 0),
+	    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+	    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
 	};
-#undef ALLOW
+	static const struct sock_filter die = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+	static const struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	struct sock_filter program[4 + 2 * CALLS + 1];
 	struct sock_fprog filter = {.len = sizeof(program) / sizeof(program[0]), .filter = program};
 
-	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter))
-		return -errno;
-#endif
-	return 0;
+	memcpy(program, head, sizeof(head));
+	for (uint32_t i = 0; i < CALLS; i++) {
+		program[4 + 2 * i] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, calls[i], 0, 1);
+		program[5 + 2 * i] = allow;
+	}
+	program[4 + 2 * CALLS] = die;
+	return SANITIZED || !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) ? 0 : -errno;
 }
 
 /* --- what is said --- */
@@ -299,7 +309,7 @@ static void close_sockets(struct orphan *o, bool all, uint64_t now_us)
 static void take_over(struct orphan *o)
 {
 	struct stack *s = o->s;
-	bool torn = atomic_exchange(&s->lock.owner, (uint32_t)getpid()) != 0;
+	bool torn = atomic_exchange(&s->lock.owner, o->pid) != 0;
 	uint64_t now_us = clock_us();
 
 	for (uint32_t i = 0; i < PROC_MAX; i++)
@@ -374,7 +384,9 @@ int orphan_main(void)
 	static struct orphan o;
 	int rc;
 
+	o.pid = (uint32_t)getpid();
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_NAME, "viaductd-finish");
 	signal(SIGPIPE, SIG_IGN);
 	limit(RLIMIT_CORE, 0);
 	limit(RLIMIT_FSIZE, 0);
