@@ -5,6 +5,11 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
 
 
 def summary(values):
@@ -46,6 +51,10 @@ def table(results):
             short(one["floor"]),
             f"{one['floor_multiple']:.1f}" if one.get("floor_multiple") else "-",
         ])
+    return markdown(rows)
+
+
+def markdown(rows):
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")

@@ -132,7 +132,7 @@ class Redis(Workload):
 
     def server(self, run):
         return ["redis-server", "--port", str(run.port), "--bind", HOST, "--save", "", "--appendonly", "no",
-                "--daemonize", "no", "--dir", run.directory]
+                "--daemonize", "no", "--protected-mode", "no", "--dir", run.directory]
 
     def requests(self, run, count):
         out = run.command(["redis-benchmark", "-h", HOST, "-p", str(run.port), "-t", self.test, "-n", str(count),
