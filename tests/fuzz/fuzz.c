@@ -95,12 +95,17 @@ static void check_tcp(const struct stack *s, const struct sock *k, uint64_t now_
 
 void fuzz_check(struct engine *e, uint64_t now_us, bool deep)
 {
-	for (uint32_t i = 1; i < FUZZ_SOCKS; i++)
-		if (sock_at(e->s, i)->proto == SOCK_TCP) {
-			check_tcp(e->s, sock_at(e->s, i), now_us);
-			if (deep)
-				tcp_check(e, sock_at(e->s, i));
-		}
+	for (uint32_t i = 1; i < FUZZ_SOCKS; i++) {
+		const struct sock *k = sock_at(e->s, i);
+
+		if (k->proto == SOCK_UDP)
+			fuzz_require(k->rxq.bytes <= k->rcvbuf + 65536u && k->rxq.count <= e->s->cfg.max_pkts);
+		if (k->proto != SOCK_TCP)
+			continue;
+		check_tcp(e->s, k, now_us);
+		if (deep)
+			tcp_check(e, sock_at(e->s, i));
+	}
 	if (deep)
 		fuzz_require(stack_audit(e) == 0);
 }
@@ -108,6 +113,11 @@ void fuzz_check(struct engine *e, uint64_t now_us, bool deep)
 void fuzz_address(uint8_t addr[16], uint8_t last)
 {
 	memcpy(addr, test_addr4(last, 0).addr, 16);
+}
+
+void fuzz_address6(uint8_t addr[16], uint8_t last)
+{
+	memcpy(addr, test_addr6(last, 0).addr, 16);
 }
 
 static void put16(uint8_t *p, uint32_t v)
@@ -122,36 +132,73 @@ static void put32(uint8_t *p, uint32_t v)
 	put16(p + 2, v);
 }
 
-uint32_t fuzz_frame(uint8_t *to, const struct fuzz_segment *g)
+static uint32_t put_tcp(uint8_t *tcp, const struct fuzz_segment *g)
 {
-	uint8_t *ip = to + 14, *tcp = ip + 20, src[16], dst[16];
-	uint32_t hdr = 20 + g->opt_len, l4 = hdr + g->len;
-	uint16_t sum;
-
-	memset(to, 0, 14 + 20 + 20);
-	put32(to, 0x02000000u);
-	put16(to + 12, 0x0800);
-	ip[0] = 0x45;
-	put16(ip + 2, 20 + l4);
-	ip[8] = 64;
-	ip[9] = 6;
-	memcpy(ip + 12, (uint8_t[8]){10, 0, 0, g->src, 10, 0, 0, g->dst}, 8);
-	sum = csum_fold(csum_add(ip, 20, 0));
-	memcpy(ip + 10, &sum, 2);
+	memset(tcp, 0, 20);
 	put16(tcp, g->sport);
 	put16(tcp + 2, g->dport);
 	put32(tcp + 4, g->seq);
 	put32(tcp + 8, g->ack);
-	tcp[12] = (uint8_t)(hdr / 4 << 4);
+	tcp[12] = (uint8_t)((20u + g->opt_len) / 4 << 4);
 	tcp[13] = g->flags;
 	put16(tcp + 14, g->wnd);
 	put16(tcp + 18, g->urg);
 	memcpy(tcp + 20, g->opt, g->opt_len);
-	memset(tcp + hdr, g->fill, g->len);
-	fuzz_address(src, g->src);
-	fuzz_address(dst, g->dst);
-	sum = csum_fold(csum_add(tcp, l4, csum_pseudo(4, src, dst, 6, l4)));
+	return 20u + g->opt_len;
+}
+
+static uint32_t put_udp(uint8_t *udp, const struct fuzz_segment *g)
+{
+	put16(udp, g->sport);
+	put16(udp + 2, g->dport);
+	put16(udp + 4, 8 + g->len + (uint32_t)g->lie);
+	put16(udp + 6, 0);
+	return 8;
+}
+
+static uint32_t put_ipv4(uint8_t *ip, const struct fuzz_segment *g, uint32_t l4)
+{
+	uint16_t sum;
+
+	memset(ip, 0, 20);
+	ip[0] = 0x45;
+	ip[1] = g->tos;
+	put16(ip + 2, 20 + l4);
+	ip[8] = 64;
+	ip[9] = g->udp ? 17 : 6;
+	memcpy(ip + 12, (uint8_t[8]){10, 0, 0, g->src, 10, 0, 0, g->dst}, 8);
+	sum = csum_fold(csum_add(ip, 20, 0));
+	memcpy(ip + 10, &sum, 2);
+	return 0x0800;
+}
+
+static uint32_t put_ipv6(uint8_t *ip, const struct fuzz_segment *g, uint32_t l4)
+{
+	put32(ip, 0x60000000u | (uint32_t)g->tos << 20);
+	put16(ip + 4, g->ext_len + l4);
+	ip[6] = g->ext_len ? g->ext_first : g->udp ? 17 : 6;
+	ip[7] = 64;
+	fuzz_address6(ip + 8, g->src);
+	fuzz_address6(ip + 24, g->dst);
+	memcpy(ip + 40, g->ext, g->ext_len);
+	return 0x86dd;
+}
+
+uint32_t fuzz_frame(uint8_t *to, const struct fuzz_segment *g)
+{
+	uint32_t off = g->v6 ? 14 + 40u + g->ext_len : 14 + 20, proto = g->udp ? 17 : 6, at = g->udp ? 6 : 16;
+	uint32_t hdr = g->udp ? put_udp(to + off, g) : put_tcp(to + off, g), l4 = hdr + g->len;
+	uint8_t src[16], dst[16];
+	uint16_t sum;
+
+	memset(to + off + hdr, g->fill, g->len);
+	memset(to, 0, 14);
+	put32(to, 0x02000000u);
+	put16(to + 12, g->v6 ? put_ipv6(to + 14, g, l4) : put_ipv4(to + 14, g, l4));
+	(g->v6 ? fuzz_address6 : fuzz_address)(src, g->src);
+	(g->v6 ? fuzz_address6 : fuzz_address)(dst, g->dst);
+	sum = csum_fold(csum_add(to + off, l4, csum_pseudo(g->v6 ? 6 : 4, src, dst, (uint8_t)proto, l4)));
 	sum ^= g->bad_sum;
-	memcpy(tcp + 16, &sum, 2);
-	return 14 + 20 + l4;
+	memcpy(to + off + at, &sum, 2);
+	return off + l4;
 }

@@ -58,12 +58,18 @@ void fuzz_check(struct engine *e, uint64_t now_us, bool deep);
 /* Collect the news as a process does. */
 void fuzz_news(struct engine *e);
 
-/* An endpoint's address: 10.0.0.last. */
+/* An endpoint's address: 10.0.0.last, fd00::last. */
 void fuzz_address(uint8_t addr[16], uint8_t last);
+void fuzz_address6(uint8_t addr[16], uint8_t last);
 
-/* A TCP segment to be made. Ports and numbers in host order. */
+/* A TCP segment, or a UDP datagram, to be made. Ports and numbers in host order. */
 struct fuzz_segment {
+	bool v6, udp;
 	uint8_t src, dst; /* last byte of the addresses */
+	uint8_t tos;
+	uint8_t ext[24], ext_len; /* IPv6: extension headers, a multiple of 8; the first byte of each names the next */
+	uint8_t ext_first;        /* what the first is */
+	int16_t lie;              /* UDP: how far the length in the header is off */
 	uint16_t sport, dport, wnd, urg;
 	uint32_t seq, ack, len;
 	uint8_t flags, fill;

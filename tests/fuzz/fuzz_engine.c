@@ -3,10 +3,11 @@
  * Fuzz target: frames and calls into an engine with connections in every state.
  *
  * The input is a sequence of records: advance the clock; inject a segment whose numbers are relative to what the
- * connection expects (so that most of them get past the first checks), with a right checksum or not; inject a frame of
- * the input's own bytes; make a call. The engine sits on one end of a simulated link; the other end, which records the
- * sequence numbers that the engine uses, is ours. After each record the invariants of fuzz.c hold; nothing that is sent
- * exceeds the MTU; at the end everything is closed, time passes, and nothing may be left.
+ * connection expects (so that most of them get past the first checks), with a right checksum or not; inject a datagram,
+ * or a frame of the input's own bytes; make a call. Some of the connections and sockets are IPv6's, with extension
+ * headers. The engine sits on one end of a simulated link; the other end, which records the sequence numbers that the
+ * engine uses, is ours. After each record the invariants of fuzz.c hold; nothing that is sent exceeds the MTU; at the
+ * end everything is closed, time passes, and nothing may be left.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,10 @@
 #define SLOTS 8u
 #define MTU 1500u
 #define RECORDS_MAX 400u
+#define SLOT_V6 6u /* from this one on slots are IPv6's */
 #define LISTEN_PORT 80u
+#define UDP_PORT 53u
+#define UDP_SOCKS 3u
 #define FRAMES_MAX 4000u /* sent in answer to one record */
 
 /* A socket that the input plays with. */
@@ -43,6 +47,7 @@ static struct {
 	struct slot slot[SLOTS];
 	struct peer_view view[SLOTS]; /* by remote port */
 	uint32_t listener, listener_gen;
+	struct slot udp[UDP_SOCKS]; /* the last is IPv6's */
 	uint32_t frames;
 } z;
 
@@ -65,9 +70,11 @@ static void look_at(const uint8_t *f, uint32_t len)
 	uint32_t ihl;
 
 	fuzz_require(len <= MTU + 14);
-	if (len < 54 || f[12] != 8 || f[13] || f[14 + 9] != 6)
+	if (len < 54 || f[14 + (f[12] == 8 ? 9 : 6)] != 6)
 		return;
-	ihl = (f[14] & 15) * 4u;
+	ihl = f[12] == 8 ? (f[14] & 15) * 4u : 40;
+	if (len < 14 + ihl + 20)
+		return;
 
 	const uint8_t *t = f + 14 + ihl;
 	uint32_t port = (uint32_t)t[2] << 8 | t[3], slot = port - remote_port(0);
@@ -188,6 +195,7 @@ static void expected(uint32_t slot, struct fuzz_segment *g, uint32_t *una)
 {
 	struct sock *k = sock_named(z.slot[slot].sock, z.slot[slot].gen);
 
+	g->v6 = slot >= SLOT_V6;
 	g->sport = remote_port(slot);
 	g->dport = LISTEN_PORT;
 	g->seq = z.view[slot].ack;
@@ -202,10 +210,25 @@ static void expected(uint32_t slot, struct fuzz_segment *g, uint32_t *una)
 	g->ack = in_u8(&z.in) & 1 ? k->tcp.snd_max : k->tcp.snd_una;
 }
 
+/* IPv6: now and then extension headers, right ones or of any bytes. */
+static void put_extensions(struct fuzz_segment *g)
+{
+	uint8_t how = g->v6 ? in_u8(&z.in) : 0;
+
+	if (how < 200)
+		return;
+	g->ext_len = (uint8_t)(8 + how % 3 * 8);
+	g->ext_first = how & 4 ? 0 : how & 8 ? 60 : in_u8(&z.in);
+	for (uint32_t i = 0; i < g->ext_len; i++)
+		g->ext[i] = how & 16 ? in_u8(&z.in) : 0;
+	g->ext[0] = how & 32 ? in_u8(&z.in) : g->udp ? 17 : 6;
+	g->ext[1] = how % 7 == 0 ? in_u8(&z.in) : (uint8_t)(g->ext_len / 8 - 1);
+}
+
 static void inject_segment(void)
 {
 	static const uint8_t usual[] = {TH_ACK,          TH_ACK | TH_PSH, TH_SYN,          TH_SYN | TH_ACK,
-					TH_FIN | TH_ACK, TH_RST,          TH_RST | TH_ACK, TH_ACK,
+					TH_FIN | TH_ACK, TH_RST,          TH_RST | TH_ACK, TH_SYN | TH_ECE | TH_CWR,
 					TH_ACK,          TH_ACK | TH_URG, TH_SYN | TH_FIN, 0};
 	struct fuzz_segment g = {.src = 2, .dst = 1};
 	uint8_t frame[FUZZ_FRAME_MAX];
@@ -220,6 +243,7 @@ static void inject_segment(void)
 	g.len = in_u8(&z.in) & 3 ? 0 : in_u16(&z.in) % 1400;
 	g.wnd = in_u8(&z.in) & 1 ? 0xffff : in_u16(&z.in);
 	g.fill = (uint8_t)how;
+	g.tos = g.flags & TH_PSH ? (uint8_t)how & 3 : 0;
 	g.opt_len = put_options(g.opt, una);
 	if (g.flags & TH_URG)
 		g.urg = in_u16(&z.in);
@@ -231,9 +255,33 @@ static void inject_segment(void)
 		g.src = in_u8(&z.in);
 	if (how % 32 == 3)
 		g.sport = in_u16(&z.in);
-	if (g.len > MTU - 40 - g.opt_len)
-		g.len = MTU - 40 - g.opt_len;
+	put_extensions(&g);
+	if (g.len > MTU - 60 - g.opt_len - g.ext_len)
+		g.len = MTU - 60 - g.opt_len - g.ext_len;
 	to_engine(frame, fuzz_frame(frame, &g), how & 0x40);
+}
+
+static struct sock *udp_named(uint32_t n)
+{
+	struct sock *k = sock_at(z.e->s, z.udp[n].sock);
+
+	return k && k->proto == SOCK_UDP && k->gen == z.udp[n].gen && k->holders ? k : NULL;
+}
+
+static void inject_datagram(void)
+{
+	uint8_t frame[FUZZ_FRAME_MAX], how = in_u8(&z.in);
+	struct fuzz_segment g = {.udp = true, .src = 2, .dst = 1, .v6 = how & 1, .fill = how, .tos = how};
+
+	g.sport = how & 2 ? in_u16(&z.in) : 2053;
+	g.dport = how & 4 ? in_u16(&z.in) : UDP_PORT;
+	g.len = how & 8 ? in_u16(&z.in) % 1400 : how;
+	g.lie = how & 16 ? (int16_t)in_u16(&z.in) : 0;
+	g.bad_sum = how % 32 == 0;
+	if (how & 128)
+		g.src = in_u8(&z.in);
+	put_extensions(&g);
+	to_engine(frame, fuzz_frame(frame, &g), how & 64);
 }
 
 /* A right segment with some of its bytes changed, or bytes that are all the input's. */
@@ -246,6 +294,11 @@ static void inject_raw(void)
 		struct fuzz_segment g = {.src = 2, .dst = 1, .flags = TH_ACK, .len = how % 64};
 
 		expected(how / 2 % SLOTS, &g, &una);
+		if (how & 0x20) {
+			g.udp = true;
+			g.dport = UDP_PORT;
+		}
+		put_extensions(&g);
 		len = fuzz_frame(frame, &g);
 		for (uint32_t n = in_u8(&z.in) % 4 + 1; n; n--)
 			frame[in_u8(&z.in) % len] = in_u8(&z.in);
@@ -256,41 +309,65 @@ static void inject_raw(void)
 		for (uint32_t i = 0; i < len; i++)
 			frame[i] = in_u8(&z.in);
 		if (how & 2 && len > 23)
-			memcpy(frame + 12, (uint8_t[]){8, 0, 0x45}, 3);
+			memcpy(frame + 12, how & 8 ? (uint8_t[]){0x86, 0xdd, 0x60} : (uint8_t[]){8, 0, 0x45}, 3);
 	}
 	to_engine(frame, len, how & 4);
+}
+
+/* Make the frame, which has n bytes of ICMP at l4, an ICMP packet with right lengths and checksums. */
+static void finish_icmp(uint8_t *f, bool v6, uint32_t l4, uint32_t n)
+{
+	uint8_t *ip = f + 14;
+	uint32_t sum = v6 ? csum_pseudo(6, ip + 8, ip + 24, 58, n) : 0;
+	uint16_t folded;
+
+	if (v6) {
+		ip[6] = 58;
+		ip[4] = 0;
+		ip[5] = (uint8_t)n;
+	} else {
+		ip[9] = 1;
+		ip[2] = 0;
+		ip[3] = (uint8_t)(20 + n);
+		memset(ip + 10, 0, 2);
+		folded = csum_fold(csum_add(ip, 20, 0));
+		memcpy(ip + 10, &folded, 2);
+	}
+	folded = csum_fold(csum_add(f + l4, n, sum));
+	memcpy(f + l4 + 2, &folded, 2);
 }
 
 /* An ICMP error that quotes a packet of ours, more or less rightly. */
 static void inject_icmp(void)
 {
-	struct fuzz_segment g = {.src = 1, .dst = 2};
-	uint8_t f[FUZZ_FRAME_MAX], quote[FUZZ_FRAME_MAX];
-	uint32_t slot = in_u8(&z.in) % SLOTS, una, quoted = in_u8(&z.in) % 60;
-	uint16_t swap, sum;
+	struct fuzz_segment g = {.src = 1, .dst = 2}, outer = {.src = 2, .dst = 1};
+	uint8_t f[FUZZ_FRAME_MAX], quote[FUZZ_FRAME_MAX], how = in_u8(&z.in);
+	uint32_t una, quoted = in_u8(&z.in) % 100, l4;
+	uint16_t swap;
 
-	expected(slot, &g, &una);
+	expected(how % SLOTS, &g, &una);
 	swap = g.sport;
 	g.sport = g.dport;
 	g.dport = swap;
 	g.seq = near(una);
+	if (how & 0x40) {
+		g.udp = true;
+		g.sport = how & 0x20 ? UDP_PORT + 1 : UDP_PORT;
+		g.dport = 2053;
+		g.len = 40;
+	}
 	fuzz_frame(quote, &g);
-	fuzz_frame(f, &(struct fuzz_segment){.src = 2, .dst = 1});
-	f[14 + 9] = 1;
-	f[14 + 2] = 0;
-	f[14 + 3] = (uint8_t)(20 + 8 + quoted);
-	memset(f + 14 + 10, 0, 2);
-	sum = csum_fold(csum_add(f + 14, 20, 0));
-	memcpy(f + 14 + 10, &sum, 2);
-	memset(f + 34, 0, 8);
-	f[34] = in_u8(&z.in) & 3 ? 3 : in_u8(&z.in);
-	f[35] = in_u8(&z.in) % 16;
-	f[40] = in_u8(&z.in);
-	f[41] = in_u8(&z.in);
-	memcpy(f + 42, quote + 14, quoted);
-	sum = csum_fold(csum_add(f + 34, 8 + quoted, 0));
-	memcpy(f + 36, &sum, 2);
-	to_engine(f, 42 + quoted, false);
+	outer.v6 = g.v6;
+	fuzz_frame(f, &outer);
+	l4 = g.v6 ? 54 : 34;
+	memset(f + l4, 0, 8);
+	f[l4] = in_u8(&z.in) & 3 ? (g.v6 ? 1 + how / 8 % 4 : 3) : in_u8(&z.in);
+	f[l4 + 1] = in_u8(&z.in) % 16;
+	f[l4 + 6] = in_u8(&z.in); /* the next MTU */
+	f[l4 + 7] = in_u8(&z.in);
+	memcpy(f + l4 + 8, quote + 14, quoted);
+	finish_icmp(f, g.v6, l4, 8 + quoted);
+	to_engine(f, l4 + 8 + quoted, false);
 }
 
 /* More handshakes than a listener keeps state for; some of them are completed. */
@@ -310,12 +387,13 @@ static void flood(void)
 static void call_connect(struct slot *s, uint32_t n)
 {
 	struct endpoint local = {.port = s->local}, remote = {.port = s->remote};
-	struct sock *k = sock_alloc(z.e, SOCK_TCP, 4);
+	bool v6 = s - z.slot >= (long)SLOT_V6;
+	struct sock *k = sock_alloc(z.e, SOCK_TCP, v6 ? 6 : 4);
 
 	if (!k)
 		return;
-	fuzz_address(local.addr, 1);
-	fuzz_address(remote.addr, n & 0x10 ? 1 : 2);
+	(v6 ? fuzz_address6 : fuzz_address)(local.addr, 1);
+	(v6 ? fuzz_address6 : fuzz_address)(remote.addr, n & 0x10 ? 1 : 2);
 	k->holders = 1;
 	if (sock_lookup(z.e->s, SOCK_TCP, &local, &remote) || tcp_connect(z.e, k, 0, &local, &remote, z.now)) {
 		k->holders = 0;
@@ -334,10 +412,10 @@ static void call_listen(uint32_t n)
 		tcp_listen(z.e, k, (int)(n % 8));
 		return;
 	}
-	k = sock_alloc(z.e, SOCK_TCP, 4);
+	k = sock_alloc(z.e, SOCK_TCP, 6); /* on any address, of either family unless IPV6_V6ONLY */
 	if (!k)
 		return;
-	fuzz_address(k->local.addr, 1);
+	k->flags |= n & 16 ? SOCKF_V6ONLY : 0;
 	k->local.port = LISTEN_PORT;
 	k->holders = 1;
 	fuzz_require(tcp_listen(z.e, k, (int)(n % 8)) == 0);
@@ -420,6 +498,63 @@ static void call_option(struct sock *k, uint32_t n)
 	}
 }
 
+static void udp_open(uint32_t which, uint32_t n)
+{
+	struct endpoint local = {.port = (uint16_t)(which == 1 ? UDP_PORT + 1 : UDP_PORT)};
+	bool v6 = which == UDP_SOCKS - 1;
+	struct sock *k;
+
+	(v6 ? fuzz_address6 : fuzz_address)(local.addr, 1);
+	k = sock_lookup_bound(z.e->s, SOCK_UDP, &local) ? NULL : sock_alloc(z.e, SOCK_UDP, v6 ? 6 : 4);
+	if (!k)
+		return;
+	k->local = local;
+	k->holders = 1;
+	if (n & 1) { /* connected */
+		(v6 ? fuzz_address6 : fuzz_address)(k->remote.addr, 2);
+		k->remote.port = 2053;
+		k->vnic = 0;
+		k->vnic_gen = stack_vnic(z.e->s, 0)->gen;
+	}
+	sock_hash(z.e->s, k);
+	z.udp[which].sock = sock_index(z.e->s, k);
+	z.udp[which].gen = k->gen;
+}
+
+static void udp_call(void)
+{
+	static uint8_t buf[4096];
+	uint32_t how = in_u8(&z.in), which = how % UDP_SOCKS, n = in_u16(&z.in);
+	struct sock *k = udp_named(which);
+	struct iovec iov[2] = {{buf, n % 1000}, {buf, n % sizeof(buf)}};
+	struct endpoint to = {.port = 2053};
+	struct udp_meta meta;
+	uint32_t level;
+	ssize_t r;
+
+	if (!k) {
+		udp_open(which, n);
+		return;
+	}
+	level = udp_poll(z.e, k);
+	if (how & 0x80) {
+		(which == UDP_SOCKS - 1 ? fuzz_address6 : fuzz_address)(to.addr, 2);
+		r = udp_send(z.e, k, 0, &k->local, &to, iov, 2, z.now);
+		fuzz_require(r < 0 || r == (ssize_t)(iov[0].iov_len + iov[1].iov_len));
+	} else if (how & 0x40) {
+		r = udp_recv(z.e, k, iov, 2, how & 0x20, &meta);
+		fuzz_require(r <= (ssize_t)(iov[0].iov_len + iov[1].iov_len));
+		fuzz_require(!(level & EV_IN) || r != -EAGAIN);
+		fuzz_require(r < 0 || (meta.size <= MTU && (uint32_t)r <= meta.size));
+	} else if (how & 0x20) {
+		k->holders = 0;
+		udp_close(z.e, k);
+	} else {
+		udp_first_size(z.e, k);
+		k->rcvbuf = 2304 + n;
+	}
+}
+
 static void call(void)
 {
 	struct slot *s = &z.slot[in_u8(&z.in) % SLOTS];
@@ -473,6 +608,10 @@ static void record(void)
 		inject_icmp();
 	else if (what < 174)
 		flood();
+	else if (what >= 248)
+		udp_call();
+	else if (what >= 240)
+		inject_datagram();
 	else
 		call();
 }
@@ -505,6 +644,8 @@ static void finish(void)
 
 		if (k->proto == SOCK_TCP && k->holders)
 			close_sock(k, i);
+		else if (k->proto == SOCK_UDP)
+			udp_close(z.e, k);
 	}
 	for (int i = 0; i < 2000 && engine_deadline(z.e) != UINT64_MAX; i++) {
 		z.frames = 0;

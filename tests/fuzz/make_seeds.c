@@ -23,7 +23,7 @@ static void put(struct seed *s, const uint8_t *bytes, size_t n)
 
 #define PUT(s, ...) put(s, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
-#define SLOT0 0
+static uint8_t slot; /* that the seed plays with: from 6 on it is IPv6's */
 
 /* --- fuzz_engine --- */
 
@@ -34,13 +34,13 @@ static void advance(struct seed *s, uint8_t unit, uint8_t times)
 
 static void call(struct seed *s, uint8_t what, uint16_t n)
 {
-	PUT(s, 200, SLOT0, what, (uint8_t)(n >> 8), (uint8_t)n);
+	PUT(s, 200, slot, what, (uint8_t)(n >> 8), (uint8_t)n);
 }
 
-/* A segment for slot 0; kind as in `usual` of inject_segment. connected: the socket is the slot's own. */
+/* A segment for the slot; kind as in `usual` of inject_segment. connected: the socket is the slot's own. */
 static void segment(struct seed *s, uint8_t kind, int connected, uint16_t len, uint8_t options)
 {
-	PUT(s, 40, SLOT0, kind);
+	PUT(s, 40, slot, kind);
 	if (connected)
 		PUT(s, 1); /* acknowledges all that was sent */
 	PUT(s, 0, 0);      /* seq and ack as expected */
@@ -54,6 +54,8 @@ static void segment(struct seed *s, uint8_t kind, int connected, uint16_t len, u
 	if (options == 2)
 		PUT(s, 1, 4, 0, 2, 0, 9, 0, 2, 0); /* two SACK blocks */
 	PUT(s, 5);
+	if (slot >= 6)
+		PUT(s, len % 3 ? 0xc8 : 0); /* destination options, or none */
 }
 
 enum { SEG_ACK = 0, SEG_PSH = 1, SEG_SYN = 2, SEG_SYN_ACK = 3, SEG_FIN = 4, SEG_RST = 5 };
@@ -91,6 +93,22 @@ static void talk(struct seed *s)
 	advance(s, 3, 1);
 }
 
+/* UDP sockets: one that is open to all, one connected, one of IPv6; datagrams each way, errors, and the end. */
+static void datagrams(struct seed *s)
+{
+	for (uint8_t which = 0; which < 3; which++)
+		PUT(s, 250, which, 0, which == 1);
+	for (uint8_t which = 0; which < 3; which++) {
+		PUT(s, 250, (uint8_t)(0x80 + (which + 1) % 3), 1, 44); /* the number modulo 3 is the socket */
+		PUT(s, 245, (uint8_t)(which == 2 ? 0x49 : 0x48), 2, 0);
+		if (which == 2)
+			PUT(s, 0);
+		PUT(s, 250, (uint8_t)(0x60 + which), 3, 0);
+		PUT(s, 250, (uint8_t)(0x40 + (which + 2) % 3), 0, 200);
+		PUT(s, 168, which == 2 ? 0x46 : 0x40, 60, 0, 1, 3, 0, 0); /* ICMP */
+	}
+}
+
 static void part(struct seed *s, int peer_first)
 {
 	if (peer_first)
@@ -107,6 +125,10 @@ static struct seed engine_seed(int n)
 {
 	struct seed s = {.len = 0};
 
+	slot = n & 16 ? 6 : 0;
+	n &= 15;
+	if (slot)
+		datagrams(&s);
 	(n & 1) ? active_open(&s, n & 4 ? 0 : 4) : passive_open(&s, n & 4 ? 0 : 4);
 	if (n >= 8) { /* loss: time passes, SACK comes */
 		call(&s, CALL_SEND, 20000);
@@ -160,7 +182,7 @@ int main(int argc, char **argv)
 {
 	if (argc != 3)
 		return 2;
-	for (int n = 0; n < 16; n++) {
+	for (int n = 0; n < 32; n++) {
 		struct seed s = strcmp(argv[1], "fuzz_wire") ? engine_seed(n) : wire_seed(n);
 		char path[4096];
 		FILE *f;
