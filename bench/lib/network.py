@@ -8,8 +8,9 @@ and the frames of vNICs of provider xdp grew.
 """
 import json
 import os
-import socket
+import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -25,39 +26,54 @@ OFFLOADS = ("tso", "gso", "gro")
 
 
 class Net:
-    """The other namespace (the server's), and the veth between."""
+    """Two namespaces, the server's and the client's, and the veth between. New for each run: what the dead left (an XDP
+    program that serves connections in TIME-WAIT) must not be in the way of the next."""
 
-    def __init__(self):
-        self.holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL)
-        own = os.readlink("/proc/self/ns/net")
-        while os.readlink(f"/proc/{self.holder.pid}/ns/net") == own:
-            time.sleep(0.01)
-        self.there = ["nsenter", "--net=/proc/%d/ns/net" % self.holder.pid]
-        self.run([], "ip link add bench0 type veth peer name bench1 netns %d" % self.holder.pid)
-        for prefix, device, address in (([], "bench0", CLIENT), (self.there, "bench1", SERVER)):
-            self.run(prefix, f"ip address add {address}/24 dev {device}")
-            self.run(prefix, f"ip link set {device} up")
-            self.run(prefix, "ip link set lo up")
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-            s.sendto(b"", (SERVER, 9))  # the kernels resolve each other
-        time.sleep(0.2)
+    def __init__(self, offloads):
+        self.holder = {end: self.namespace() for end in ("server", "client")}
+        client, server = self.enter("client"), self.enter("server")
+        self.run(client + f"ip link add bench0 type veth peer name bench1 netns {self.holder['server'].pid}".split())
+        for prefix, device, address in ((client, "bench0", CLIENT), (server, "bench1", SERVER)):
+            self.run(prefix + f"ip address add {address}/24 dev {device}".split())
+            for name in OFFLOADS if not offloads else ():
+                self.run(prefix + f"ethtool -K {device} {name} off".split())
+            self.run(prefix + f"ip link set {device} up".split())
+            self.run(prefix + "ip link set lo up".split())
+        # the kernels resolve each other; nobody listens there
+        self.run(client + ["bash", "-c", f"for i in 1 2; do echo >/dev/udp/{SERVER}/9; sleep 0.1; done"])
 
     @staticmethod
-    def run(prefix, command):
-        done = subprocess.run(prefix + command.split(), capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Failed(f"{command}: {done.stderr.strip()}")
+    def namespace():
+        holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL)
+        own = os.readlink("/proc/self/ns/net")
+        while os.readlink(f"/proc/{holder.pid}/ns/net") == own:
+            time.sleep(0.01)
+        return holder
 
-    def offloads(self, on):
-        """TSO, GSO and GRO of both ends."""
-        for prefix, device in (([], "bench0"), (self.there, "bench1")):
-            for one in OFFLOADS:
-                self.run(prefix, f"ethtool -K {device} {one} {'on' if on else 'off'}")
+    def enter(self, end):
+        return ["nsenter", f"--net=/proc/{self.holder[end].pid}/ns/net"]
+
+    @staticmethod
+    def run(command):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Failed(f"{' '.join(command)}: {done.stderr.strip()}")
+
+    def close(self):
+        """Everything that lives in the two namespaces: viaductd too, where viaduct run started it."""
+        for holder in self.holder.values():
+            space = os.readlink(f"/proc/{holder.pid}/ns/net")
+            for pid in filter(str.isdigit, os.listdir("/proc")):
+                try:
+                    if os.readlink(f"/proc/{pid}/ns/net") == space:
+                        os.kill(int(pid), signal.SIGKILL)
+                except OSError:
+                    pass  # it is gone
+            holder.wait()
 
     def sent(self, end):
         """Segments and datagrams that the kernel's own stack has sent in the namespace of that end."""
-        pid = self.holder.pid if end == "server" else os.getpid()
-        with open(f"/proc/{pid}/net/snmp", encoding="ascii") as table:
+        with open(f"/proc/{self.holder[end].pid}/net/snmp", encoding="ascii") as table:
             rows = [line.split() for line in table]
         total = 0
         for protocol, name in (("Tcp:", "OutSegs"), ("Udp:", "OutDatagrams")):
@@ -68,7 +84,7 @@ class Net:
     def listening(self, port, udp):
         state = "07" if udp else "0A"
         for suffix in ("", "6"):
-            path = f"/proc/{self.holder.pid}/net/{'udp' if udp else 'tcp'}{suffix}"
+            path = f"/proc/{self.holder['server'].pid}/net/{'udp' if udp else 'tcp'}{suffix}"
             with open(path, encoding="ascii") as table:
                 for line in table:
                     fields = line.split()
@@ -103,8 +119,7 @@ class Run:
         return os.path.join(self.options.build, "bench", "bench-" + name)
 
     def wrapped(self, end, command):
-        prefix = self.net.there[:] if end == "server" else []
-        prefix += ["taskset", "-c", "0" if end == "server" else "1"]
+        prefix = self.net.enter(end) + ["taskset", "-c", "0" if end == "server" else "1"]
         if end in self.ends:
             prefix += [self.options.viaduct, "run"]
             if self.profile:
@@ -166,15 +181,6 @@ class Run:
             raise Failed(f"not accelerated: the vNICs' counters grew by {grown} frames")
 
 
-def cpu_ns(pid):
-    """What a process and its threads have used, to the nanosecond."""
-    total = 0
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{thread}/schedstat", encoding="ascii") as text:
-            total += int(text.read().split()[0])
-    return total
-
-
 class PacedRedis(workloads.Redis):
     """Redis at a fixed rate: CPU time of the server's process per request."""
 
@@ -185,20 +191,9 @@ class PacedRedis(workloads.Redis):
         self.name, self.title = "redis-cpu", f"redis GET at {RATE}/s, CPU time of the server per request"
 
     def client(self, run):
-        request = b"*2\r\n$3\r\nGET\r\n$1\r\nx\r\n"
-        with socket.create_connection((SERVER, run.port), timeout=5) as c:
-            c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            count = max(1, int(RATE * run.seconds))
-            began, used = time.monotonic(), cpu_ns(run.server_pid)
-            for i in range(count):
-                time.sleep(max(0, began + i / RATE - time.monotonic()))
-                c.sendall(request)
-                if c.recv(100) != b"$-1\r\n":
-                    raise Failed("redis gave another answer")
-            used = cpu_ns(run.server_pid) - used
-            if time.monotonic() - began > 1.3 * run.seconds:
-                raise Failed("the rate could not be kept")
-        return used / count / 1000
+        out = run.command([sys.executable, os.path.join(os.path.dirname(__file__), "paced.py"), SERVER, str(run.port),
+                           str(RATE), str(run.seconds), str(run.server_pid)])
+        return workloads.number(r"cpu_us ([0-9.]+)", out)
 
 
 def table():
@@ -218,50 +213,53 @@ def table():
 QUICK = ("sockperf-tcp", "netperf-tcp-rr", "netperf-tcp-crr", "netperf-tcp-stream", "redis-get-1", "redis-get-50")
 
 
-def floor_of(workload, floor):
-    """A frame's round trip over AF_XDP, in the workload's unit; None where it says nothing."""
-    pingpong = floor.get("xdp_pingpong_ns")
-    if not pingpong:
+def floor_of(workload, ends, floor):
+    """Bare frames over AF_XDP at both ends, in the workload's unit; None where that says nothing."""
+    if len(ends) < 2 or not floor:
         return None
-    return {"pingpong": pingpong / 1000, "rate": 1e9 / pingpong}.get(workload.floor)
+    pingpong = floor["xdp_pingpong_ns"]
+    return {"pingpong": pingpong / 1000, "rate": 1e9 / pingpong, "copy": floor["xdp_full_gbit"]}.get(workload.floor)
 
 
-def measure_floor(options, net):
-    """bench-xdp-floor, in both namespaces of the veth."""
-    program = os.path.join(options.build, "bench", "bench-xdp-floor")
-    if not os.path.exists(program):
-        return {}
+def measure_floor(options):
+    """bench-xdp-floor, which makes a veth of its own."""
     try:
-        out = machine.run([program, "bench0", "bench1", str(net.holder.pid)], 60)
-        return {name: float(value) for name, value in (line.split() for line in out.splitlines())}
-    except (Failed, ValueError) as error:
+        out = machine.run([os.path.join(options.build, "bench", "bench-xdp-floor"), "100" if options.quick else "300"], 60)
+        floor = {name: float(value) for name, value in (line.split() for line in out.splitlines())}
+    except (Failed, OSError, ValueError) as error:
         report.say(f"no floor: {error}")
         return {}
+    report.say("floor: " + ", ".join(f"{name} {report.short(value)}" for name, value in floor.items()))
+    return floor
 
 
-def rounds_of(options, net, row, directory_of, errors):
+def one_round(options, row, stack, directory_of):
     workload, ends, _, offloads, profile = row
+    net = Net(offloads or stack == "viaduct")
+    try:
+        with directory_of() as directory:
+            os.chmod(directory, 0o755)
+            if stack == "kernel":
+                return Run(options, net, set(), directory).measure(workload)
+            return Run(options, net, ends, directory, profile).measure(workload)
+    finally:
+        net.close()
+
+
+def rounds_of(options, row, directory_of, errors):
+    workload, ends = row[:2]
     figures = {"kernel": [], "viaduct": []}
     label = "+".join(sorted(ends))
     for number in range(options.rounds):
         for stack in ("kernel", "viaduct"):
-            plain = stack == "kernel" and not offloads
             try:
-                if plain:
-                    net.offloads(False)
-                with directory_of() as directory:
-                    os.chmod(directory, 0o755)
-                    under = ends if stack == "viaduct" else set()
-                    figure = Run(options, net, under, directory, profile if under else None).measure(workload)
+                figure = one_round(options, row, stack, directory_of)
                 figures[stack].append(figure)
                 text = report.short(figure) + " " + workload.unit
             except Failed as failure:
                 text = f"ERROR: {failure}"
                 errors.append({"workload": workload.name, "ends": label, "stack": stack, "round": number + 1,
                                "error": str(failure)})
-            finally:
-                if plain:
-                    net.offloads(True)
             report.say(f"  {workload.name} {label} round {number + 1}/{options.rounds} {stack:8} {text}")
         if number == 1 and not all(figures.values()):
             break  # it fails each time: two tries say enough
@@ -272,7 +270,7 @@ def result_of(row, figures, floor):
     workload, ends, least, offloads, profile = row
     one = {"workload": workload.name, "title": workload.title, "ends": "both" if len(ends) == 2 else min(ends),
            "unit": workload.unit, "better": workload.better, "least": least, "kernel_offloads": offloads,
-           "profile": profile or "default", "floor": floor_of(workload, floor)}
+           "profile": profile or "default", "floor": floor_of(workload, ends, floor)}
     if not offloads:
         one["title"] += ", kernel without TSO, GSO, GRO"
     if profile:
@@ -315,14 +313,12 @@ def chosen(options):
 def measure(options, directory_of):
     """All rows. (results, errors, skipped, floor)."""
     workloads.HOST = SERVER
-    net = Net()
-    floor = measure_floor(options, net)
+    floor = measure_floor(options)
     results, errors, skipped = [], [], []
     for row in chosen(options):
         missing = row[0].missing()
         if missing:
             skipped.append({"workload": row[0].name, "why": f"not installed: {' '.join(missing)}"})
             continue
-        results.append(result_of(row, rounds_of(options, net, row, directory_of, errors), floor))
-    net.holder.kill()
+        results.append(result_of(row, rounds_of(options, row, directory_of, errors), floor))
     return results, errors, skipped, floor
