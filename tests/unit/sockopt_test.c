@@ -138,9 +138,26 @@ static void half_of_notsent_lowat_wakes_a_writer(void **state)
 	sender_free(r);
 }
 
+/* A program may set the DS field, TCP has the two bits below it (RFC 3168 5, as Linux). */
+static void the_ecn_field_is_tcps_own(void **state)
+{
+	struct sender *r = sender_new(VNIC_FEAT_CSUM_TX, 1000);
+
+	(void)state;
+	assert_int_equal(set_int(r, IPPROTO_IP, IP_TOS, 0xbb), 0);
+	assert_int_equal(r->k->tos, 0xb8);
+	assert_int_equal(set_int(r, IPPROTO_IPV6, IPV6_TCLASS, 0x2f), 0);
+	assert_int_equal(r->k->tos, 0x2c);
+	assert_false(info(r).tcpi_options & TCPI_OPT_ECN);
+	r->t->flags |= TCPF_ECN;
+	assert_true(info(r).tcpi_options & TCPI_OPT_ECN);
+	sender_free(r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(the_ecn_field_is_tcps_own),
 	    cmocka_unit_test(tcp_info_counts_in_segments),
 	    cmocka_unit_test(tcp_info_is_cut_to_what_is_asked_for_and_no_longer_than_linux),
 	    cmocka_unit_test(what_is_set_is_read_back),
