@@ -22,10 +22,12 @@
 #include "socket/net_internal.h"
 #include "socket/sockets.h"
 
-#define FILTERS_MAX 8192u
+#define FILTERS_MAX 16000u
 #define BUCKETS 1024u
 #define GRACE_US 5000000u /* between asking for a filter and the connection's being there */
 #define SWEEP_US 1000000u
+#define CLEAN 4u /* old filters looked at for each new one */
+#define CLEAN_US 200000u
 #define PORT_WORDS (65536 / 64)
 
 struct filter {
@@ -136,6 +138,53 @@ static void ask_del(struct net *n, uint32_t id)
 		viaductd_reply_drop(&reply);
 }
 
+static void remove_locked(struct attached *a, struct filter *f)
+{
+	uint32_t id = f->id;
+
+	forget(f);
+	ask_del(net_of(a), id);
+}
+
+static bool connection_lives(struct attached *a, const struct filter *f)
+{
+	enum sock_proto proto = f->proto == IPPROTO_TCP ? SOCK_TCP : SOCK_UDP;
+	const struct sock *k;
+	bool yes;
+
+	stack_enter(a);
+	k = sock_lookup(a->s, proto, &f->local, &f->remote);
+	/* the peer of a connection in TIME-WAIT hardly ever needs us any more */
+	yes = k && (proto == SOCK_UDP || k->tcp.state != TCP_TIME_WAIT || in_use < FILTERS_MAX / 2);
+	stack_leave(a);
+	return yes;
+}
+
+static bool bound_lives(struct attached *a, const struct filter *f)
+{
+	bool yes;
+
+	stack_enter(a);
+	yes = sock_lookup_bound(a->s, f->proto == IPPROTO_TCP ? SOCK_TCP : SOCK_UDP, &f->local) != NULL;
+	stack_leave(a);
+	return yes;
+}
+
+/* With each new filter some old ones are looked at, so that a program that binds the sockets of its many connections
+ * does not come to the end of the table. */
+static void clean_some(struct attached *a, uint64_t now_us)
+{
+	static uint16_t hand;
+
+	for (uint32_t i = 0; i < CLEAN && in_use > CLEAN; i++) {
+		struct filter *f = &filters[hand = (uint16_t)(hand + 1 < mark ? hand + 1 : 1)];
+
+		if (f->id && f->stack == a->index && f->remote.port && now_us - f->used_us > CLEAN_US &&
+		    !connection_lives(a, f))
+			remove_locked(a, f);
+	}
+}
+
 static int add_locked(struct attached *a, const struct filter *want, int fd, enum reason *reason)
 {
 	struct filter *f = find(want);
@@ -149,6 +198,7 @@ static int add_locked(struct attached *a, const struct filter *want, int fd, enu
 	if (ret < 0)
 		return ret;
 	*reason = REASON_FILTER;
+	clean_some(a, want->used_us);
 	f = insert(want);
 	if (!f)
 		return -ENOBUFS;
@@ -177,14 +227,6 @@ int net_filter(struct attached *a, enum sock_proto proto, int family, int fd, co
 	ret = add_locked(a, &want, fd, reason);
 	quiet_unlock(&net_lock);
 	return ret;
-}
-
-static void remove_locked(struct attached *a, struct filter *f)
-{
-	uint32_t id = f->id;
-
-	forget(f);
-	ask_del(net_of(a), id);
 }
 
 /* --- the end of bound sockets --- */
@@ -237,14 +279,17 @@ void net_unbound(struct attached *a, enum sock_proto proto, const struct endpoin
 	quiet_lock(&net_lock);
 	for (i = *bucket(p, local->port); i; i = next) {
 		struct filter *f = &filters[i];
+		bool listens = proto == SOCK_TCP && f->flags & DAEMON_FILTER_SHARED;
 
 		next = f->next;
-		if (f->stack != a->index || f->proto != p || !same_end(&f->local, local) || f->remote.port)
+		if (f->stack != a->index || f->proto != p || f->local.port != local->port)
 			continue;
-		if (proto == SOCK_TCP) {
+		if (f->remote.port ? proto == SOCK_TCP || connection_lives(a, f)
+				   : (proto == SOCK_TCP && !listens) || bound_lives(a, f))
+			continue;
+		if (listens)
 			keep_connections(a, f);
-			next = filters[i].next;
-		}
+		next = f->next;
 		remove_locked(a, f);
 	}
 	quiet_unlock(&net_lock);
@@ -252,44 +297,38 @@ void net_unbound(struct attached *a, enum sock_proto proto, const struct endpoin
 
 /* --- sweeping --- */
 
-static void ports_in_use(struct attached *a, uint64_t used[2][PORT_WORDS])
+static void ports_in_use(struct attached *a, uint64_t used[PORT_WORDS])
 {
 	stack_enter(a);
 	for (uint32_t i = 1; i < a->s->sock_pool.mark; i++) {
 		const struct sock *k = sock_at(a->s, i);
 
-		if (k && k->proto != SOCK_FREE)
-			used[k->proto == SOCK_UDP][k->local.port / 64] |= 1ull << k->local.port % 64;
+		if (k && k->proto == SOCK_TCP)
+			used[k->local.port / 64] |= 1ull << k->local.port % 64;
 	}
 	stack_leave(a);
 }
 
-static bool connection_lives(struct attached *a, const struct filter *f)
-{
-	enum sock_proto proto = f->proto == IPPROTO_TCP ? SOCK_TCP : SOCK_UDP;
-	bool yes;
-
-	stack_enter(a);
-	yes = sock_lookup(a->s, proto, &f->local, &f->remote) != NULL;
-	stack_leave(a);
-	return yes;
-}
-
 static void sweep_stack(struct attached *a, uint64_t now_us)
 {
-	static uint64_t used[2][PORT_WORDS]; /* under net_lock */
+	static uint64_t used[PORT_WORDS]; /* under net_lock */
 
 	memset(used, 0, sizeof(used));
 	ports_in_use(a, used);
 	for (uint16_t i = 1; i < mark; i++) {
 		struct filter *f = &filters[i];
 		uint16_t port = f->local.port;
+		bool keep;
 
 		if (!f->id || f->stack != a->index || now_us - f->used_us < GRACE_US)
 			continue;
-		if (f->remote.port ? connection_lives(a, f) : used[f->proto == IPPROTO_UDP][port / 64] >> port % 64 & 1)
-			continue;
-		if (f->proto == IPPROTO_TCP && !f->remote.port && backing_holds_port(&f->local))
+		if (f->remote.port)
+			keep = connection_lives(a, f);
+		else if (f->proto == IPPROTO_UDP || f->flags & DAEMON_FILTER_SHARED)
+			keep = bound_lives(a, f);
+		else
+			keep = used[port / 64] >> port % 64 & 1 || backing_holds_port(&f->local);
+		if (keep)
 			continue;
 		remove_locked(a, f);
 	}

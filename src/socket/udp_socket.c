@@ -196,6 +196,18 @@ static int bind_once(vsock_t v, int fd)
 	return port ? 0 : bind_any(v, fd, family);
 }
 
+/* It has another name now: what was asked for may not fit. */
+static void forget_steering(vsock_t v)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+
+	if (!k)
+		return;
+	k->flags &= ~SOCKF_STEERED;
+	stack_leave(a);
+}
+
 int udp_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
 {
 	struct endpoint local, remote;
@@ -208,8 +220,12 @@ int udp_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
 	ret = sock_kernel_name(fd, &local);
 	if (ret < 0)
 		return ret;
-	if (sa->sa_family == AF_UNSPEC)
-		return set_names(v, &local, NULL);
+	forget_steering(v);
+	if (sa->sa_family == AF_UNSPEC) {
+		ret = set_names(v, &local, NULL);
+		steer(v, fd);
+		return ret;
+	}
 	if (host_sys.getpeername(fd, (struct sockaddr *)&ss, &n) < 0)
 		return -errno;
 	ret = addr_from_sockaddr((struct sockaddr *)&ss, n, &remote, &family);

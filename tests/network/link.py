@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Two network namespaces joined by a veth pair, with programs in them: "near" and "far". Each side is either on Viaduct,
+with a viaductd of its own, or plain.
+
+A Link is one test's: it makes the namespaces and ends everything in them. carried() proves who carried what happened:
+on a side under Viaduct the kernel's TCP and UDP must have stayed silent, and the frames of the stacks must have grown.
+"""
+import contextlib
+import os
+import subprocess
+import time
+
+import harness
+import machine
+from harness import check
+
+VIADUCTD = os.path.join(harness.BUILD, "viaductd")
+SIDES = {"near": 1, "far": 2}
+
+
+class Side:
+    """A namespace, held by a sleeping process."""
+
+    def __init__(self, name, accelerated):
+        self.name = name
+        self.accelerated = accelerated
+        self.holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        self.daemon = None
+        end = time.monotonic() + 5
+        while os.readlink(f"/proc/{self.holder.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+            check(time.monotonic() < end, "no namespace was made")
+            time.sleep(0.01)
+
+    def inside(self, command):
+        return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net"] + [str(part) for part in command]
+
+    def ip(self, *words):
+        machine.run(self.inside(["ip"] + list(words)), 10)
+
+    def need_vlan(self):
+        try:
+            self.ip("link", "add", "link", "lo", "name", "trial", "type", "vlan", "id", "1")
+        except machine.Failed as failure:
+            if "Unknown device type" in str(failure):
+                raise harness.Skip("this kernel has no VLAN devices") from None
+
+    def counters(self):
+        """What the kernel's TCP and UDP have sent and received."""
+        with open(f"/proc/{self.holder.pid}/net/snmp", encoding="ascii") as table:
+            rows = [line.split() for line in table if line.startswith(("Tcp:", "Udp:"))]
+        found = {}
+        for names, values in zip(rows[::2], rows[1::2]):
+            found.update({names[0] + name: int(value) for name, value in zip(names[1:], values[1:])})
+        with open(f"/proc/{self.holder.pid}/net/snmp6", encoding="ascii") as table:
+            udp6 = {line.split()[0]: int(line.split()[1]) for line in table}
+        return (found["Tcp:InSegs"] + found["Tcp:OutSegs"] + found["Udp:InDatagrams"] + found["Udp:OutDatagrams"] +
+                udp6["Udp6InDatagrams"] + udp6["Udp6OutDatagrams"])
+
+    def resets(self):
+        with open(f"/proc/{self.holder.pid}/net/snmp", encoding="ascii") as table:
+            rows = [line.split() for line in table if line.startswith("Tcp:")]
+        return int(rows[1][rows[0].index("OutRsts")])
+
+    def listening(self, port, udp=False):
+        state = "07" if udp else "0A"
+        for suffix in ("", "6"):
+            with open(f"/proc/{self.holder.pid}/net/{'udp' if udp else 'tcp'}{suffix}", encoding="ascii") as table:
+                for line in table:
+                    fields = line.split()
+                    if fields[1].endswith(f":{port:04X}") and fields[3] == state:
+                        return True
+        return False
+
+    def start_daemon(self):
+        log = open(os.path.join("/mnt", f"viaductd-{self.name}"), "wb")
+        self.daemon = subprocess.Popen(self.inside([VIADUCTD]), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        log.close()
+        end = time.monotonic() + 5
+        while True:
+            with open(f"/proc/{self.holder.pid}/net/unix", encoding="ascii") as table:
+                if "@viaduct1/daemon" in table.read():
+                    return
+            check(time.monotonic() < end and self.daemon.poll() is None, f"viaductd did not start: {self.said()}")
+            time.sleep(0.01)
+
+    def said(self):
+        with open(os.path.join("/mnt", f"viaductd-{self.name}"), encoding="utf-8", errors="replace") as log:
+            return log.read()[-500:]
+
+    def end(self):
+        for process in (self.daemon, self.holder):
+            if process and process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+class Link:
+    """accelerated: "near", "far", "both", or "" for none; `far` is where servers run in the cases."""
+
+    last_port = 20000
+
+    def __init__(self, test, accelerated, mtu=1500, vlan=0):
+        self.test = test
+        self.sides = {}
+        try:
+            self.make(accelerated, mtu, vlan)
+        except BaseException:
+            self.end()
+            raise
+
+    def make(self, accelerated, mtu, vlan):
+        for name in SIDES:
+            self.sides[name] = Side(name, accelerated in (name, "both"))
+        near, far = self.sides["near"], self.sides["far"]
+        for side in self.sides.values():  # its addresses may be used at once
+            machine.run(side.inside(["sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0"]), 10)
+        near.ip("link", "add", "wire0", "mtu", str(mtu), "type", "veth", "peer", "name", "wire0", "mtu", str(mtu),
+                "netns", str(far.holder.pid))
+        for name, side in self.sides.items():
+            side.ip("link", "set", "lo", "up")
+            device = "wire0"
+            side.ip("link", "set", device, "up")
+            if vlan:
+                side.need_vlan()
+                side.ip("link", "add", "link", "wire0", "name", "tagged", "type", "vlan", "id", str(vlan))
+                device = "tagged"
+                side.ip("link", "set", device, "up")
+            side.ip("address", "add", f"10.9.0.{SIDES[name]}/24", "dev", device)
+            side.ip("address", "add", f"fd09::{SIDES[name]}/64", "dev", device, "nodad")
+        for side in self.sides.values():
+            if side.accelerated:
+                side.start_daemon()
+
+    def address(self, side, family=4):
+        return f"10.9.0.{SIDES[side]}" if family == 4 else f"fd09::{SIDES[side]}"
+
+    def port(self):
+        Link.last_port += 1
+        return Link.last_port
+
+    def command(self, side, command, knobs=()):
+        where = self.sides[side]
+        if where.accelerated:
+            settings = [part for knob in knobs for part in ("--set", knob)]
+            command = [harness.VIADUCT, "run"] + settings + ["--"] + list(command)
+        return where.inside(command)
+
+    def start(self, side, command, port=None, udp=False, knobs=()):
+        program = machine.Program(self.command(side, command, knobs),
+                                  self.test.path(f"program-{len(self.test.programs)}.log"))
+        self.test.programs.append(program)
+        end = time.monotonic() + 10
+        while port and not self.sides[side].listening(port, udp):
+            check(program.process.poll() is None, f"the server ended: {program.output()}")
+            check(time.monotonic() < end, f"the server does not listen: {program.output()}")
+            time.sleep(0.02)
+        time.sleep(0.1)
+        return program
+
+    def run(self, side, command, seconds=30, knobs=()):
+        return machine.run(self.command(side, command, knobs), seconds)
+
+    @contextlib.contextmanager
+    def carried(self, stray=0):
+        """What happens inside is carried by the stacks of the accelerated sides; stray: segments and datagrams that the
+        kernel may have seen nevertheless."""
+        before = {name: side.counters() for name, side in self.sides.items()}
+        with harness.Watch(any(side.accelerated for side in self.sides.values())) as watch:
+            yield
+        for name, side in self.sides.items():
+            seen = side.counters() - before[name]
+            if side.accelerated:
+                check(seen <= stray, f"not accelerated: the kernel of the {name} side saw {seen} segments")
+                check(watch.grown > 0, f"Viaduct's counters did not grow {watch.trouble}")
+            else:
+                check(seen > 0, f"the kernel of the {name} side saw nothing")
+
+    def end(self):
+        for program in self.test.programs:
+            program.stop()
+        for side in self.sides.values():
+            side.end()
+
+
+@contextlib.contextmanager
+def linked(test, accelerated, **how):
+    link = Link(test, accelerated, **how)
+    try:
+        yield link
+    except (AssertionError, machine.Failed) as error:
+        said = "; ".join(side.said() for side in link.sides.values() if side.daemon)
+        raise AssertionError(f"{error} (accelerated: {accelerated or 'none'}, {how}; viaductd: {said})") from error
+    finally:
+        link.end()

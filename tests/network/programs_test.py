@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Unmodified programs across a network: on Viaduct as server with a plain client, as client, and on both sides."""
+import json
+import os
+import re
+import sys
+
+import harness
+from harness import case, check, need
+from link import linked
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PYTHON = [sys.executable, "-B"]
+STREAM = PYTHON + [os.path.join(HERE, "stream.py")]
+
+NGINX = """
+daemon off; worker_processes {workers}; pid {dir}/nginx.pid; error_log stderr warn; user root;
+events {{ worker_connections 512; }}
+http {{
+  access_log off; default_type application/octet-stream; keepalive_requests 1000000;
+  client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+  uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+  server {{ listen {host}:{port}; root {dir}/www; }}
+}}
+"""
+
+
+def python_stream(link, family):
+    port = link.port()
+    link.start("far", STREAM + ["serve", link.address("far", family), port, 4], port)
+    with link.carried():
+        link.run("near", STREAM + ["fetch", link.address("far", family), port, 4, 3000000])
+
+
+def redis(link, family):
+    need("redis-server", "redis-benchmark")
+    port = link.port()
+    link.start("far", ["redis-server", "--port", port, "--bind", link.address("far", family), "--save", "",
+                       "--appendonly", "no", "--protected-mode", "no", "--dir", link.test.directory], port)
+    with link.carried():
+        out = link.run("near", ["redis-benchmark", "-h", link.address("far", family), "-p", port, "-n", 20000, "-c", 20,
+                                "-t", "set,get", "--csv"])
+    check(out.count("\n") >= 3, out)
+
+
+def nginx(link, family, workers=1):
+    need("nginx", "curl", "wrk")
+    port, address = link.port(), link.address("far", family)
+    host = address if family == 4 else f"[{address}]"
+    os.makedirs(link.test.path("www"))
+    data = os.urandom(3 << 20)
+    for name, size in (("small", 100), ("large", len(data))):
+        with open(link.test.path("www/" + name), "wb") as out:
+            out.write(data[:size])
+    with open(link.test.path("nginx.conf"), "w", encoding="ascii") as conf:
+        conf.write(NGINX.format(dir=link.test.directory, host=host, port=port, workers=workers))
+    link.start("far", ["nginx", "-c", link.test.path("nginx.conf"), "-e", "stderr", "-p", link.test.directory], port)
+    with link.carried():
+        link.run("near", ["curl", "-sS", "-g", "-o", link.test.path("got"), f"http://{host}:{port}/large"])
+        out = link.run("near", ["wrk", "-t1", "-c10", "-d1", f"http://{host}:{port}/small"])
+    with open(link.test.path("got"), "rb") as got:
+        check(got.read() == data, "the file came out different")
+    check("Socket errors" not in out and "Non-2xx" not in out, out)
+    check(int(re.search(r"(\d+) requests in", out).group(1)) > 100, out)
+
+
+def nginx_two_workers(link, family):
+    nginx(link, family, workers=2)
+
+
+def iperf3(link, family):
+    need("iperf3")
+    port, address = link.port(), link.address("far", family)
+    link.start("far", ["iperf3", "-s", "-B", address, "-p", port], port)
+    for options in ([], ["-R"], ["-P", "4"]):
+        with link.carried():
+            end = json.loads(link.run("near", ["iperf3", "-c", address, "-p", port, "-J", "-t", "1"] + options))["end"]
+        check(end["sum_received"]["bytes"] > 10 << 20, f"hardly anything came: {end['sum_received']}")
+
+
+def iperf3_udp(link, family):
+    need("iperf3")
+    port, address = link.port(), link.address("far", family)
+    link.start("far", ["iperf3", "-s", "-B", address, "-p", port], port)
+    with link.carried(stray=4):
+        end = json.loads(link.run("near", ["iperf3", "-c", address, "-p", port, "-J", "-t", "1", "-u", "-b", "50M",
+                                           "-l", "1400"]))["end"]
+    check(end["sum"]["packets"] > 1000, f"hardly anything was sent: {end['sum']}")
+
+
+def sockperf(link, family, *options):
+    need("sockperf")
+    port, address = link.port(), link.address("far", family)
+    link.start("far", ["sockperf", "server", "-i", address, "-p", port, *options], port, udp=not options)
+    with link.carried(stray=4):
+        out = link.run("near", ["sockperf", "ping-pong", "-i", address, "-p", port, "-t", "1", *options])
+    check(re.search(r"# dropped messages = 0; # duplicated messages = 0; # out-of-order messages = 0", out), out[-600:])
+
+
+def sockperf_tcp(link, family):
+    sockperf(link, family, "--tcp")
+
+
+def netperf(link, family):
+    need("netperf", "netserver")
+    port, address = link.port(), link.address("far", family)
+    link.start("far", ["netserver", "-D", "-L", address, "-p", port], port)
+    for kind in ("TCP_RR", "TCP_CRR", "TCP_STREAM", "UDP_RR"):
+        with link.carried(stray=4):
+            out = link.run("near", ["netperf", f"-{family}", "-H", address, "-p", port, "-t", kind, "-l", "1", "-P", "0"])
+        check(any(float(word) > 100 for word in out.split() if re.fullmatch(r"[\d.]+", word)), out)
+
+
+PROGRAMS = (python_stream, redis, nginx, nginx_two_workers, iperf3, iperf3_udp, sockperf, sockperf_tcp, netperf)
+
+
+def add(steps, accelerated, family):
+    def function(test):
+        with linked(test, accelerated) as link:
+            steps(link, family)
+    who = {"near": "client", "far": "server", "both": "both_sides"}[accelerated]
+    function.__name__ = f"{steps.__name__}_{who}_ipv{family}"
+    case(function)
+
+
+for program in PROGRAMS:
+    for where in ("far", "near", "both"):
+        for ip in (4, 6) if program not in (sockperf, sockperf_tcp) else (4,):  # Debian's sockperf knows no IPv6
+            add(program, where, ip)
+
+
+def add_link(name, **how):
+    def function(test):
+        with linked(test, "both", **how) as link:
+            for family in (4, 6):
+                python_stream(link, family)
+    function.__name__ = "python_stream_" + name
+    case(function)
+
+
+add_link("jumbo", mtu=9000)
+add_link("vlan", vlan=7)
+
+harness.main()
