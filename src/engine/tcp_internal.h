@@ -118,7 +118,7 @@ void tcp_listen_input(struct engine *e, struct sock *listener, struct segment *g
 /* An embryo's handshake is complete: move it to the accept queue. False: no room (the ACK is ignored). */
 bool tcp_embryo_established(struct engine *e, struct sock *child);
 void tcp_embryo_drop(struct engine *e, struct sock *child);
-/* A SYN that opens at once (tcp_open.c), our number being isn: its connection waits to be accepted. False: no socket. */
+/* A SYN that opens at once (tcp_open.c), our number being isn: its connection waits to be accepted. False: no socket */
 bool tcp_listen_open(struct engine *e, struct sock *l, const struct segment *g, uint32_t isn, uint32_t wscale);
 /* After the listener accepted or closed. */
 void tcp_listen_close(struct engine *e, struct sock *listener);

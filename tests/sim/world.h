@@ -66,8 +66,7 @@ struct app {
 #define OPT_SMALL_RCV 0x40u
 #define OPT_SMALL_SND 0x80u
 #define OPT_INLINE 0x100u      /* urgent bytes stay in the stream (SO_OOBINLINE) */
-#define OPT_URGENT_MANY 0x200u /* writes urgent bytes every now and then: only to an end that has them in the stream   \
-				*/
+#define OPT_URGENT_MANY 0x200u /* many urgent bytes, to an end that has them in the stream */
 #define URGENT_NONE UINT64_MAX
 
 struct conn {
