@@ -5,6 +5,7 @@
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #include "host/viaductd.h"
 
 #define ANSWER_MS 2000
+#define CONFIG "/etc/viaduct/viaductd.conf"
 #define ONE_BUFFER_MTU 3498u /* what a chunk of 4 KiB holds beside the kernel's headroom */
 #define KERNEL_SCATTER (6u << 8 | 6u)
 
@@ -74,20 +76,36 @@ static void status(struct check *c, int fd)
 		  "process %u of user %u serves %u stacks with %u filters, and finishes %u dead ones", c->status.pid,
 		  c->status.uid, c->status.stacks, c->status.filters, c->status.orphans);
 	if (!c->status.allowed)
-		check_add(c, LEVEL_LACK, "allow this user in viaductd's configuration (see viaductd --help)",
+		check_add(c, LEVEL_LACK, "name the user in " CONFIG " (user NAME) and restart viaductd",
 			  "it does not serve your user");
 	else if (c->status.direct)
 		check_add(c, LEVEL_OK, NULL, "it gives you an interface's own queues (direct) where one is free");
 	else
 		check_add(c, LEVEL_NOTE,
-			  "give the program CAP_NET_RAW, or allow your user direct queues (viaductd --help)",
+			  "if he may send as anybody, name the user in " CONFIG " (direct NAME) and restart viaductd",
 			  "it gives you a veth of your own behind the interface: about 2 us more a round trip");
+}
+
+/* By its unit, where one is installed. */
+static const char *start_command(void)
+{
+	static const char *const units[] = {
+	    "/etc/systemd/system/viaductd.service", "/usr/local/lib/systemd/system/viaductd.service",
+	    "/usr/lib/systemd/system/viaductd.service", "/lib/systemd/system/viaductd.service"};
+	for (unsigned i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+		if (access(units[i], F_OK) == 0)
+			return "sudo systemctl start viaductd";
+	return "sudo viaductd";
 }
 
 void check_daemon(struct check *c)
 {
+	const char *network = getenv("VIADUCT_NETWORK");
 	c->section = "viaductd";
 	int fd = viaductd_connect();
+	if (network && !strcmp(network, "off"))
+		check_add(c, LEVEL_LACK, "unset VIADUCT_NETWORK",
+			  "VIADUCT_NETWORK=off leaves the network to the kernel");
 	if (fd >= 0) {
 		if (hello(c, fd) == 0)
 			status(c, fd);
@@ -99,7 +117,7 @@ void check_daemon(struct check *c)
 		check_add(c, LEVEL_OK, NULL,
 			  "it does not run in this network namespace; \"viaduct run\" will start it");
 	} else {
-		check_add(c, LEVEL_LACK, "sudo systemctl start viaductd",
+		check_add(c, LEVEL_LACK, start_command(),
 			  "it does not run in this network namespace, and \"viaduct run\" can't start it");
 	}
 }
@@ -146,10 +164,9 @@ static void check_offloads(struct check *c, const struct netdev *d)
 	}
 	if (d->rxvlan && d->vlan_above) {
 		snprintf(mend, sizeof(mend), "ethtool -K %s rxvlan off", d->name);
-		check_add(
-		    c, LEVEL_NOTE, mend,
-		    "%s: receive VLAN offload takes tags out of frames: those of its VLANs are left to the kernel",
-		    d->name);
+		check_add(c, LEVEL_NOTE, mend,
+			  "%s: receive VLAN offload takes tags out of frames: those of its VLANs are not steered",
+			  d->name);
 	}
 	if (d->xdp_known && !(d->xdp & NETDEV_XDP_BASIC))
 		check_add(c, LEVEL_NOTE, "use an interface whose driver has XDP (see docs/network.md)",
@@ -188,7 +205,7 @@ static bool check_interface(struct check *c, const struct netdev *d)
 		return false;
 	}
 	if (allowed(c, d->ifindex) == 0) {
-		check_add(c, LEVEL_NOTE, "allow it in viaductd's configuration (see viaductd --help)",
+		check_add(c, LEVEL_NOTE, "name it in " CONFIG " (interface NAME) and restart viaductd",
 			  "%s: viaductd may not use it", d->name);
 		return false;
 	}
