@@ -3,7 +3,8 @@
  * The child's side of orphan.h: it takes a dead program's stack over and runs it until its connections have ended.
  *
  *   1. What was given is mapped; then the door to the kernel is shut (seccomp(2)).
- *   2. If a thread died holding the stack's lock, all is repaired, and the peers are told that it is over (RST).
+ *   2. If a thread died holding the stack's lock, what it was changing may be half done: what is whole is kept
+ *      (engine/salvage.c), the peers of the rest are told that it is over (RST).
  *   3. Wires end: their other ends have seen the death by themselves.
  *   4. Every socket is closed as exit closes it: unread data means RST, else what send() took follows, then FIN.
  *      SO_LINGER does not wait in an exit (inet_release in Linux), but linger 0 resets.
@@ -55,7 +56,7 @@ struct orphan {
 	struct pollfd wake[RINGS]; /* the sockets */
 	uint32_t rings, pid;
 	bool waits_said;
-	uint8_t *noted; /* [socket]: see note_connections */
+	uint8_t *fate; /* [socket]: room for engine_salvage */
 };
 
 /* --- 1: what was given --- */
@@ -75,8 +76,8 @@ static int map_stack(struct orphan *o)
 	if (stack_check(mem, (size_t)st.st_size))
 		return -EPROTO;
 	engine_attach(&o->e, o->s);
-	o->noted = calloc(1, o->s->cfg.max_socks);
-	return o->noted ? 0 : -ENOMEM;
+	o->fate = calloc(1, o->s->cfg.max_socks);
+	return o->fate ? 0 : -ENOMEM;
 }
 
 static void map_view(struct orphan *o)
@@ -251,29 +252,13 @@ static void say_wants(struct orphan *o)
 
 /* --- 2 to 4: taking over --- */
 
-/* Connections that repair will end without a word: their peers shall hear of it. */
-static void note_connections(const struct orphan *o)
+/* A thread died inside. */
+static void salvage(struct orphan *o)
 {
-	struct stack *s = o->s;
-
-	for (uint32_t i = 1; i < s->sock_pool.mark && i < s->cfg.max_socks; i++) {
-		const struct sock *k = sock_at(s, i);
-
-		o->noted[i] = k->proto == SOCK_TCP && k->remote.port && k->tcp.state != TCP_CLOSED &&
-			      k->tcp.state != TCP_LISTEN && k->tcp.state != TCP_SYN_SENT &&
-			      k->tcp.state != TCP_TIME_WAIT;
-	}
-}
-
-static void repair(struct orphan *o)
-{
-	uint32_t count = o->s->cfg.max_socks;
-
-	note_connections(o);
-	engine_repair(&o->e);
-	for (uint32_t i = 1; i < count; i++)
-		if (o->noted[i])
-			tcp_send_rst(&o->e, sock_at(o->s, i));
+	for (uint32_t i = 0; i < VNIC_MAX; i++)
+		if (o->e.vnic[i].ops)
+			xdp_recover(&o->e.vnic[i]);
+	engine_salvage(&o->e, o->fate);
 }
 
 static void end_wires(struct orphan *o, uint64_t now_us)
@@ -317,7 +302,7 @@ static void take_over(struct orphan *o)
 	s->procs = 0;
 	s->now_us = now_us > s->now_us ? now_us : s->now_us;
 	if (torn)
-		repair(o);
+		salvage(o);
 	route_forget(&o->e); /* the view may be another one than the program's */
 	end_wires(o, now_us);
 	close_sockets(o, false, now_us);

@@ -112,6 +112,10 @@ int engine_doorbells(struct engine *e, struct doorbell *out, int max);
 /* The lock's owner died: whatever it was changing may be half done. All connections end as if reset, every pool and
  * table is made anew (repair.c). */
 void engine_repair(struct engine *e);
+/* The same where no process is left, with all vNICs attached that can be: connections whose send queue is whole go on,
+ * to be closed; the others' peers are sent a reset (salvage.c). fate: room for cfg.max_socks, enum salvage. */
+enum salvage { SALVAGE_DROP, SALVAGE_RESET, SALVAGE_KEEP };
+void engine_salvage(struct engine *e, uint8_t *fate);
 
 /* For tests and repair: count what contradicts itself. 0 when each pkt in use is in exactly one queue, each buffer has
  * its one owner, and the pools' figures agree. Not to be called while a frame is on its way through the layers. */

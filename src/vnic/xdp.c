@@ -282,3 +282,66 @@ int xdp_attach(struct vnic *v, struct vnic_state *st, struct xdp_port *port, con
 	xdp_flush(v);
 	return 0;
 }
+
+/* --- after a death --- */
+
+static void mark_ring(struct xdp_port *p, const struct xdp_ring *r, uint32_t first, uint8_t *kernels)
+{
+	uint32_t from = __atomic_load_n(r->consumer, __ATOMIC_ACQUIRE),
+		 to = __atomic_load_n(r->producer, __ATOMIC_ACQUIRE);
+
+	if (to - from > r->entries)
+		return;
+	for (; from != to; from++) {
+		uint32_t slot = from & (r->entries - 1);
+		uint64_t addr =
+		    r == &p->fill ? ((const uint64_t *)r->desc)[slot] : ((const struct xdp_desc *)r->desc)[slot].addr;
+		uint64_t buf = (addr >> chunk_shift(p)) - first;
+
+		if (buf < VNIC_BUFS_MAX)
+			kernels[buf] = 1;
+	}
+}
+
+/* Buffers that were posted and not completed, should tx_state not agree with the rings: completions come in order. */
+static void recover_tx(struct vnic_state *st, struct xdp_port *p)
+{
+	uint32_t out = st->tx_prod - st->comp_cons, marked = 0;
+
+	for (uint32_t b = 0; b < st->tx_count; b++)
+		marked += (st->tx_state[b] & VNIC_TX_NIC) != 0;
+	if (marked == out || out > p->tx.entries)
+		return;
+	for (uint32_t b = 0; b < st->tx_count; b++)
+		st->tx_state[b] &= (uint8_t)~VNIC_TX_NIC;
+	for (uint32_t at = st->comp_cons; at != st->tx_prod; at++) {
+		const struct xdp_desc *d = (const struct xdp_desc *)p->tx.desc + (at & (p->tx.entries - 1));
+		uint64_t buf = (d->addr >> chunk_shift(p)) - p->tx_first;
+
+		if (buf < st->tx_count)
+			st->tx_state[buf] |= VNIC_TX_NIC;
+	}
+}
+
+void xdp_recover(struct vnic *v)
+{
+	struct xdp_port *p = port_of(v);
+	struct vnic_state *st = v->st;
+	uint8_t kernels[VNIC_BUFS_MAX] = {0};
+
+	take_positions(st, p);
+	recover_tx(st, p);
+	/* in this order: the kernel moves buffers from the one to the other meanwhile */
+	mark_ring(p, &p->fill, p->rx_first, kernels);
+	mark_ring(p, &p->rx, p->rx_first, kernels);
+	st->ret_count = st->rx_held = 0;
+	memset(st->rx_state, 0, sizeof(st->rx_state));
+	for (uint32_t b = 0; b < st->rx_count && b < VNIC_BUFS_MAX; b++) {
+		if (kernels[b])
+			continue;
+		st->rx_state[b] = 1;
+		st->rx_held++;
+		xdp_release(v, b);
+	}
+	xdp_flush(v);
+}

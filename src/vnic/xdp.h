@@ -47,6 +47,10 @@ struct xdp_about {
 int xdp_attach(struct vnic *v, struct vnic_state *st, struct xdp_port *port, const struct xdp_about *about);
 /* Another process of the tree, or viaductd after the program's death: map an existing state again, nothing is reset. */
 int xdp_reattach(struct vnic *v, struct vnic_state *st, struct xdp_port *port);
+/* Whoever last used st died in the middle of it: take the positions from the rings, as the kernel knows them, and every
+ * buffer that the kernel does not have for ours. No received frame is held afterwards; what pkts say of tx buffers is
+ * the engine's to mend. */
+void xdp_recover(struct vnic *v);
 /* After the lock's release: true if the kernel must be told that frames lie in the tx ring, or that it got buffers for
  * what it receives. True until it has taken them. */
 bool xdp_kick_due(const struct vnic *v);

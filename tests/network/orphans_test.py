@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Programs on Viaduct that die: their peers, plain programs on another machine, see what the kernel would show them, and
+of the dead nothing remains."""
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import harness
+from harness import case, check
+from link import linked
+
+DEATHS = [sys.executable, "-B", os.path.join(os.path.dirname(os.path.abspath(__file__)), "deaths.py")]
+SHORT = ("TIME_WAIT_MS=300",)
+KILLS = 20
+
+
+def until(condition, seconds, text):
+    end = time.monotonic() + seconds
+    while not condition():
+        check(time.monotonic() < end, text() if callable(text) else text)
+        time.sleep(0.02)
+
+
+def children(side):
+    """Those who finish the connections of the dead."""
+    return harness.children_of(side.daemon.pid)
+
+
+def attached(side):
+    """Does an XDP program of viaductd's stand on the interface?"""
+    out = subprocess.run(side.inside(["ip", "-d", "link", "show", "wire0"]), capture_output=True, check=True).stdout
+    return b"xdp" in out
+
+
+def nothing_remains(side):
+    until(lambda: not children(side), 15, lambda: f"viaductd still has children {children(side)}")
+    until(lambda: not attached(side), 5, "an XDP program remains")
+
+
+def resets(side):
+    """Connections of the kernel's that a peer has reset, or that reset a peer."""
+    with open(f"/proc/{side.holder.pid}/net/snmp", encoding="ascii") as table:
+        names, values = (line.split() for line in table if line.startswith("Tcp:"))
+    return int(values[names.index("EstabResets")])
+
+
+def number(path):
+    with open(path, encoding="ascii") as file:
+        return int(file.read())
+
+
+def outcome(program):
+    """Bytes and end that `receive` printed."""
+    got, how = program.output().split(maxsplit=1)
+    return int(got), how
+
+
+def receiver(link, pause):
+    port = link.port()
+    return link.start("far", DEATHS + ["receive", link.address("far"), port, pause], port), port
+
+
+def ended(program, seconds=30):
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        program.process.wait(seconds)
+    check(program.process.poll() is not None, f"no end: {program.output()}")
+
+
+@case
+def all_that_send_took_arrives_after_a_kill_and_then_the_end(test):
+    with linked(test, "near") as link:
+        far, port = receiver(link, 1.5)
+        near = link.start("near", DEATHS + ["fill", link.address("far"), port, test.path("sent")], knobs=SHORT)
+        with link.carried():
+            ended(near)
+            check(near.process.returncode == -signal.SIGKILL, near.output())
+            check(len(children(link.sides["near"])) == 1, "nobody finishes the connection")
+            ended(far)
+        check(outcome(far) == (number(test.path("sent")), "end"), f"{outcome(far)} of {number(test.path('sent'))}")
+        nothing_remains(link.sides["near"])
+
+
+@case
+def a_kill_at_a_random_moment_never_looks_like_a_reset(test):
+    with linked(test, "near") as link:
+        for i in range(KILLS):
+            far, port = receiver(link, 0)
+            path = test.path(f"sent-{i}")
+            near = link.start("near", DEATHS + ["send", link.address("far"), port, path], knobs=SHORT)
+            until(lambda path=path: os.path.exists(path), 5, near.output)
+            time.sleep(random.random() * 0.1)
+            near.process.kill()
+            ended(near)
+            ended(far)
+            got, how = outcome(far)
+            # one more send may have returned than was noted
+            check(how == "end" and 0 <= got - number(path) <= 60000, f"{got} {how} of {number(path)}")
+        nothing_remains(link.sides["near"])
+
+
+@case
+def unread_data_means_reset(test):
+    with linked(test, "near") as link:
+        port = link.port()
+        link.start("far", DEATHS + ["serve", link.address("far"), port], port)
+        near = link.start("near", DEATHS + ["unread", link.address("far"), port], knobs=SHORT)
+        until(lambda: "ready" in near.output(), 5, near.output)
+        before = resets(link.sides["far"])
+        near.process.kill()
+        ended(near)
+        until(lambda: resets(link.sides["far"]) == before + 1, 5, "the peer was not reset")
+        nothing_remains(link.sides["near"])
+
+
+@case
+def a_server_can_be_started_again_while_connections_of_the_dead_go_on(test):
+    with linked(test, "near") as link:
+        port, address = link.port(), link.address("near")
+        serve = DEATHS + ["serve", address, port]
+        first = link.start("near", serve, port, knobs=SHORT)
+        far = link.start("far", [sys.executable, "-c", READ_SLOWLY, address, str(port), "3"])
+        until(lambda: "hello" in far.output(), 5, far.output)
+        first.process.kill()
+        ended(first)
+        check(len(children(link.sides["near"])) == 1, "nobody finishes the connection")
+        second = link.start("near", serve, port, knobs=SHORT)
+        out = link.run("far", [sys.executable, "-c", READ_SLOWLY, address, str(port), "0", "1000"])
+        check("hello" in out, out)
+        ended(far)
+        check("end" in far.output(), far.output())
+        check(second.process.poll() is None, second.output())
+
+
+# argv: address, port, pause, how much is enough
+READ_SLOWLY = """
+import socket, sys, time
+c = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+print(c.recv(6), flush=True)
+time.sleep(float(sys.argv[3]))
+enough, got = int(sys.argv[4]) if len(sys.argv) > 4 else 1 << 40, 0
+try:
+    while got < enough and (part := c.recv(65536)):
+        got += len(part)
+    print(got, "end")
+except ConnectionResetError:
+    print(got, "reset")
+"""
+
+
+@case
+def with_viaductd_gone_too_the_kernel_answers(test):
+    with linked(test, "near") as link:
+        side = link.sides["near"]
+        far, port = receiver(link, 1.5)
+        near = link.start("near", DEATHS + ["fill", link.address("far"), port, test.path("sent")], knobs=SHORT)
+        ended(near)
+        (child,) = children(side)
+        side.daemon.kill()
+        side.daemon.wait()
+        until(lambda: not os.path.exists(f"/proc/{child}"), 5, "the child outlives viaductd")
+        until(lambda: not attached(side), 5, "an XDP program remains")
+        ended(far)
+        check(outcome(far)[1] == "reset", f"{outcome(far)}")
+
+
+harness.main()
