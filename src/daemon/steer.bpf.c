@@ -316,25 +316,39 @@ static __always_inline __u32 key_hash(const struct steer_key *k)
 #pragma unroll
 	for (int i = 0; i < 9; i++)
 		h = mix(h, word[i]);
-	return h;
+	/* bits of the last word have to reach the lowest ones */
+	h ^= h >> 16;
+	h *= 0x85ebca6bu;
+	return h ^ h >> 13;
+}
+
+static __always_inline int is_member(const struct steer_group *g, __u32 stack)
+{
+	for (__u32 i = 0; i < STEER_MEMBERS && i < g->count; i++)
+		if (g->stack[i] == stack)
+			return 1;
+	return 0;
 }
 
 /*
  * The stack of a shared port that has, or gets, the flow. Remembered when it opens, so that it stays where it is when
- * stacks come and go; what was forgotten is found again by its hash.
+ * stacks come and go; what was forgotten is found again by its hash. A SYN that comes again goes where the first one
+ * went, if that stack still listens.
  */
 static __always_inline __u32 shared_stack(const struct steer_key *flow, __u32 group, __u8 opens)
 {
 	const struct steer_group *g;
 	__u32 *known, stack, at, members;
 
-	known = opens ? NULL : bpf_map_lookup_elem(&vd_flows, flow);
-	if (known)
+	known = bpf_map_lookup_elem(&vd_flows, flow);
+	if (known && !opens)
 		return *known;
 	group--;
 	g = bpf_map_lookup_elem(&vd_groups, &group);
 	if (!g)
 		return STEER_KERNEL;
+	if (known && is_member(g, *known))
+		return *known;
 	members = g->count;
 	if (!members || members > STEER_MEMBERS)
 		return STEER_KERNEL;

@@ -12,6 +12,10 @@
 #include "daemon/orphan.h"
 #include "daemon/veth.h"
 
+/* The kernel frees the buffers of a closed AF_XDP socket a little later. */
+#define ROOM_TRIES 5
+#define ROOM_WAIT_US 2000
+
 /* --- life --- */
 
 int tenant_number(struct tenant *t)
@@ -207,8 +211,13 @@ static int open_rings(struct tenant *t, struct tenant_vnic *v, const struct port
 {
 	bool direct = policy_direct(&t->house->policy, t->uid) && d->queues <= DAEMON_QUEUES_MAX;
 	int rc = direct ? open_direct(v, d, why) : -EBUSY;
+	int tries = rc == -EBUSY && direct && orphan_make_room(t->house, d->ifindex) ? ROOM_TRIES : 0;
 	struct steer_port port = {.uid = t->uid};
 
+	for (; rc == -EBUSY && tries; tries--) {
+		usleep(ROOM_WAIT_US);
+		rc = open_direct(v, d, why);
+	}
 	if (rc == -EBUSY)
 		rc = open_behind(t, v, d, why);
 	for (uint32_t q = 0; !rc && q < v->port.queues; q++)
