@@ -169,6 +169,7 @@ static int poll_vnic(struct engine *e, uint32_t i, int *parts)
 
 	if (!v->ops || v->gen != v->st->gen)
 		return 0;
+	e->s->lock.vnic = i + 1;
 	f.vnic = i;
 	f.flat = NULL;
 	f.parts = f.total = 0;

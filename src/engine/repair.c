@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Repair of a stack whose lock's owner died. Whatever it was changing may be half done: a queue, a free list, the
- * wheel. Such a death is seen in a tree of processes, or by viaductd when the last one is gone, and it is rare, so
- * repair takes the plain way that is certainly right: all connections end as if reset, every
+ * wheel. Such a death is seen in a tree of processes, or by viaductd when the last one is gone. This is the way that is
+ * right whatever is wrong, and taken where the narrow one (rebuild.h) can't be: all connections end as if reset, every
  * pool, queue, timer and table is made anew, and what has no connection (listeners, bound and unconnected sockets)
  * stays. The counter stack_repaired and lock.repairs say that it happened.
  *
@@ -48,6 +48,8 @@ static void cut_links(struct sock *k)
 	k->flags &= ~SOCKF_HASHED;
 	if (k->proto != SOCK_TCP)
 		return;
+	k->tcp.promised = 0;
+	k->tcp.flags &= ~TCPF_ACK_SOON;
 	memset(&k->tcp.txq, 0, sizeof(k->tcp.txq));
 	memset(k->tcp.timer, 0, sizeof(k->tcp.timer));
 	k->tcp.send_head = 0;
@@ -80,7 +82,8 @@ void engine_repair(struct engine *e)
 	memset(s->wheel.slot, 0, sizeof(s->wheel.slot));
 	memset(s->wheel.occupied, 0, sizeof(s->wheel.occupied));
 	s->wheel.pending = 0;
-	s->tw_head = s->tw_tail = s->tw_count = s->last_tcp = 0;
+	s->ack_soon = s->tw_head = s->tw_tail = s->tw_count = s->last_tcp = s->orphan_count = 0;
+	s->promised = s->promisers = 0;
 	s->path_waiters = 0;
 	reset_pool(&s->pkt_pool);
 	reset_pool(&s->private_pool);
@@ -101,6 +104,7 @@ void engine_repair(struct engine *e)
 		s->sock_pool.in_use++;
 		repair_sock(e, k);
 	}
+	tcp_share_init(s);
 	for (uint32_t i = 0; i < PROC_MAX; i++) {
 		s->proc[i].dirty_head = s->proc[i].dirty_tail;
 		s->proc[i].dirty_overflow = s->proc[i].pid != 0; /* all look at all their sockets */

@@ -29,6 +29,7 @@ struct sock *sock_alloc(struct engine *e, enum sock_proto proto, int family)
 		return NULL;
 	}
 	pool->in_use++;
+	sock_changing(s, k);
 	gen = k->gen + 1;
 	dirty_mask = k->dirty_mask;
 	memset(k, 0, sizeof(*k));

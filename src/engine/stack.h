@@ -53,8 +53,9 @@ struct stack_config {
 /* The lock word and what a successor needs to repair after its owner died. See src/socket/lock.h. */
 struct stack_lock {
 	_Alignas(64) _Atomic uint32_t owner; /* tid of the holder, 0 free; bit 31: somebody sleeps on it */
-	uint32_t changing;                   /* socket being changed, 0 none: reset by whoever repairs */
-	_Atomic uint32_t acquired;           /* goes up at each acquisition: the helper's sign of life */
+	uint32_t changing;         /* socket being changed (sock_changing), 0 none: whoever repairs resets it */
+	uint32_t vnic;             /* whose events are being taken in, plus 1 */
+	_Atomic uint32_t acquired; /* goes up at each acquisition: the helper's sign of life */
 	uint32_t repairs;
 };
 
@@ -193,6 +194,16 @@ static inline struct sock *sock_at(struct stack *s, uint32_t i)
 static inline uint32_t sock_index(const struct stack *s, const struct sock *k)
 {
 	return (uint32_t)(k - (const struct sock *)((const char *)s + s->off_socks));
+}
+
+/* From here on k is changed: the one store that says so, before all that changes it. As the distance from the stack's
+ * start in lines, which a socket is aligned to. */
+#define SOCK_LINE_SHIFT 6
+static inline void sock_changing(struct stack *s, const struct sock *k)
+{
+	__atomic_store_n(&s->lock.changing, (uint32_t)(((const char *)k - (const char *)s) >> SOCK_LINE_SHIFT),
+			 __ATOMIC_RELAXED);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST); /* not later, in the compiler's eyes either */
 }
 
 static inline struct pkt *pkt_at(struct stack *s, uint32_t i)

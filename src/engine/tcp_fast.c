@@ -205,6 +205,7 @@ ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t
 	struct pkt *p;
 	bool idle;
 
+	sock_changing(e->s, k);
 	if (!t->hdr_len || bad_address(data) || t->state != TCP_ESTABLISHED || t->flags & SLOW_SEND || k->so_error ||
 	    k->flags & SOCKF_SHUT_WR || t->lost | t->ooo_count | (t->dsack_start ^ t->dsack_end) ||
 	    t->notsent_lowat | e->s->cfg.defaults.notsent_lowat || !len || len > 0xffff ||
@@ -446,6 +447,7 @@ bool tcp_fast_input(struct engine *e, uint32_t vnic, const struct vnic_desc *d)
 		return false;
 	if (b.len && (!keep_in_place(k, v->st, b.len) || !(p = pkt_new(s, PKT_RX))))
 		return false;
+	sock_changing(s, k);
 	count(s, C_tcp_segs_in);
 	count(s, C_tcp_fast_path);
 	k->tcp.segs_in++;
@@ -484,6 +486,7 @@ ssize_t tcp_fast_recv(struct engine *e, struct sock *k, void *to, size_t len, ui
 	struct pkt *p = pkt_at(e->s, k->rxq.head);
 	size_t done = 0;
 
+	sock_changing(e->s, k);
 	if (!t->hdr_len || bad_address(to) || t->flags & TCPF_URG_VALID)
 		return 0;
 	while (p && done < len) {

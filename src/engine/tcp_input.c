@@ -369,6 +369,7 @@ void tcp_conn_input(struct engine *e, struct sock *k, struct segment *g)
 {
 	struct tcb *t = &k->tcp;
 
+	sock_changing(e->s, k); /* from a listener it is a new one */
 	if (t->state == TCP_TIME_WAIT && !time_wait(e, k, g))
 		return;
 	if (t->state == TCP_SYN_RECEIVED && (g->flags & (TH_SYN | TH_RST)) == TH_SYN && g->seq == t->irs) {
@@ -488,6 +489,7 @@ void tcp_input(struct engine *e, struct frame *f)
 			tcp_reply_rst(e, &g);
 		return;
 	}
+	sock_changing(e->s, k);
 	if (fast_path(e, k, &g, opts))
 		return;
 	tcp_parse_options(f->hdr + g.payload - opts, opts, &g.o);

@@ -366,6 +366,7 @@ int tcp_listen(struct engine *e, struct sock *k, int backlog)
 	struct tcb *t = &k->tcp;
 	uint32_t most = e->s->cfg.defaults.somaxconn;
 
+	sock_changing(e->s, k);
 	if (t->state != TCP_CLOSED && t->state != TCP_LISTEN)
 		return -EINVAL;
 	t->backlog = (uint32_t)backlog > most ? most : (uint32_t)backlog; /* negative: the most, as Linux */
@@ -411,6 +412,7 @@ int tcp_accept(struct engine *e, struct sock *k)
 	c = accept_first(e, k);
 	if (!c)
 		return -EAGAIN;
+	sock_changing(e->s, c);
 	tcp_open_offer(e, k, c);
 	return (int)sock_index(e->s, c);
 }

@@ -260,6 +260,7 @@ void tcp_flush_acks(struct engine *e)
 	struct sock *k;
 
 	while ((k = sock_at(s, s->ack_soon))) {
+		sock_changing(s, k);
 		__atomic_store_n(&s->ack_soon, k->tcp.ack_soon_next, __ATOMIC_RELAXED);
 		k->tcp.flags &= ~TCPF_ACK_SOON;
 		if (k->tcp.flags & (TCPF_ACK_DELAYED | TCPF_ACK_NOW) && k->tcp.state != TCP_CLOSED)
@@ -527,6 +528,7 @@ ssize_t tcp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int 
 {
 	ssize_t n = 0;
 
+	sock_changing(e->s, k);
 	if (iovcnt == 1 && !(skip | (unsigned)flags))
 		n = tcp_fast_recv(e, k, iov->iov_base, iov->iov_len, now_us);
 	return n ? n : recv_any(e, k, iov, iovcnt, skip, flags, now_us);

@@ -366,6 +366,7 @@ ssize_t tcp_send(struct engine *e, struct sock *k, const struct iovec *iov, int 
 {
 	ssize_t n = 0;
 
+	sock_changing(e->s, k);
 	if (iovcnt == 1 && !(skip | (unsigned)flags))
 		n = tcp_fast_send(e, k, iov->iov_base, iov->iov_len, now_us);
 	return n ? n : send_any(e, k, iov, iovcnt, skip, flags, now_us);

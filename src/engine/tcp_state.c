@@ -79,6 +79,7 @@ static void free_unsent(struct engine *e, struct sock *k)
 
 void tcp_free(struct engine *e, struct sock *k)
 {
+	sock_changing(e->s, k);
 	if (k->tcp.flags & TCPF_TW_LISTED)
 		tw_unlink(e, k);
 	if (k->flags & SOCKF_ORPHAN)
@@ -109,6 +110,7 @@ static void stop_timers(struct sock *k)
 
 void tcp_done(struct engine *e, struct sock *k, int err)
 {
+	sock_changing(e->s, k);
 	if (k->flags & SOCKF_ORPHAN) {
 		tcp_free(e, k);
 		return;
@@ -346,6 +348,7 @@ int tcp_connect(struct engine *e, struct sock *k, uint32_t vnic, const struct en
 	old = sock_lookup(e->s, SOCK_TCP, local, remote);
 	if (old && old != k && !take_over(e, old, &iss))
 		return -EADDRNOTAVAIL;
+	sock_changing(e->s, k);
 	if (k->flags & SOCKF_HASHED)
 		sock_unhash(e->s, k);
 	pkt_queue_free(e, &k->rxq);
@@ -395,6 +398,7 @@ int tcp_shutdown(struct engine *e, struct sock *k, int how, uint64_t now_us)
 	struct tcb *t = &k->tcp;
 	bool rd = how != 1, wr = how != 0;
 
+	sock_changing(e->s, k);
 	tcp_set_now(e, now_us);
 	switch (t->state) {
 	case TCP_CLOSED:
@@ -435,6 +439,7 @@ void tcp_abort(struct engine *e, struct sock *k, int err, uint64_t now_us)
 {
 	struct tcb *t = &k->tcp;
 
+	sock_changing(e->s, k);
 	tcp_set_now(e, now_us);
 	if (t->state == TCP_LISTEN) {
 		stop_listening(e, k);
@@ -469,6 +474,7 @@ void tcp_close(struct engine *e, struct sock *k, uint64_t now_us)
 	struct tcb *t = &k->tcp;
 	bool reset;
 
+	sock_changing(e->s, k);
 	tcp_set_now(e, now_us);
 	if (t->state == TCP_LISTEN)
 		stop_listening(e, k);
@@ -505,6 +511,7 @@ void tcp_vnic_dead(struct engine *e, struct sock *k, uint64_t now_us)
 {
 	struct tcb *t = &k->tcp;
 
+	sock_changing(e->s, k);
 	tcp_set_now(e, now_us);
 	switch (t->state) {
 	case TCP_CLOSED:

@@ -159,6 +159,7 @@ static void fire_slot(struct engine *e)
 			continue;
 		}
 		t->deadline_us = 0;
+		sock_changing(s, sock_at(s, id / TIMER_KINDS));
 		tcp_timer(e, sock_at(s, id / TIMER_KINDS), (enum timer_kind)(id % TIMER_KINDS));
 	}
 }

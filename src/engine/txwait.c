@@ -83,6 +83,7 @@ void txwait_remove(struct engine *e, struct sock *k)
 
 static void wake(struct engine *e, struct sock *k)
 {
+	sock_changing(e->s, k);
 	txwait_remove(e, k);
 	sock_notify(e, k, EV_OUT);
 	if (k->proto == SOCK_TCP) {

@@ -148,6 +148,7 @@ static void socket_input(struct engine *e, struct sock *k, struct frame *f, uint
 {
 	struct pkt *p;
 
+	sock_changing(e->s, k);
 	if (rx_full(k)) {
 		k->udp.rx_dropped++;
 		count(e->s, C_udp_rx_full);
@@ -263,6 +264,7 @@ ssize_t udp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int 
 	uint32_t size;
 	ssize_t done;
 
+	sock_changing(e->s, k);
 	if (__builtin_expect(k->so_error, 0)) {
 		int err = k->so_error;
 
@@ -427,6 +429,7 @@ ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct e
 	struct route r;
 	int n;
 
+	sock_changing(e->s, k);
 	e->s->now_us = now_us;
 	if (__builtin_expect(k->so_error, 0)) {
 		int err = k->so_error;
@@ -509,6 +512,7 @@ void udp_icmp_mtu(struct engine *e, struct sock *k, uint32_t mtu)
 
 void udp_vnic_dead(struct engine *e, struct sock *k)
 {
+	sock_changing(e->s, k);
 	txwait_remove(e, k);
 	k->vnic = VNIC_NONE;
 	sock_notify(e, k, EV_OUT);
@@ -516,6 +520,7 @@ void udp_vnic_dead(struct engine *e, struct sock *k)
 
 void udp_close(struct engine *e, struct sock *k)
 {
+	sock_changing(e->s, k);
 	pkt_queue_free(e, &k->rxq);
 	if (k->flags & SOCKF_HASHED)
 		sock_unhash(e->s, k);

@@ -7,7 +7,7 @@
  * A thread that holds a lock must not run a signal handler of the program (it would call back into us and deadlock):
  * wait_lock_depth tells the preload library's trampoline to put it off.
  *
- * lock_take returns true when it took the lock over from an owner that died: the caller must repair (engine_repair)
+ * lock_take returns true when it took the lock over from an owner that died: the caller must repair (stack_repair)
  * before anything else. Locks of several stacks are taken in the order of their attachment numbers.
  */
 #ifndef VD_LOCK_H
@@ -49,7 +49,10 @@ static inline bool lock_take(struct stack *s)
 
 static inline void lock_release(struct stack *s)
 {
-	uint32_t old = atomic_exchange_explicit(&s->lock.owner, 0, memory_order_seq_cst);
+	uint32_t old;
+
+	s->lock.changing = s->lock.vnic = 0;
+	old = atomic_exchange_explicit(&s->lock.owner, 0, memory_order_seq_cst);
 
 	if (__builtin_expect(old & LOCK_SLEEPERS, 0))
 		lock_wake(&s->lock);

@@ -370,7 +370,7 @@ void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n)
 				wait_on_news(listener_program_name(news[i].v), news[i].edges);
 		all += count;
 		if (more && lock_take(a->s))
-			engine_repair(&a->e);
+			stack_repair(a);
 	} while (more);
 	if (!all && !wake)
 		return;

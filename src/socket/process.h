@@ -95,6 +95,8 @@ static inline void process_helper_expect(uint64_t deadline)
 }
 /* The name by which the program knows a socket: a listener taken over after fork keeps its old one (listen.c). */
 vsock_t listener_program_name(vsock_t v);
+/* The lock was taken over from an owner that died (repair.c). */
+void stack_repair(struct attached *a);
 
 /* --- the door --- */
 void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n);
@@ -107,7 +109,7 @@ void process_activate(struct attached *a, uint32_t i);
 static inline void stack_enter(struct attached *a)
 {
 	if (__builtin_expect(lock_take(a->s), 0))
-		engine_repair(&a->e);
+		stack_repair(a);
 }
 
 /* News must be taken out now: somebody wants them, or the ring fills. `self`: callers that count as waiting. */
@@ -184,6 +186,8 @@ static inline struct sock *vs_enter(vsock_t v, struct attached **ap)
 	k = vs_sock(a, v);
 	if (!k)
 		stack_leave(a);
+	else
+		sock_changing(a->s, k);
 	*ap = a;
 	return k;
 }

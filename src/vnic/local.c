@@ -105,6 +105,7 @@ static void local_flush(struct vnic *v)
 		return;
 	wire_write_returns(v, 0);
 	st->ret_count = 0;
+	wire_step();
 	st->tx_prod += n;
 	st->ret_quiet += n;
 	if (st->ret_quiet >= WIRE_QUIET) {
@@ -130,15 +131,13 @@ static void local_post(struct vnic *v, const struct vnic_desc *d, int n)
 
 		part.type = VNIC_DESC_FRAME;
 		part.flags = i + 1 < parts ? VNIC_F_MORE : 0;
-		st->tx_state[part.buf] |= VNIC_TX_NIC;
 		st->stats.tx_bytes += part.len;
 		ring_write(v->tx, st->tx_prod + i, WIRE_RING, &part);
 	}
-	st->stats.tx_frames++;
-	st->tx_prod += parts + st->ret_count;
-	st->posted += parts;
-	st->ret_count = 0;
-	st->ret_quiet = 0;
+	wire_step();
+	for (uint32_t i = 0; i < parts; i++)
+		st->tx_state[d[i].buf] |= VNIC_TX_NIC;
+	wire_posted(st, parts);
 }
 
 static void local_release(struct vnic *v, uint32_t buf)
@@ -147,8 +146,11 @@ static void local_release(struct vnic *v, uint32_t buf)
 
 	if (buf >= WIRE_BUFS || !st->rx_state[buf])
 		return;
+	st->ret[st->ret_count] = (uint16_t)buf;
+	wire_step();
+	st->ret_count++;
+	wire_step();
 	vnic_drop_part(st, buf);
-	st->ret[st->ret_count++] = (uint16_t)buf;
 	if (st->ret_count == VNIC_RETURNS)
 		local_flush(v);
 }

@@ -81,9 +81,9 @@ struct vnic_state {
 	uint32_t last_sock;                /* of the last TCP segment (engine/tcp_fast.c): a hint */
 	uint32_t peer_pid;                 /* who is behind it; 0 unknown */
 	uint32_t peer_uid;
-	uint32_t maker_pid;                /* which process of ours made it */
-	uint8_t link[16];                  /* wires: a nonce, the same at both ends */
-	uint8_t peer_stack[16];            /* wires: identity of the stack at the other end */
+	uint32_t maker_pid;     /* which process of ours made it */
+	uint8_t link[16];       /* wires: a nonce, the same at both ends */
+	uint8_t peer_stack[16]; /* wires: identity of the stack at the other end */
 	uint8_t mac[6], peer_mac[6];
 	uint32_t ifindex;   /* network: the interface that its frames leave by, as routes name it; 0: a wire */
 	uint16_t vlan;      /* network: tag of its frames, 0 none */

@@ -23,6 +23,24 @@ static inline void wire_write_returns(struct vnic *v, uint32_t behind)
 	}
 }
 
+/* What follows happens later, should we die in between (local_rebuild.c). Costs nothing. */
+static inline void wire_step(void)
+{
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+/* A frame of n parts is in the ring, and what was released with it. */
+static inline void wire_posted(struct vnic_state *st, uint32_t n)
+{
+	n += st->ret_count;
+	st->ret_count = 0;
+	wire_step();
+	st->tx_prod += n;
+	st->posted++;
+	st->ret_quiet = 0;
+	st->stats.tx_frames++;
+}
+
 static inline void wire_post_flags(struct vnic *v, uint32_t buf, uint32_t off, uint32_t len, uint8_t flags)
 {
 	struct vnic_state *st = v->st;
@@ -30,14 +48,13 @@ static inline void wire_post_flags(struct vnic *v, uint32_t buf, uint32_t off, u
 
 	d.flags = flags;
 	wire_write_returns(v, 1);
-	st->tx_state[buf] |= VNIC_TX_NIC;
+	if (flags & VNIC_F_OPEN) /* once taken it does not tell any more which buffer it was */
+		st->tx_state[buf] |= VNIC_TX_NIC;
 	ring_write(v->tx, st->tx_prod, WIRE_RING, &d);
+	wire_step();
+	st->tx_state[buf] |= VNIC_TX_NIC;
+	wire_posted(st, 1);
 	st->stats.tx_bytes += len;
-	st->stats.tx_frames++;
-	st->tx_prod += 1 + st->ret_count;
-	st->posted++;
-	st->ret_count = 0;
-	st->ret_quiet = 0;
 }
 
 /* Post a frame of one buffer. */
@@ -103,6 +120,16 @@ static inline bool wire_whole_frame(const struct vnic_state *st, const struct vn
 	       (uint32_t)d->off + d->len <= st->buf_size && !st->rx_state[d->buf];
 }
 
+/* Take an open frame. The slot does not tell any more what it was; should we die here, its being held does. */
+static inline void wire_close(struct vnic *v, uint32_t idx, struct vnic_desc *d)
+{
+	uint32_t buf = d->buf;
+
+	v->st->rx_state[buf] = 1;
+	ring_close(v->evq, idx, WIRE_RING, d);
+	v->st->rx_state[buf] = 0;
+}
+
 /* The next event, if it is a whole good frame in one buffer, which is held then; returns before it are dealt with.
  * False: there is none, or vnic_ops.poll must look at it; nothing of it was taken. */
 static inline bool wire_take_one(struct vnic *v, struct vnic_desc *d)
@@ -118,7 +145,7 @@ static inline bool wire_take_one(struct vnic *v, struct vnic_desc *d)
 		if (!wire_whole_frame(st, d))
 			return false;
 		if (d->flags & VNIC_F_OPEN) {
-			ring_close(v->evq, st->evq_cons, WIRE_RING, d);
+			wire_close(v, st->evq_cons, d);
 			if (!wire_whole_frame(st, d)) { /* not what it was */
 				st->stats.bad_desc++;
 				vnic_set_cons(st, st->evq_cons + 1);

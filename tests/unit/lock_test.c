@@ -111,51 +111,159 @@ static void a_slow_owner_is_waited_for_not_robbed(void **state)
 	pthread_join(t, NULL);
 }
 
-/* A child of the tree takes the lock and is killed: with a socket half built, a torn free list and all. */
-static void the_lock_of_a_killed_process_is_taken_over_and_the_stack_repaired(void **state)
+struct scene {
+	struct attached *a;
+	struct sock *listener, *udp, *victim, *bystander;
+};
+
+static struct sock *new_sock(struct attached *a, enum sock_proto proto, uint16_t port)
 {
-	struct attached *a = new_stack();
-	struct sock *listener, *victim;
+	struct sock *k = sock_alloc(&a->e, proto, 4);
+
+	assert_non_null(k);
+	k->holders = 1ull << a->slot;
+	k->local = (struct endpoint){.addr = {[10] = 0xff, [11] = 0xff, 127, 0, 0, 1}, .port = port};
+	return k;
+}
+
+static struct scene new_scene(void)
+{
+	struct scene c = {.a = new_stack()};
+
+	stack_enter(c.a);
+	c.listener = new_sock(c.a, SOCK_TCP, 80);
+	assert_int_equal(tcp_listen(&c.a->e, c.listener, 5), 0);
+	c.udp = new_sock(c.a, SOCK_UDP, 81);
+	sock_hash(c.a->s, c.udp);
+	c.victim = new_sock(c.a, SOCK_TCP, 82);
+	c.bystander = new_sock(c.a, SOCK_TCP, 83);
+	c.victim->tcp.state = c.bystander->tcp.state = TCP_ESTABLISHED;
+	c.victim->remote = c.bystander->remote = c.victim->local;
+	sock_hash(c.a->s, c.victim);
+	sock_hash(c.a->s, c.bystander);
+	timer_set(&c.a->e, c.bystander, TIMER_KEEP, c.a->s->now_us + 7200000000u);
+	stack_leave(c.a);
+	return c;
+}
+
+/* A child of the tree takes the lock, changes what fn does, and is killed. Not reaped yet: a zombie counts as dead too.
+ */
+static pid_t die_with_the_lock(const struct scene *c, void (*fn)(const struct scene *))
+{
 	uint32_t slot;
 	pid_t pid;
 	int ready[2];
-	char c;
+	char x = 'x';
 
-	(void)state;
-	stack_enter(a);
-	listener = sock_alloc(&a->e, SOCK_TCP, 4);
-	victim = sock_alloc(&a->e, SOCK_TCP, 4);
-	listener->holders = victim->holders = 1ull << a->slot;
-	listener->local = (struct endpoint){.addr = {[10] = 0xff, [11] = 0xff, 127, 0, 0, 1}, .port = 80};
-	assert_int_equal(tcp_listen(&a->e, listener, 5), 0);
-	victim->tcp.state = TCP_ESTABLISHED;
-	slot = process_slot_alloc(a->s, 1);
-	stack_leave(a);
+	stack_enter(c->a);
+	slot = process_slot_alloc(c->a->s, 1);
+	stack_leave(c->a);
 	assert_int_equal(pipe(ready), 0);
 	pid = fork();
 	if (!pid) {
 		lock_tid = 0;
-		stack_enter(a);
-		process_slot_name(a->s, slot, (uint32_t)getpid());
-		a->s->pkt_pool.free_head = 12345678;
-		victim->rxq.head = 77;
-		c = 'x';
-		if (write(ready[1], &c, 1) != 1)
+		stack_enter(c->a);
+		process_slot_name(c->a->s, slot, (uint32_t)getpid());
+		fn(c);
+		if (write(ready[1], &x, 1) != 1)
 			_exit(1);
 		pause();
 	}
-	assert_int_equal(read(ready[0], &c, 1), 1);
+	assert_int_equal(read(ready[0], &x, 1), 1);
+	close(ready[0]);
+	close(ready[1]);
 	kill(pid, SIGKILL);
-	/* Not reaped yet: a zombie counts as dead too. */
-	stack_enter(a);
-	assert_int_equal(a->s->lock.repairs, 1);
-	assert_int_equal(a->s->counters[C_stack_repaired], 1);
-	assert_int_equal(victim->tcp.state, TCP_CLOSED);
-	assert_int_equal(victim->so_error, ECONNRESET);
-	assert_int_equal(listener->tcp.state, TCP_LISTEN);
-	assert_ptr_equal(sock_lookup_bound(a->s, SOCK_TCP, &listener->local), listener);
-	assert_int_equal(stack_audit(&a->e), 0);
-	stack_leave(a);
+	return pid;
+}
+
+static void expect_repaired(const struct scene *c, uint64_t all, enum tcp_state bystander)
+{
+	struct stack *s = c->a->s;
+
+	assert_int_equal(s->lock.repairs, 1);
+	assert_int_equal(s->counters[C_stack_repaired], 1);
+	assert_int_equal(s->counters[C_stack_reset_all], all);
+	assert_int_equal(c->victim->tcp.state, TCP_CLOSED);
+	assert_int_equal(c->victim->so_error, ECONNRESET);
+	assert_int_equal(c->bystander->tcp.state, bystander);
+	assert_int_equal(c->listener->tcp.state, TCP_LISTEN);
+	assert_ptr_equal(sock_lookup_bound(s, SOCK_TCP, &c->listener->local), c->listener);
+	assert_ptr_equal(sock_lookup_bound(s, SOCK_UDP, &c->udp->local), c->udp);
+	assert_int_equal(stack_audit(&c->a->e), 0);
+	assert_true(s->proc[c->a->slot].dirty_overflow); /* this process looks at all its sockets */
+}
+
+/* Half a change of the victim, and what it was linked to. */
+static void tear(const struct scene *c)
+{
+	struct stack *s = c->a->s;
+
+	sock_changing(s, c->victim);
+	s->pkt_pool.free_head = 12345678;
+	s->pkt_pool.in_use = 99;
+	s->sock_pool.free_head = sock_index(s, c->bystander);
+	s->wheel.slot[3][0] = s->wheel.pending = 77;
+	s->ack_soon = s->tw_head = 1u << 30;
+	c->victim->rxq.head = 77;
+	c->victim->tcp.timer[TIMER_RTO].next = 4711;
+	c->bystander->hash_next = c->bystander->tcp.timer[TIMER_KEEP].next = sock_index(s, c->victim);
+	memset((char *)s + s->off_hash, 0x55, (size_t)s->cfg.hash_buckets * sizeof(uint32_t));
+}
+
+static void of_what_a_killed_process_was_changing_only_that_socket_is_reset(void **state)
+{
+	struct scene c = new_scene();
+	pid_t pid = die_with_the_lock(&c, tear);
+	struct sock *k;
+
+	(void)state;
+	stack_enter(c.a);
+	expect_repaired(&c, 0, TCP_ESTABLISHED);
+	assert_int_equal(c.a->s->counters[C_stack_reset_socket], 1);
+	assert_ptr_equal(sock_lookup(c.a->s, SOCK_TCP, &c.bystander->local, &c.bystander->remote), c.bystander);
+	assert_int_equal(c.a->s->wheel.pending, 1);
+	k = sock_alloc(&c.a->e, SOCK_UDP, 4); /* a slot that nobody has */
+	assert_true(k && k != c.bystander && k != c.victim && k != c.listener && k != c.udp);
+	stack_leave(c.a);
+	waitpid(pid, NULL, 0);
+}
+
+/* A queue that nobody said was being changed. */
+static void tear_two(const struct scene *c)
+{
+	tear(c);
+	c->bystander->rxq.head = 78;
+}
+
+static void where_more_is_wrong_all_connections_are_reset(void **state)
+{
+	struct scene c = new_scene();
+	pid_t pid = die_with_the_lock(&c, tear_two);
+
+	(void)state;
+	stack_enter(c.a);
+	expect_repaired(&c, 1, TCP_CLOSED);
+	assert_int_equal(c.bystander->so_error, ECONNRESET);
+	stack_leave(c.a);
+	waitpid(pid, NULL, 0);
+}
+
+static void change_nothing(const struct scene *c)
+{
+	(void)c;
+}
+
+static void a_death_that_changed_nothing_resets_nothing(void **state)
+{
+	struct scene c = new_scene();
+	pid_t pid = die_with_the_lock(&c, change_nothing);
+
+	(void)state;
+	stack_enter(c.a);
+	assert_int_equal(c.a->s->lock.repairs, 1);
+	assert_int_equal(c.victim->tcp.state, TCP_ESTABLISHED);
+	assert_int_equal(c.a->s->counters[C_stack_reset_socket] + c.a->s->counters[C_stack_reset_all], 0);
+	stack_leave(c.a);
 	waitpid(pid, NULL, 0);
 }
 
@@ -237,7 +345,9 @@ int main(void)
 	    cmocka_unit_test(threads_exclude_each_other),
 	    cmocka_unit_test(processes_exclude_each_other),
 	    cmocka_unit_test(a_slow_owner_is_waited_for_not_robbed),
-	    cmocka_unit_test(the_lock_of_a_killed_process_is_taken_over_and_the_stack_repaired),
+	    cmocka_unit_test(of_what_a_killed_process_was_changing_only_that_socket_is_reset),
+	    cmocka_unit_test(where_more_is_wrong_all_connections_are_reset),
+	    cmocka_unit_test(a_death_that_changed_nothing_resets_nothing),
 	    cmocka_unit_test(the_lock_of_a_thread_that_ended_is_taken_over),
 	    cmocka_unit_test(a_handler_put_off_runs_at_the_last_release),
 	    cmocka_unit_test(uncontended_it_costs_little),
