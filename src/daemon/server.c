@@ -4,13 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,8 +18,8 @@
 #include "daemon/requests.h"
 
 #define ACCEPT_BURST 16
-#define ADOPTED_SECONDS 20 /* in which stacks of an earlier viaductd must have come */
-#define LINGER_SECONDS 3   /* a transient viaductd stays without users: the next may come at once */
+#define ADOPTED_MS 20000 /* in which stacks of an earlier viaductd must have come */
+#define LINGER_MS 3000   /* a transient viaductd stays without users: the next may come at once */
 
 enum source {
 	SOURCE_LISTENER,
@@ -27,18 +27,18 @@ enum source {
 	SOURCE_PROCESS,
 	SOURCE_MIRROR,
 	SOURCE_STOP,
-	SOURCE_TIMER,
 	SOURCE_ORPHAN,
 	SOURCE_ORPHAN_WORDS
 };
 
 struct server {
 	struct house *house;
-	int epoll, listener, timer;
+	int epoll, listener;
 	int spare; /* closed to have one descriptor for turning somebody away */
 	struct client *client[SERVER_CLIENTS];
 	uint32_t clients;
-	int64_t started, idle_since; /* seconds; idle: 0 somebody is here */
+	int64_t adopted_until; /* ms; 0: nobody is waited for */
+	int64_t idle_since;    /* ms; 0: somebody is here */
 };
 
 static int64_t now(void)
@@ -46,7 +46,7 @@ static int64_t now(void)
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec;
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
 static int watch(struct server *s, int fd, enum source kind, uint32_t index)
@@ -101,13 +101,16 @@ static void orphan_ready(struct server *s, uint32_t at, bool words)
 static void process_gone(struct server *s, uint32_t index)
 {
 	struct tenant *t = s->house->tenant[index / TENANT_PROCESSES];
-	int *process;
+	int *process = t ? &t->process[index % TENANT_PROCESSES] : NULL;
+	struct pollfd p = {.events = POLLIN};
 
-	if (!t)
+	/* the event may be of one who was here before */
+	if (!process || *process < 0)
 		return;
-	process = &t->process[index % TENANT_PROCESSES];
-	if (*process >= 0)
-		close(*process);
+	p.fd = *process;
+	if (poll(&p, 1, 0) != 1)
+		return;
+	close(*process);
 	*process = -1;
 	end_if_dead(s, t);
 }
@@ -235,19 +238,7 @@ static bool all_left(struct server *s)
 	}
 	if (!s->idle_since)
 		s->idle_since = now();
-	return now() - s->idle_since >= LINGER_SECONDS;
-}
-
-static void each_second(struct server *s)
-{
-	uint64_t ticks;
-
-	if (read(s->timer, &ticks, sizeof(ticks)) < 0)
-		return;
-	if (s->started && now() - s->started >= ADOPTED_SECONDS) {
-		house_sweep(s->house);
-		s->started = 0;
-	}
+	return now() - s->idle_since >= LINGER_MS;
 }
 
 static void handle(struct server *s, const struct epoll_event *ev)
@@ -266,18 +257,36 @@ static void handle(struct server *s, const struct epoll_event *ev)
 		break;
 	case SOURCE_MIRROR:
 		if (mirror_run(s->house->mirror) > 0)
-			steer_view(s->house->steer, mirror_view(s->house->mirror));
+			house_view(s->house);
 		break;
 	case SOURCE_ORPHAN:
 	case SOURCE_ORPHAN_WORDS:
 		orphan_ready(s, index, ev->data.u64 >> 32 == SOURCE_ORPHAN_WORDS);
 		break;
-	case SOURCE_TIMER:
-		each_second(s);
-		break;
 	case SOURCE_STOP:
 		break;
 	}
+}
+
+/* Until when nothing is due: ms, -1 for ever. */
+static int patience(const struct server *s)
+{
+	int64_t at = s->adopted_until, left;
+
+	if (s->idle_since && (!at || s->idle_since + LINGER_MS < at))
+		at = s->idle_since + LINGER_MS;
+	if (!at)
+		return -1;
+	left = at - now();
+	return left < 0 ? 0 : (int)left;
+}
+
+static void sweep_when_due(struct server *s)
+{
+	if (!s->adopted_until || now() < s->adopted_until)
+		return;
+	house_sweep(s->house);
+	s->adopted_until = 0;
 }
 
 int server_run(struct server *s, int stop_fd)
@@ -286,7 +295,7 @@ int server_run(struct server *s, int stop_fd)
 
 	while (!rc && !all_left(s)) {
 		struct epoll_event ev[32];
-		int n = epoll_wait(s->epoll, ev, 32, -1);
+		int n = epoll_wait(s->epoll, ev, 32, patience(s));
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
@@ -295,18 +304,9 @@ int server_run(struct server *s, int stop_fd)
 				return 0;
 			handle(s, &ev[i]);
 		}
+		sweep_when_due(s);
 	}
 	return rc;
-}
-
-static int make_timer(void)
-{
-	struct itimerspec each = {{1, 0}, {1, 0}};
-	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-
-	if (fd >= 0)
-		timerfd_settime(fd, 0, &each, NULL);
-	return fd < 0 ? -errno : fd;
 }
 
 int server_start(struct server **out, struct house *h, int listener)
@@ -318,19 +318,18 @@ int server_start(struct server **out, struct house *h, int listener)
 		close(listener);
 		return -ENOMEM;
 	}
-	*s = (struct server){.house = h, .listener = listener, .timer = make_timer(), .started = now()};
+	*s = (struct server){
+	    .house = h, .listener = listener, .adopted_until = steer_adopted(h->steer) ? now() + ADOPTED_MS : 0};
 	s->epoll = epoll_create1(EPOLL_CLOEXEC);
 	s->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	rc = s->epoll < 0 ? -errno : s->timer < 0 ? s->timer : watch(s, listener, SOURCE_LISTENER, 0);
+	rc = s->epoll < 0 ? -errno : watch(s, listener, SOURCE_LISTENER, 0);
 	if (!rc)
 		rc = watch(s, mirror_fd(h->mirror), SOURCE_MIRROR, 0);
-	if (!rc)
-		rc = watch(s, s->timer, SOURCE_TIMER, 0);
 	if (rc) {
 		server_stop(s);
 		return rc;
 	}
-	steer_view(h->steer, mirror_view(h->mirror));
+	house_view(h);
 	*out = s;
 	return 0;
 }
@@ -345,8 +344,6 @@ void server_stop(struct server *s)
 	close(s->listener);
 	if (s->epoll >= 0)
 		close(s->epoll);
-	if (s->timer >= 0)
-		close(s->timer);
 	if (s->spare >= 0)
 		close(s->spare);
 	free(s);

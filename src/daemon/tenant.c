@@ -293,3 +293,27 @@ int tenant_open(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, c
 	*made = v;
 	return rc;
 }
+
+/* --- changes --- */
+
+static void follow_iface(struct tenant *t, struct tenant_vnic *v)
+{
+	const struct netview_iface *f = house_iface(t->house, v->ifindex);
+
+	if (!f) {
+		close_vnic(t, v);
+	} else if (memcmp(f->mac, v->about.mac, sizeof(f->mac)) != 0) {
+		memcpy(v->about.mac, f->mac, sizeof(f->mac));
+		if (v->outer)
+			tenant_veth_set(t, v);
+	}
+}
+
+void house_view(struct house *h)
+{
+	steer_view(h->steer, mirror_view(h->mirror));
+	for (uint32_t i = 0; i < STEER_STACKS; i++)
+		for (uint32_t v = 0; h->tenant[i] && v < TENANT_VNICS; v++)
+			if (h->tenant[i]->vnic[v].ifindex)
+				follow_iface(h->tenant[i], &h->tenant[i]->vnic[v]);
+}

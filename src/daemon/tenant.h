@@ -111,6 +111,8 @@ struct tenant_vnic *tenant_vnic_place(struct tenant *t, uint32_t ifindex);
 /* Let the veth's outer end know whose it is. 0 or -errno. */
 int tenant_veth_set(struct tenant *t, struct tenant_vnic *v);
 
+/* The mirror's view has changed: addresses, MACs, interfaces that are gone. */
+void house_view(struct house *h);
 /* What an earlier viaductd left in the maps (resume.c): its stacks' numbers are kept for them. 0 or -errno. */
 int house_adopt(struct house *h);
 /* Stacks of an earlier viaductd that have not come by now are gone, with all that they had. */

@@ -212,6 +212,12 @@ void steer_settle(struct steer *s)
 	(void)s;
 }
 
+void steer_view(struct steer *s, const struct netview *v)
+{
+	(void)s;
+	(void)v;
+}
+
 static uint64_t next_cookie;
 
 int port_device(int sock, uint32_t ifindex, struct port_device *d)
@@ -531,6 +537,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	prepare();
 	before = open_descriptors();
 	house = (struct house){.netns = 1};
+	view.copy[1].iface[1].ifindex = 2;
 	policy_defaults(&house.policy);
 	house.policy.stacks = 3;
 	house.policy.filters = 20;
@@ -543,7 +550,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 			connect_peer(p, which % CLIENTS == 3 ? 1000 : 0);
 		else if (which >= 240)
 			hang_up(p);
-		else
+		else if (which >= 232) { /* interface 2 goes or comes */
+			view.copy[1].iface[1].ifindex ^= 0x80;
+			house_view(&house);
+		} else
 			one_request(&in, p);
 		check();
 	}
