@@ -45,7 +45,7 @@ typedef uint8_t vnic_u8;
 #endif
 
 #define VNIC_MAGIC 0x43494e56u /* "VNIC" */
-#define VNIC_VERSION 1u
+#define VNIC_VERSION 2u
 #define VNIC_LINE 64u /* cache line: alignment of rings, control lines and buffers */
 
 /* What a descriptor means (vnic_desc.type). */

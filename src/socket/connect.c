@@ -25,6 +25,7 @@
 #include "socket/sockets.h"
 
 #define PORT_TRIES 64
+#define ALIVE_US 30u
 
 static const uint8_t loopback6[16] = {[15] = 1};
 
@@ -225,18 +226,26 @@ static int already(const struct sock *k, bool nonblock)
 }
 
 /* A connection that opens at once (engine/tcp_open.c) is not answered by the other end, so look whether it lives: it
- * may be gone and our helper not know it yet. With the lock, which is let go meanwhile. The socket, or NULL: it is
- * gone. */
+ * may be gone and our helper not know it yet. Who lived a moment ago can't have died, and anybody know of it, in less
+ * than ALIVE_US. With the lock, which is let go meanwhile. The socket, or NULL: it is gone. */
 static struct sock *look_for_life(vsock_t v, struct attached *a, uint32_t vnic, bool *gone)
 {
-	uint32_t gen = a->e.vnic[vnic].gen;
-	struct pollfd p = {.fd = a->e.vnic[vnic].life_fd, .events = POLLRDHUP};
+	struct vnic *wire = &a->e.vnic[vnic];
+	struct pollfd p = {.fd = wire->life_fd, .events = POLLRDHUP};
+	uint64_t now = stack_now(a);
+	uint32_t gen = wire->gen;
+	struct sock *k;
 
+	if (now - wire->alive_us < ALIVE_US && (k = vs_sock(a, v)))
+		return k;
 	stack_leave(a);
 	*gone = host_sys.poll(&p, 1, 0) > 0;
 	if (*gone)
 		wire_gone(a, vnic, gen);
-	return vs_enter(v, &a);
+	k = vs_enter(v, &a);
+	if (k && !*gone && wire->gen == gen)
+		wire->alive_us = now;
+	return k;
 }
 
 /* One attempt over vnic; retry: what to do when a nonblocking one is refused; dst: the way over a network, else NULL. 0

@@ -342,6 +342,17 @@ int vs_shutdown(vsock_t v, int fd, int how)
 
 /* --- names --- */
 
+/* What the kernel has bound it to: as it was told, unless it was to choose the port. IPv6 has more to it (scopes). */
+static int bound_name(int fd, const struct sockaddr *sa, socklen_t len, struct endpoint *local)
+{
+	int family;
+
+	if (len < sizeof(struct sockaddr_in) || sa->sa_family != AF_INET ||
+	    addr_from_sockaddr(sa, len, local, &family) < 0 || !local->port)
+		return sock_kernel_name(fd, local);
+	return 0;
+}
+
 int vs_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, enum reason *reason)
 {
 	struct attached *a;
@@ -365,7 +376,7 @@ int vs_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, enum re
 	vs_spoil(v);
 	if (host_sys.bind(fd, sa, len) < 0)
 		return -errno;
-	ret = sock_kernel_name(fd, &local);
+	ret = bound_name(fd, sa, len, &local);
 	k = ret == 0 ? vs_enter(v, &a) : NULL;
 	if (!k)
 		return ret;

@@ -129,6 +129,7 @@ struct vnic {
 	uint32_t gen;  /* st->gen when it was mapped */
 	uint32_t rung; /* st->posted when this process last looked whether a doorbell is due */
 	void *priv;    /* the provider's own */
+	uint64_t alive_us; /* wires: when this process last saw that the other end lives (socket/connect.c) */
 };
 
 static inline uint8_t *vnic_tx_buf(const struct vnic *v, uint32_t buf)
