@@ -24,7 +24,8 @@
 #include "socket/raw.h"
 
 #define RETRY_US 1000000u
-#define RESOLVE_US 100000u /* how long a connect waits for a neighbour before it leaves the rest to retransmission */
+#define LOOK_AGAIN_US 100000u /* for a viaductd that takes the place of one that is gone */
+#define RESOLVE_US 100000u    /* how long a connect waits for a neighbour before it leaves the rest to retransmission */
 #define RESOLVE_STEP_US 200u
 #define NEED_SEALS (F_SEAL_SHRINK)
 
@@ -387,7 +388,7 @@ void net_daemon_gone(struct attached *a)
 /* Another viaductd may be there by now. */
 static void look_for_daemon(struct attached *a, struct net *n, uint64_t now)
 {
-	n->retry_us = now + RETRY_US;
+	n->retry_us = now + LOOK_AGAIN_US;
 	if (open_connection(a, n) < 0)
 		return;
 	if (net_resume(a, n) == 0)
@@ -435,34 +436,33 @@ uint64_t net_tick(void)
 		quiet_unlock(&net_lock);
 	}
 	net_filters_sweep(now);
-	return lost || net_has_filters() ? RETRY_US : 0;
+	return lost ? LOOK_AGAIN_US : net_has_filters() ? RETRY_US : 0;
 }
 
 /* --- fork --- */
 
-void net_fork_parent(int child_pid)
+void net_tell_process(struct net *n, int pid)
 {
 	struct viaductd_reply reply;
-	int pidfd = -1;
+	int pidfd = (int)raw_call(SYS_pidfd_open, pid, 0, 0, 0, 0, 0);
 
+	if (pidfd < 0)
+		return;
+	if (n->state == NET_UP &&
+	    net_ask(n, &(struct viaductd_request){.type = DAEMON_PROCESS, .fds = &pidfd, .fd_count = 1}, &reply) == 0)
+		viaductd_reply_drop(&reply);
+	host_sys.close(pidfd);
+}
+
+void net_fork_parent(int child_pid)
+{
 	if (child_pid <= 0)
 		return;
 	quiet_lock(&net_lock);
-	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
-		struct net *n = &nets[i];
-
-		if (n->state != NET_UP)
-			continue;
-		if (pidfd < 0)
-			pidfd = (int)raw_call(SYS_pidfd_open, child_pid, 0, 0, 0, 0, 0);
-		if (pidfd >= 0 &&
-		    net_ask(n, &(struct viaductd_request){.type = DAEMON_PROCESS, .fds = &pidfd, .fd_count = 1},
-			    &reply) == 0)
-			viaductd_reply_drop(&reply);
-	}
+	for (uint32_t i = 0; i < atomic_load(&attached_count); i++)
+		if (nets[i].state == NET_UP)
+			net_tell_process(&nets[i], child_pid);
 	quiet_unlock(&net_lock);
-	if (pidfd >= 0)
-		host_sys.close(pidfd);
 }
 
 void net_after_fork(void)

@@ -41,8 +41,8 @@ int net_wake_fd(uint32_t i);
 /* --- for the helper --- */
 /* The connection to viaductd hung up. */
 void net_daemon_gone(struct attached *a);
-/* What is due: viaductd is looked for again, filters that nobody needs go. Microseconds until it is worth calling again,
- * 0: nothing is left to do. */
+/* What is due: viaductd is looked for again, filters that nobody needs go. Microseconds until it is worth calling
+ * again, 0: nothing is left to do. */
 uint64_t net_tick(void);
 /* A vNIC is gone for good: what it had mapped. */
 void net_release_port(struct xdp_port *port);

@@ -203,31 +203,60 @@ void net_release_port(struct xdp_port *p)
 
 /* --- viaductd was started anew --- */
 
+/* What a new viaductd wants to be kept takes the place of what the old one gave. */
+static void take_keeps(struct net_if *at, struct viaductd_reply *reply)
+{
+	for (uint32_t i = 0; i < at->keep_fds; i++)
+		host_fd_close(at->keep_fd[i]);
+	at->keep_fds = 0;
+	for (uint32_t i = 0; i < reply->fd_count; i++) {
+		int high = host_fd_high(reply->fds[i]);
+
+		if (high < 0)
+			host_sys.close(reply->fds[i]);
+		else
+			at->keep_fd[at->keep_fds++] = high;
+	}
+	reply->fd_count = 0;
+}
+
+static int resume_if(struct net *n, struct net_if *at)
+{
+	struct viaductd_reply reply;
+	int fds[1 + DAEMON_QUEUES_MAX], ret;
+
+	fds[0] = at->umem_fd;
+	memcpy(fds + 1, at->xsk_fd, at->queues * sizeof(int));
+	ret = net_ask(n,
+		      &(struct viaductd_request){.type = DAEMON_RESUME,
+						 .body = &at->about,
+						 .len = sizeof(at->about),
+						 .fds = fds,
+						 .fd_count = 1 + at->queues},
+		      &reply);
+	if (ret == 0)
+		take_keeps(at, &reply);
+	return ret;
+}
+
+/* Whose life keeps the stack's. */
+static void name_processes(struct attached *a, struct net *n)
+{
+	for (uint32_t i = 0; i < PROC_MAX; i++) {
+		uint32_t pid = i == a->slot ? 0 : a->s->proc[i].pid;
+
+		if (pid)
+			net_tell_process(n, (int)pid);
+	}
+}
+
 int net_resume(struct attached *a, struct net *n)
 {
 	int ret = 0;
 
-	(void)a;
-	for (uint32_t i = 0; i < NET_IFS && ret == 0; i++) {
-		const struct net_if *at = &n->ifs[i];
-		struct viaductd_reply reply;
-		int fds[DAEMON_FDS_MAX];
-		uint32_t count = 1 + at->queues + at->keep_fds;
-
-		if (!at->ifindex)
-			continue;
-		fds[0] = at->umem_fd;
-		memcpy(fds + 1, at->xsk_fd, at->queues * sizeof(int));
-		memcpy(fds + 1 + at->queues, at->keep_fd, at->keep_fds * sizeof(int));
-		ret = net_ask(n,
-			      &(struct viaductd_request){.type = DAEMON_RESUME,
-							 .body = &at->about,
-							 .len = sizeof(at->about),
-							 .fds = fds,
-							 .fd_count = count},
-			      &reply);
-		if (ret == 0)
-			viaductd_reply_drop(&reply);
-	}
+	name_processes(a, n);
+	for (uint32_t i = 0; i < NET_IFS && ret == 0; i++)
+		if (n->ifs[i].ifindex)
+			ret = resume_if(n, &n->ifs[i]);
 	return ret;
 }

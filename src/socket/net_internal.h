@@ -52,6 +52,8 @@ int net_start_locked(struct attached *a, enum reason *reason);
 int net_vnic_locked(struct attached *a, uint32_t ifindex, enum reason *reason);
 /* Map what viaductd has opened; its descriptors become ours, also on failure. 0 or -errno. */
 int net_attach(struct attached *a, struct net_if *at, struct viaductd_reply *reply);
+/* A process of the tree: viaductd keeps the stack while it lives. */
+void net_tell_process(struct net *n, int pid);
 /* Hand a stack that lost its viaductd to the next. */
 int net_resume(struct attached *a, struct net *n);
 void net_filters_resume(struct attached *a);

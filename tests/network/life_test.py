@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Connections across a network when processes come and go: fork, death of either end, death of viaductd, no viaductd."""
+import hashlib
+import os
+import random
+import sys
+import time
+
+import harness
+import machine
+from harness import case, check
+from link import linked
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+STREAM = [sys.executable, "-B", os.path.join(HERE, "stream.py")]
+
+
+def serve(link, count, how="serve"):
+    port = link.port()
+    return port, link.start("far", STREAM + [how, link.address("far"), port, count], port)
+
+
+def attached(side):
+    """What the kernel says of the interface: is a program on it?"""
+    return "xdp" in machine.run(side.inside(["ip", "-d", "link", "show", "wire0"]), 10)
+
+
+@case
+def forked_servers_are_carried(test):
+    with linked(test, "far") as link:
+        port, server = serve(link, 6, "fork")
+        with link.carried():
+            link.run("near", STREAM + ["fetch", link.address("far"), port, 6, 300000])
+        test.finish(server)
+        check(link.sides["far"].resets() == 0, "the kernel has sent resets")
+
+
+@case
+def viaductd_is_killed_and_started_again(test):
+    with linked(test, "both") as link:
+        port, _ = serve(link, 8)
+        with link.carried():
+            pacing = link.start("near", STREAM + ["pace", link.address("far"), port, 3])
+            for name in ("far", "near"):
+                link.sides[name].daemon.kill()
+                link.sides[name].daemon.wait()
+                time.sleep(0.3)
+                link.sides[name].start_daemon()
+                time.sleep(0.5)
+            link.run("near", STREAM + ["fetch", link.address("far"), port, 3, 300000])
+            check(int(test.finish(pacing)) > 500, "the connection stood still")
+        for side in link.sides.values():
+            check(side.resets() == 0, f"the kernel of the {side.name} side has sent resets")
+
+
+@case
+def connections_go_on_without_viaductd(test):
+    with linked(test, "far") as link:
+        port, _ = serve(link, 3)
+        pacing = link.start("near", STREAM + ["pace", link.address("far"), port, 2])
+        with link.carried():
+            link.sides["far"].daemon.kill()
+            link.sides["far"].daemon.wait()
+            link.run("near", STREAM + ["fetch", link.address("far"), port, 1, 300000])
+            check(int(test.finish(pacing)) > 300, "the connection stood still")
+
+
+@case
+def without_viaductd_the_kernel_serves(test):
+    with linked(test, "far") as link:
+        side = link.sides["far"]
+        side.daemon.terminate()
+        side.daemon.wait()
+        port = link.port()
+        link.start("far", STREAM + ["serve", link.address("far"), port, 1], port, knobs=["NETWORK=off"])
+        before = side.counters()
+        link.run("near", STREAM + ["fetch", link.address("far"), port, 1, 300000])
+        check(side.counters() - before > 50, "who carried that?")
+
+
+@case
+def what_was_sent_arrives_after_the_end(test):
+    size = 2000000
+    with linked(test, "near") as link:
+        port = link.port()
+        reader = link.start("far", STREAM + ["drink", link.address("far"), port], port)
+        link.run("near", STREAM + ["pour", link.address("far"), port, size])
+        check(test.finish(reader) == hashlib.sha256(random.Random(size).randbytes(size)).hexdigest(),
+              "not all arrived")
+
+
+@case
+def killed_server_resets_its_connections(test):
+    for accelerated in ("", "far"):
+        with linked(test, accelerated) as link:
+            port, server = serve(link, 1)
+            pacing = link.start("near", STREAM + ["pace", link.address("far"), port, 10])
+            time.sleep(0.5)
+            os.killpg(server.process.pid, 9)
+            check(pacing.process.wait(10) != 0, "the client did not hear of it")
+            said = pacing.output()
+            check("reset" in said or "the end came" in said, said)
+
+
+@case
+def killed_client_is_heard_of(test):
+    with linked(test, "near") as link:
+        port, server = serve(link, 1)
+        pacing = link.start("near", STREAM + ["pace", link.address("far"), port, 20])
+        time.sleep(0.7)
+        os.killpg(pacing.process.pid, 9)
+        server.process.wait(10)
+
+
+@case
+def nothing_remains_on_the_interface(test):
+    with linked(test, "far") as link:
+        port, server = serve(link, 1)
+        side = link.sides["far"]
+        check(attached(side), "no program on the interface: what was this test to see?")
+        link.run("near", STREAM + ["fetch", link.address("far"), port, 1, 10000])
+        test.finish(server)
+        side.daemon.terminate()
+        side.daemon.wait(5)
+        end = time.monotonic() + 5
+        while attached(side):
+            check(time.monotonic() < end, "a program is still on the interface")
+            time.sleep(0.1)
+
+
+@case
+def a_listener_can_be_started_again_at_once(test):
+    with linked(test, "far") as link:
+        port = link.port()
+        for _ in range(3):
+            server = link.start("far", STREAM + ["serve", link.address("far"), port, 1], port)
+            with link.carried():
+                link.run("near", STREAM + ["fetch", link.address("far"), port, 1, 100000])
+            test.finish(server)
+
+
+@case
+def the_port_is_nobody_elses(test):
+    with linked(test, "far") as link:
+        port, _ = serve(link, 1)
+        taken = link.sides["far"].inside([sys.executable, "-c", "import socket\nsocket.socket().bind(('', %d))" % port])
+        try:
+            machine.run(taken, 10)
+        except machine.Failed as failure:
+            check("Address already in use" in str(failure), str(failure))
+        else:
+            raise AssertionError("a plain program got the port of an accelerated listener")
+
+
+harness.main()
