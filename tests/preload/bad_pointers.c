@@ -86,7 +86,7 @@ static void udp(void *bad)
 	int fd = socket(AF_INET, SOCK_DGRAM, 0), to = socket(AF_INET, SOCK_DGRAM, 0);
 	char c = 0;
 
-	bind(fd, (struct sockaddr *)&a, sizeof a);
+	show("bind", bind(fd, (struct sockaddr *)&a, sizeof a));
 	show("sendto", sendto(to, bad, 10, 0, (struct sockaddr *)&a, sizeof a));
 	show("sendto", sendto(to, "a", 1, 0, (struct sockaddr *)&a, sizeof a));
 	show("sendto", sendto(to, "b", 1, 0, (struct sockaddr *)&a, sizeof a));
