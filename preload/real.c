@@ -43,6 +43,7 @@ static void fill_host_sys(void)
 	host_sys.getsockopt = real_table.getsockopt;
 	host_sys.setsockopt = real_table.setsockopt;
 	host_sys.shutdown = real_table.shutdown;
+	host_sys.sendto = (void *)real_table.sendto;
 	host_sys.sendmsg = real_table.sendmsg;
 	host_sys.recvmsg = real_table.recvmsg;
 	host_sys.read = real_table.read;

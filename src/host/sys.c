@@ -22,6 +22,7 @@ struct host_sys host_sys = {
     .getsockopt = getsockopt,
     .setsockopt = setsockopt,
     .shutdown = shutdown,
+    .sendto = sendto,
     .sendmsg = sendmsg,
     .recvmsg = recvmsg,
     .read = read,

@@ -120,7 +120,7 @@ int xsk_kick(int xsk_fd, const struct xdp_port *port)
 	for (uint32_t i = 0; i < KICKS_MAX && tx_waits(port); i++) {
 		uint32_t before = __atomic_load_n(port->tx.consumer, __ATOMIC_RELAXED);
 
-		ret = host_sys.sendmsg(xsk_fd, &m, MSG_DONTWAIT) < 0 ? -errno : 0;
+		ret = host_sys.sendto(xsk_fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0 ? -errno : 0;
 		if (ret == 0 || (ret != -EAGAIN && ret != -EBUSY && ret != -ENOBUFS && ret != -EINTR))
 			return ret;
 		if (__atomic_load_n(port->tx.consumer, __ATOMIC_RELAXED) == before)
