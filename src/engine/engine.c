@@ -99,6 +99,7 @@ static void keep(struct engine *e, uint32_t i, const struct frame *f, bool skip)
 static int take_burst(struct engine *e, struct vnic *v, uint32_t i, const struct vnic_desc *ev, int n, struct frame *f,
 		      bool *skip)
 {
+	bool network = vnic_is_network(v->st);
 	int frames = 0;
 
 	for (int j = 0; j < n; j++) {
@@ -126,9 +127,13 @@ static int take_burst(struct engine *e, struct vnic *v, uint32_t i, const struct
 		if (more)
 			continue;
 		f->csum_ok = d->flags & VNIC_F_CSUM_OK;
+		e->s->burst_more = network && j + 1 < n;
 		deliver(e, v, f);
 		frames++;
 	}
+	e->s->burst_more = 0;
+	if (e->s->burst_ack)
+		tcp_burst_end(e);
 	return frames;
 }
 

@@ -216,7 +216,7 @@ static void clear_tables(struct stack *s)
 	memset(s->wheel.slot, 0, sizeof(s->wheel.slot));
 	memset(s->wheel.occupied, 0, sizeof(s->wheel.occupied));
 	s->wheel.pending = 0;
-	s->tw_head = s->tw_tail = s->tw_count = s->last_tcp = s->ack_soon = 0;
+	s->tw_head = s->tw_tail = s->tw_count = s->last_tcp = s->ack_soon = s->burst_more = s->burst_ack = 0;
 	s->path_waiters = s->orphan_count = s->promisers = 0;
 	s->promised = 0;
 	s->lock.changing = 0;

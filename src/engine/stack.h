@@ -26,7 +26,7 @@
 #include "vnic/vnic.h"
 
 #define STACK_MAGIC 0x4b54535441444956ull /* "VIDATSTK" */
-#define STACK_VERSION 4u
+#define STACK_VERSION 5u
 
 #define PROC_MAX 64u     /* processes that share a stack (fork) */
 #define DIRTY_RING 2048u /* per process; power of two */
@@ -163,6 +163,8 @@ struct stack {
 	uint32_t orphan_count;               /* TCP sockets that no program has any more, TIME-WAIT included */
 	uint32_t challenge_acks;             /* in this second, whole stack: statistics only */
 	uint32_t udp_refused;                /* goes up when a UDP peer that we had a route to is not there any more */
+	uint32_t burst_more; /* 1: more frames of this burst follow the one that is being taken in (engine.c) ... */
+	uint32_t burst_ack;  /* ... and this socket's ACK waits for them; 0: none */
 	/* the network (route.c) */
 	struct neigh_want neigh_want[NEIGH_WANTS];
 	uint64_t neigh_pending; /* bit per entry that waits to be asked for */

@@ -147,6 +147,7 @@ void tcp_rx_in_order(struct engine *e, struct sock *k, struct segment *g); /* fa
 void tcp_rx_urgent(struct engine *e, struct sock *k, const struct segment *g);
 bool tcp_rx_text(struct engine *e, struct sock *k, struct segment *g); /* false: the connection is gone */
 void tcp_rx_ack_policy(struct engine *e, struct sock *k);              /* send, or delay, the ACK that is owed */
+void tcp_burst_end(struct engine *e); /* no more frames have come: the ACK that waited for them */
 
 /* tcp_state.c */
 void tcp_sock_init(struct engine *e, struct sock *k); /* sock_alloc: a new TCP socket's control block */

@@ -112,6 +112,31 @@ void tcp_rx_in_order(struct engine *e, struct sock *k, struct segment *g)
 	data_ready(e, k);
 }
 
+/* Segments that have come together are acknowledged together, as by a Linux whose GRO has gathered them: one ACK for
+ * the last that is in the burst. */
+static void ack_burst(struct engine *e, struct sock *k)
+{
+	struct stack *s = e->s;
+
+	if (!s->burst_more) {
+		tcp_send_ack(e, k);
+		return;
+	}
+	if (s->burst_ack != sock_index(s, k))
+		tcp_burst_end(e);
+	s->burst_ack = sock_index(s, k);
+}
+
+void tcp_burst_end(struct engine *e)
+{
+	struct sock *k = sock_at(e->s, e->s->burst_ack);
+
+	e->s->burst_ack = 0;
+	if (k && k->proto == SOCK_TCP && k->tcp.flags & (TCPF_ACK_NOW | TCPF_ACK_DELAYED) &&
+	    k->tcp.state != TCP_CLOSED && k->tcp.state != TCP_LISTEN)
+		tcp_send_ack(e, k);
+}
+
 /*
  * The ACK that is owed: at once for more than a full segment (if the reader keeps up: else its next call will send it,
  * with a better window), in quick-ACK mode, and where the sender must know (ACK_NOW); otherwise within delack_ms.
@@ -124,8 +149,10 @@ void tcp_rx_ack_policy(struct engine *e, struct sock *k)
 	if (!(t->flags & (TCPF_ACK_NOW | TCPF_ACK_DELAYED)))
 		return;
 	quick = (t->quick_acks && !(t->flags & TCPF_PINGPONG)) || (t->flags & TCPF_QUICKACK);
-	if ((t->flags & TCPF_ACK_NOW) || quick || (t->rcv_nxt - t->rcv_wup > t->rcv_mss && tcp_window_open(e, k)))
+	if (t->flags & TCPF_ACK_NOW)
 		tcp_send_ack(e, k);
+	else if (quick || (t->rcv_nxt - t->rcv_wup > t->rcv_mss && tcp_window_open(e, k)))
+		ack_burst(e, k);
 	else if (t->timer[TIMER_DELACK].deadline_us == 0)
 		timer_set(e, k, TIMER_DELACK, e->s->now_us + (uint64_t)e->s->cfg.defaults.delack_ms * 1000);
 }

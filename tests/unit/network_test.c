@@ -732,6 +732,26 @@ static void the_program_decides_whether_packets_may_be_cut(void **state)
 	net_free(n);
 }
 
+/* A reader that keeps up: segments that came in one burst are acknowledged once. */
+static void a_burst_of_segments_gets_one_ack(void **state)
+{
+	struct net *n = net_new(0, 0);
+	struct sock *s, *c = net_open(n, "10.0.0.1", "10.0.0.2", &s);
+	uint32_t acks = 0, len;
+
+	(void)state;
+	write_some(n, c, 0, 10 * 1448);
+	while ((len = rings_take(n->r[0], n->frame, sizeof(n->frame))))
+		assert_true(rings_give(n->r[1], n->frame, len));
+	engine_poll(&n->e[1], n->now, 64);
+	while (rings_take(n->r[1], n->frame, sizeof(n->frame)))
+		acks++;
+	assert_int_equal(acks, 1);
+	assert_int_equal(get_be32(n->frame + 42), s->tcp.rcv_nxt);
+	assert_int_equal(read_some(n, s, 0), 10 * 1448);
+	net_free(n);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -756,6 +776,7 @@ int main(void)
 	    cmocka_unit_test(an_address_that_goes_away_silences_its_connections),
 	    cmocka_unit_test(a_black_hole_for_large_segments_is_got_around),
 	    cmocka_unit_test(the_program_decides_whether_packets_may_be_cut),
+	    cmocka_unit_test(a_burst_of_segments_gets_one_ack),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
