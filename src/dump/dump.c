@@ -125,7 +125,7 @@ static void take(const struct view *w)
 /* What the vNIC is, in words. */
 static void describe(const struct source *r, uint32_t vnic, char *out, size_t len)
 {
-	struct vnic_state st = *stack_vnic(r->s, vnic); /* a copy: others write it */
+	struct vnic_state st = r->vnics[vnic]; /* a copy: others write it */
 	const struct view w = {.s = r->s};
 	char end[64];
 
@@ -309,13 +309,14 @@ static int open_output(void)
 static int compile(char *const *words)
 {
 	char text[4096] = "";
+	size_t len = 0;
 
 	for (; *words; words++) {
-		if (strlen(text) + strlen(*words) + 2 > sizeof(text))
+		int n = snprintf(text + len, sizeof(text) - len, "%s%s", len ? " " : "", *words);
+
+		if (n < 0 || (size_t)n >= sizeof(text) - len)
 			return fail(EXIT_USAGE, "the filter is too long");
-		if (*text)
-			strcat(text, " ");
-		strcat(text, *words);
+		len += (size_t)n;
 	}
 	d.pcap = pcap_open_dead(DLT_EN10MB, CAPTURE_SNAP_MAX);
 	if (!d.pcap)

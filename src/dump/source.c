@@ -59,6 +59,7 @@ int source_open(struct source *r, const struct view *w, uint32_t snap, uint32_t 
 	if (!r->s)
 		return -errno;
 	r->c = (struct capture *)(void *)((char *)r->s + w->s->off_capture);
+	r->vnics = (struct vnic_state *)(void *)((char *)r->s + w->s->off_vnics);
 	if (taken(r, other)) {
 		munmap(r->s, r->len);
 		return -EBUSY;

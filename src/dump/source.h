@@ -13,8 +13,9 @@
 #define NO_INTERFACE UINT32_MAX
 
 struct source {
-	struct stack *s;   /* the mapping, writable */
-	struct capture *c; /* within */
+	struct stack *s;          /* the mapping, writable */
+	struct capture *c;        /* within */
+	struct vnic_state *vnics; /* within: found by offsets that were checked, and may have changed since */
 	size_t len;
 	uint64_t inode;         /* of the memfd */
 	uint64_t head, tail;    /* our own */

@@ -129,4 +129,56 @@ lines=$(tcpdump -K -n -r "$work/few" 2>/dev/null | grep -c "127.0.0.1.$port: Fla
 [ "$lines" = 3 ]
 result $? "dump: -c, -s, --pcap and a filter"
 kill "$server" "$client"
+
+"$viaduct" run python3 -c 'import socket, time; s = socket.create_server(("127.0.0.1", 0)); time.sleep(60)' &
+idle=$!
+started+=("$idle")
+await 5 "$viaduct" stat "$idle"
+start_dump killed --pid "$idle"
+kill -KILL "$dump"
+wait "$dump" 2>/dev/null
+start_dump after --pid "$idle"
+stop_dump
+! grep -q already "$work/after.err"
+result $? "dump: a tool that was killed is not in the way of the next"
+kill "$idle"
+
+# Over an interface: what tcpdump sees at the plain end of a veth is what the stack sent and received.
+if [ "$(id -u)" = 0 ] && [ -n "${TEST_CONTAINED:-}" ] && [ -x "$build/viaductd" ]; then
+	unshare --net sleep 60 &
+	other=$!
+	started+=("$other")
+	sleep 0.3
+	there=(nsenter -t "$other" -n)
+	ip link add dump0 type veth peer name dump1 netns "$other"
+	ip address add 198.18.9.1/24 dev dump0 && ip link set dump0 up
+	"${there[@]}" ip address add 198.18.9.2/24 dev dump1 && "${there[@]}" ip link set dump1 up
+	rm -f "$work/port"
+	sed 's/127.0.0.1/198.18.9.1/' "$work/pair.py" >"$work/far.py"
+	rm -f "$work/go" "$work/done" "$work/connected"
+	"$viaduct" run python3 "$work/far.py" server "$work" &
+	server=$!
+	started+=("$server")
+	await 5 test -e "$work/port"
+	"${there[@]}" tcpdump --immediate-mode -U -i dump1 -w "$work/peer.pcap" tcp 2>/dev/null &
+	peer=$!
+	started+=("$peer")
+	await 5 test -s "$work/peer.pcap"
+	start_dump far --pid "$server" tcp
+	"${there[@]}" python3 "$work/far.py" client "$work" &
+	client=$!
+	started+=("$client")
+	await 5 test -e "$work/connected"
+	: >"$work/go"
+	await 5 test -e "$work/done"
+	sleep 0.5
+	stop_dump
+	kill "$peer"
+	wait "$peer"
+	tcpdump -K -n -t -r "$work/far" 2>/dev/null | sort >"$work/far.txt"
+	tcpdump -K -n -t -r "$work/peer.pcap" 2>/dev/null | sort >"$work/peer.txt"
+	[ "$(wc -l <"$work/far.txt")" -gt 100 ] && diff "$work/far.txt" "$work/peer.txt"
+	result $? "dump: over an interface the same frames as tcpdump at the other end"
+	kill "$server" "$client" "$other"
+fi
 finish
