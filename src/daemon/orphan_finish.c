@@ -42,7 +42,7 @@
 #include "host/xsk.h"
 
 #define LIFE_S 1200 /* wall clock: longer than any connection that still gets answers needs for a full buffer */
-#define CPU_S 300   /* and this of the processor */
+#define CPU_S 20 /* and this of the processor: a full buffer takes a fraction of a second */
 #define SLEEP_MAX_MS 1000
 #define POLL_BUDGET 256
 #define BURSTS 64 /* between two looks at the clock */

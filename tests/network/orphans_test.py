@@ -30,6 +30,12 @@ def children(side):
     return harness.children_of(side.daemon.pid)
 
 
+def adopted(side):
+    """Who finishes the connections of the only dead program."""
+    until(lambda: children(side), 5, "nobody finishes the connection")
+    return children(side)[0]
+
+
 def attached(side):
     """Does an XDP program of viaductd's stand on the interface?"""
     out = subprocess.run(side.inside(["ip", "-d", "link", "show", "wire0"]), capture_output=True, check=True).stdout
@@ -78,7 +84,7 @@ def all_that_send_took_arrives_after_a_kill_and_then_the_end(test):
         with link.carried():
             ended(near)
             check(near.process.returncode == -signal.SIGKILL, near.output())
-            check(len(children(link.sides["near"])) == 1, "nobody finishes the connection")
+            adopted(link.sides["near"])
             ended(far)
         check(outcome(far) == (number(test.path("sent")), "end"), f"{outcome(far)} of {number(test.path('sent'))}")
         nothing_remains(link.sides["near"])
@@ -126,7 +132,7 @@ def a_server_can_be_started_again_while_connections_of_the_dead_go_on(test):
         until(lambda: "hello" in far.output(), 5, far.output)
         first.process.kill()
         ended(first)
-        check(len(children(link.sides["near"])) == 1, "nobody finishes the connection")
+        adopted(link.sides["near"])
         second = link.start("near", serve, port, knobs=SHORT)
         out = link.run("far", [sys.executable, "-c", READ_SLOWLY, address, str(port), "0", "1000"])
         check("hello" in out, out)
@@ -158,13 +164,58 @@ def with_viaductd_gone_too_the_kernel_answers(test):
         far, port = receiver(link, 1.5)
         near = link.start("near", DEATHS + ["fill", link.address("far"), port, test.path("sent")], knobs=SHORT)
         ended(near)
-        (child,) = children(side)
+        child = adopted(side)
         side.daemon.kill()
         side.daemon.wait()
         until(lambda: not os.path.exists(f"/proc/{child}"), 5, "the child outlives viaductd")
         until(lambda: not attached(side), 5, "an XDP program remains")
         ended(far)
         check(outcome(far)[1] == "reset", f"{outcome(far)}")
+
+
+def stack_of(pid):
+    """The program's stack, opened to be written."""
+    for entry in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            if "memfd:viaduct:stack" in os.readlink(f"/proc/{pid}/fd/{entry}"):
+                return os.open(f"/proc/{pid}/fd/{entry}", os.O_RDWR)
+    raise AssertionError("the program has no stack")
+
+
+def scribble(memory, seed):
+    """Garbage where the dead had its state, but so that it is still taken for a stack."""
+    garbage, size = random.Random(seed), os.fstat(memory).st_size
+    with contextlib.suppress(OSError):
+        for _ in range(3000):
+            at = garbage.choice((garbage.randrange(4096, 1 << 20), garbage.randrange(4096, size - 8)))
+            os.pwrite(memory, garbage.choice((bytes(4), b"\xff" * 4, garbage.randbytes(4))), at // 4 * 4)
+
+
+@case
+def garbage_in_the_memory_of_the_dead_harms_nobody(test):
+    with linked(test, "near") as link:
+        side = link.sides["near"]
+        for seed in range(8):
+            far, port = receiver(link, 0)
+            path = test.path(f"sent-{seed}")
+            near = link.start("near", DEATHS + ["send", link.address("far"), port, path], knobs=SHORT)
+            until(lambda path=path: os.path.exists(path), 5, near.output)
+            near.process.send_signal(signal.SIGSTOP)
+            memory = stack_of(near.process.pid)
+            scribble(memory, seed)
+            os.close(memory)
+            near.process.kill()
+            ended(near)
+            far.stop()
+        until(lambda: not children(side), 60, "a child never ends")
+        check(side.daemon.poll() is None, "viaductd is gone")
+        far, port = receiver(link, 1)
+        near = link.start("near", DEATHS + ["fill", link.address("far"), port, test.path("sent")], knobs=SHORT)
+        with link.carried():
+            ended(near)
+            ended(far)
+        check(outcome(far) == (number(test.path("sent")), "end"), f"{outcome(far)}")
+        nothing_remains(side)
 
 
 harness.main()
