@@ -10,9 +10,10 @@
 #include "world.h"
 
 #define DATAGRAM_PORT 53u
-#define HEAD 8u        /* number, length */
-#define TX_RESERVE 64u /* buffers of a vNIC that the engine's UDP leaves to others */
-#define RETRY_US 1000u /* after EAGAIN */
+#define HEAD 8u            /* number, length */
+#define TX_RESERVE 64u     /* buffers of a vNIC that the engine's UDP leaves to others */
+#define SLOW_RATE 2000000u /* bytes per second: below, large ones would keep connections waiting for minutes */
+#define RETRY_US 1000u     /* after EAGAIN */
 
 static uint8_t sent_bytes[65536 + 8], got_bytes[65536 + 8];
 
@@ -28,6 +29,9 @@ void datagrams_plan(struct world *w)
 
 	memset(d, 0, sizeof(*d));
 	d->max_len = room > 65000 ? 65000 : room;
+	for (int i = 0; i < 2; i++)
+		if (w->cfg.dir[i].rate && w->cfg.dir[i].rate < SLOW_RATE && d->max_len > 200)
+			d->max_len = 200;
 	if (bufs_for(w, d->max_len) + TX_RESERVE > w->cfg.tx_bufs || pick_more(w, 3) == 0)
 		return;
 	for (int i = 0; i < 2; i++) {
