@@ -88,7 +88,7 @@ static const char help_dump[] =
     "  -s BYTES     at most so many bytes of each frame\n"
     "  -c COUNT     end after so many frames\n"
     "  --pcap       the old format pcap, without directions and names\n"
-    "  -q           say nothing on standard error at the end\n"
+    "  -q           no news on standard error\n"
     "\n"
     "A frame between two programs is there twice: as sent by one stack and as received by the other. On such wires\n"
     "checksums are not filled in (tcpdump -K does not check them). No program waits for a capture: frames that come\n"

@@ -85,6 +85,8 @@ static void print_view(const struct view *w, bool explain)
 	for (unsigned i = 0; i < PROC_MAX; i++)
 		if (s->proc[i].pid)
 			printf(" %u", s->proc[i].pid);
+	if (view_orphan(w))
+		printf(" (ended; viaductd finishes the connections)");
 	printf("\n  sockets in use %u of %u, packets %u of %u, private buffers %u of %u\n", s->sock_pool.in_use,
 	       s->cfg.max_socks - 1, s->pkt_pool.in_use, s->cfg.max_pkts - 1, s->private_pool.in_use,
 	       s->cfg.max_private - 1);
@@ -181,6 +183,7 @@ static void json_view(const struct view *w, bool explain)
 	json_open(NULL, '{');
 	json_number("pid", s->creator_pid);
 	json_string("program", program);
+	json_bool("orphan", view_orphan(w));
 	json_open("processes", '[');
 	for (unsigned i = 0; i < PROC_MAX; i++)
 		if (s->proc[i].pid)

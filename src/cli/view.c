@@ -138,6 +138,28 @@ bool view_vnic(const struct view *w, uint32_t index, struct vnic_state *out)
 	       out->provider != VNIC_PROV_NONE;
 }
 
+/* Exists and is no zombie. */
+static bool lives(uint32_t pid)
+{
+	char path[40], text[256];
+	snprintf(path, sizeof(path), "/proc/%u/stat", pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+	if (fd >= 0)
+		close(fd);
+	text[n > 0 ? n : 0] = 0;
+	const char *name_end = strrchr(text, ')');
+	return name_end && name_end[1] && name_end[2] != 'Z' && name_end[2] != 'X';
+}
+
+bool view_orphan(const struct view *w)
+{
+	for (unsigned i = 0; i < PROC_MAX; i++)
+		if (w->s->proc[i].pid && lives(w->s->proc[i].pid))
+			return false;
+	return true;
+}
+
 struct stack_fdinfo view_fdinfo(const struct view *w, int fd)
 {
 	struct stack_fdinfo info = {0};

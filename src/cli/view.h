@@ -35,6 +35,9 @@ int views_of_process(struct views *v, pid_t pid);
 void views_of_all(struct views *v);
 void views_free(struct views *v);
 
+/* None of its processes lives: viaductd, which has it open, finishes its connections. */
+bool view_orphan(const struct view *w);
+
 /* Call each() for every socket in use; *k is a copy with its fields as they were, not checked further. */
 void view_each_sock(const struct view *w, void (*each)(void *arg, uint32_t index, const struct sock *k), void *arg);
 bool view_sock(const struct view *w, uint32_t index, struct sock *out);

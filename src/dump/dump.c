@@ -64,17 +64,33 @@ static void on_signal(int sig)
 	stop = 1;
 }
 
+static void tell_list(const char *format, va_list args)
+{
+	fputs("viaduct dump: ", stderr);
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+}
+
+static void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static void tell(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	tell_list(format, args);
+	va_end(args);
+}
+
 static int fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static int fail(int status, const char *format, ...)
 {
 	va_list args;
 
-	fputs("viaduct dump: ", stderr);
 	va_start(args, format);
-	vfprintf(stderr, format, args);
+	tell_list(format, args);
 	va_end(args);
-	fputc('\n', stderr);
 	return status;
 }
 
@@ -108,16 +124,17 @@ static void take(const struct view *w)
 		return;
 	rc = source_open(&d.list[d.count], w, opt.snap, &other);
 	if (rc == 0) {
+		if (!opt.quiet)
+			tell("capturing the stack of %s (process %u)", d.list[d.count].program, d.list[d.count].pid);
 		d.count++;
 		return;
 	}
 	if (d.busy_count < SOURCES_MAX)
 		d.busy[d.busy_count++] = w->inode;
 	if (rc == -EBUSY)
-		fail(0, "process %u captures the stack of process %u already: it is left out", other,
-		     w->s->creator_pid);
+		tell("process %u captures the stack of process %u already: it is left out", other, w->s->creator_pid);
 	else
-		fail(0, "the stack of process %u can't be captured: %s", w->s->creator_pid, strerror(-rc));
+		tell("the stack of process %u can't be captured: %s", w->s->creator_pid, strerror(-rc));
 }
 
 /* --- writing --- */
@@ -379,7 +396,7 @@ static int first_look(void)
 	if (opt.pid_count && rc < 0)
 		return fail(EXIT_FAILED, "process %d: %s", opt.pids[0], strerror(-rc));
 	if (!opt.quiet)
-		fail(0, "no stack yet that you may look at; waiting for one");
+		tell("no stack yet that you may look at; waiting for one");
 	return 0;
 }
 
