@@ -17,6 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "daemon/closer.h"
 #include "daemon/orphan.h"
 #include "daemon/privileges.h"
 #include "daemon/server.h"
@@ -79,6 +80,7 @@ static int house_open(struct house *h)
 	if (h->sock < 0)
 		return say(-errno, "no sockets");
 	h->netns = socket_netns(h->sock);
+	h->descriptors = privileges_descriptors();
 	rc = steer_start(&h->steer, &why);
 	if (rc)
 		return say(rc, why);
@@ -126,6 +128,9 @@ static int run(struct house *h)
 		rc = privileges_drop();
 	if (rc)
 		return say(rc, "privileges can't be dropped");
+	rc = closer_start();
+	if (rc)
+		return say(rc, "no threads");
 	stop = stop_signals();
 	rc = server_start(&server, h, listener);
 	if (rc)

@@ -35,6 +35,14 @@ void privileges_start(void)
 	memory_limited = setrlimit(RLIMIT_MEMLOCK, &memory);
 }
 
+uint32_t privileges_descriptors(void)
+{
+	struct rlimit files;
+
+	return getrlimit(RLIMIT_NOFILE, &files) || files.rlim_cur > DESCRIPTORS ? DESCRIPTORS
+										: (uint32_t)files.rlim_cur;
+}
+
 static int set_capabilities(uint64_t set)
 {
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};

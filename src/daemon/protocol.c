@@ -9,6 +9,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "daemon/closer.h"
+
 #define SCM_MAX 253 /* descriptors that the kernel carries with one packet */
 
 int request_parse(const void *packet, size_t len, struct request *q)
@@ -39,7 +41,7 @@ static int take_descriptors(struct msghdr *msg, struct request *q)
 			if (q->fds < (int)DAEMON_FDS_MAX) {
 				q->fd[q->fds++] = fd;
 			} else {
-				close(fd);
+				closer_close(q->uid, fd);
 				rc = -EPROTO;
 			}
 		}
@@ -47,7 +49,7 @@ static int take_descriptors(struct msghdr *msg, struct request *q)
 	return rc;
 }
 
-int request_receive(int sock, struct request *q)
+int request_receive(int sock, uint32_t uid, struct request *q)
 {
 	_Alignas(struct cmsghdr) char control[CMSG_SPACE(SCM_MAX * sizeof(int))];
 	char packet[DAEMON_MESSAGE_MAX];
@@ -58,6 +60,7 @@ int request_receive(int sock, struct request *q)
 	int rc;
 
 	q->fds = 0;
+	q->uid = uid;
 	do
 		n = recvmsg(sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
@@ -92,7 +95,7 @@ void request_done(struct request *q)
 {
 	for (int i = 0; i < q->fds; i++)
 		if (q->fd[i] >= 0)
-			close(q->fd[i]);
+			closer_close(q->uid, q->fd[i]);
 	q->fds = 0;
 }
 

@@ -23,13 +23,14 @@ struct request {
 	} body;
 	int fd[DAEMON_FDS_MAX];
 	int fds;
+	uint32_t uid; /* who sent it: what is closed is closed at his expense (closer.h) */
 };
 
 /* One packet. 0, or -EPROTO: not ours. q->fd is left alone. */
 int request_parse(const void *packet, size_t len, struct request *q);
 /* The next packet of the connection: 0; -EAGAIN none waits; -ECONNRESET the end; -EPROTO not our protocol, or more
  * descriptors than can be; -EMFILE no descriptor was left for those that came: the request can be answered. */
-int request_receive(int sock, struct request *q);
+int request_receive(int sock, uint32_t uid, struct request *q);
 /* Descriptor i of the request becomes the caller's; -1: it did not come. */
 int request_take(struct request *q, int i);
 /* Close what was not taken. */

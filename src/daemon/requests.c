@@ -10,6 +10,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "daemon/closer.h"
 #include "engine/stack.h"
 
 #define VERSION (0u << 16 | 1u << 8 | 0u)
@@ -56,7 +57,7 @@ static int serve_hello(struct server *s, struct house *h, struct client *c, stru
 	memory = request_take(q, 0);
 	t = tenant_new(h, c->uid, c->pid);
 	if (!t || !is_stack_memory(memory)) {
-		close(memory);
+		closer_close(c->uid, memory);
 		if (t)
 			tenant_free(t);
 		return refuse(c, q, t ? -EINVAL : -EUSERS,

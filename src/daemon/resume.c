@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/closer.h"
 #include "daemon/tenant.h"
 #include "daemon/veth.h"
 
@@ -130,13 +131,12 @@ static int take_port(struct tenant *t, struct tenant_vnic *v, const struct netvi
 	return 0;
 }
 
-static void close_all(int umem, const int xsk[DAEMON_QUEUES_MAX])
+static void close_all(uint32_t uid, int umem, const int xsk[DAEMON_QUEUES_MAX])
 {
 	for (uint32_t q = 0; q < DAEMON_QUEUES_MAX; q++)
 		if (xsk[q] >= 0)
-			close(xsk[q]);
-	if (umem >= 0)
-		close(umem);
+			closer_close(uid, xsk[q]);
+	closer_close(uid, umem);
 }
 
 int tenant_resume(struct tenant *t, const struct daemon_vnic *about, int umem, const int xsk[DAEMON_QUEUES_MAX],
@@ -153,7 +153,7 @@ int tenant_resume(struct tenant *t, const struct daemon_vnic *about, int umem, c
 		rc = take_port(t, &new, f, socket_cookie(xsk[0]), &native, why);
 	}
 	if (rc) {
-		close_all(umem, xsk);
+		close_all(t->uid, umem, xsk);
 		return rc;
 	}
 	*v = new;

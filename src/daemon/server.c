@@ -14,10 +14,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/closer.h"
 #include "daemon/orphan.h"
 #include "daemon/requests.h"
 
 #define ACCEPT_BURST 16
+#define NOBODY 0xffffffffu
 #define ADOPTED_MS 20000 /* in which stacks of an earlier viaductd must have come */
 #define LINGER_MS 3000   /* a transient viaductd stays without users: the next may come at once */
 
@@ -110,8 +112,7 @@ static void process_gone(struct server *s, uint32_t index)
 	p.fd = *process;
 	if (poll(&p, 1, 0) != 1)
 		return;
-	close(*process);
-	*process = -1;
+	tenant_process_gone(t, index % TENANT_PROCESSES);
 	end_if_dead(s, t);
 }
 
@@ -126,7 +127,9 @@ static void drop_client(struct server *s, uint32_t index)
 {
 	struct client *c = s->client[index];
 
-	close(c->fd);
+	/* what lies unread in it is closed with it */
+	epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+	closer_close(c->uid, c->fd);
 	s->client[index] = NULL;
 	s->clients--;
 	if (c->tenant) {
@@ -182,8 +185,7 @@ static void turn_away(struct server *s)
 	if (s->spare >= 0)
 		close(s->spare);
 	fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd >= 0)
-		close(fd);
+	closer_close(NOBODY, fd);
 	s->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
@@ -197,7 +199,7 @@ static void accept_clients(struct server *s)
 		if (fd < 0)
 			return;
 		if (add_client(s, fd))
-			close(fd);
+			closer_close(NOBODY, fd);
 	}
 }
 
@@ -209,7 +211,7 @@ static void client_ready(struct server *s, uint32_t index)
 
 	if (!c)
 		return;
-	rc = request_receive(c->fd, &q);
+	rc = request_receive(c->fd, c->uid, &q);
 	if (rc == -EAGAIN)
 		return;
 	if (!rc)
@@ -322,6 +324,7 @@ int server_start(struct server **out, struct house *h, int listener)
 	    .house = h, .listener = listener, .adopted_until = steer_adopted(h->steer) ? now() + ADOPTED_MS : 0};
 	s->epoll = epoll_create1(EPOLL_CLOEXEC);
 	s->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	h->epoll = s->epoll;
 	rc = s->epoll < 0 ? -errno : watch(s, listener, SOURCE_LISTENER, 0);
 	if (!rc)
 		rc = watch(s, mirror_fd(h->mirror), SOURCE_MIRROR, 0);

@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "daemon/closer.h"
 #include "daemon/orphan.h"
 #include "daemon/veth.h"
 
@@ -92,8 +94,7 @@ void tenant_free(struct tenant *t)
 		if (t->vnic[i].ifindex)
 			close_vnic(t, &t->vnic[i]);
 	for (uint32_t i = 0; i < TENANT_PROCESSES; i++)
-		if (t->process[i] >= 0)
-			close(t->process[i]);
+		tenant_process_gone(t, i);
 	if (t->memory >= 0)
 		close(t->memory);
 	if (t->number != TENANT_NO_NUMBER)
@@ -125,8 +126,17 @@ int tenant_process(struct tenant *t, int pidfd, const char **why)
 			}
 	}
 	if (pidfd >= 0)
-		close(pidfd);
+		closer_close(t->uid, pidfd);
 	return rc;
+}
+
+void tenant_process_gone(struct tenant *t, uint32_t at)
+{
+	if (t->process[at] < 0)
+		return;
+	epoll_ctl(t->house->epoll, EPOLL_CTL_DEL, t->process[at], NULL);
+	close(t->process[at]);
+	t->process[at] = -1;
 }
 
 /* --- vNICs --- */
@@ -264,6 +274,17 @@ static int open_iface(struct tenant *t, struct tenant_vnic *v, const struct netv
 	return 0;
 }
 
+/* Each takes 16 MiB. */
+static uint32_t vnics_of(const struct house *h, uint32_t uid)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < STEER_STACKS; i++)
+		for (uint32_t v = 0; h->tenant[i] && h->tenant[i]->uid == uid && v < TENANT_VNICS; v++)
+			n += h->tenant[i]->vnic[v].ifindex != 0;
+	return n;
+}
+
 int tenant_open(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, const char **why)
 {
 	const struct netview_iface *f = house_iface(t->house, ifindex);
@@ -277,6 +298,9 @@ int tenant_open(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, c
 	*why = "the process has a vNIC there, or too many";
 	if (!v)
 		return -EEXIST;
+	*why = "this user has as many vNICs as viaductd allows (its option --stacks)";
+	if (vnics_of(t->house, t->uid) >= t->house->policy.stacks)
+		return -EUSERS;
 	*why = "viaductd has no room for another stack";
 	rc = tenant_number(t);
 	if (rc)

@@ -37,8 +37,10 @@ struct house {
 	struct cellar *cellar;
 	struct tenant *tenant[STEER_STACKS]; /* by seat */
 	struct house_number number[STEER_STACKS];
-	int sock;       /* any socket of our network namespace, for ioctl */
-	uint64_t netns; /* its cookie */
+	uint32_t descriptors; /* that we may have open */
+	int epoll;            /* of server.c: what is closed is taken out first, others may have it open too */
+	int sock;             /* any socket of our network namespace, for ioctl */
+	uint64_t netns;       /* its cookie */
 };
 
 struct tenant_vnic {
@@ -102,6 +104,7 @@ int tenant_resume(struct tenant *t, const struct daemon_vnic *about, int umem, c
 int tenant_filter_add(struct tenant *t, const struct daemon_filter *f, int fd, const char **why);
 int tenant_filter_del(struct tenant *t, uint32_t id);
 int tenant_process(struct tenant *t, int pidfd, const char **why);
+void tenant_process_gone(struct tenant *t, uint32_t at);
 
 /* A number for the tenant, if it has none. -ENOSPC. */
 int tenant_number(struct tenant *t);

@@ -13,6 +13,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/closer.h"
+
+#define USERS_SHARE 4u /* no user gets more than this part of the descriptors */
+
 static const uint8_t any[16];
 static const uint8_t any4[16] = {[10] = 0xff, [11] = 0xff};
 
@@ -126,6 +130,17 @@ int tenant_socket_check(int fd, const struct daemon_filter *f, uint64_t netns, c
 
 /* --- ports held --- */
 
+/* What the user's stacks occupy of our descriptors. */
+static uint32_t descriptors_of(const struct house *h, uint32_t uid)
+{
+	uint32_t n = closer_waiting(uid);
+
+	for (uint32_t i = 0; i < STEER_STACKS; i++)
+		if (h->tenant[i] && h->tenant[i]->uid == uid)
+			n += h->tenant[i]->filters;
+	return n;
+}
+
 /* The hold that covers the filter, plus 1; 0 none. */
 static uint32_t find_hold(const struct tenant *t, const struct daemon_filter *f)
 {
@@ -189,7 +204,7 @@ static void let_go(struct tenant *t, const struct tenant_filter *f)
 	if (!f->key[0].remote_port && !--h->ports && h->proto == IPPROTO_TCP && h->filters > 1)
 		shutdown(h->fd, SHUT_RD);
 	if (!--h->filters) {
-		close(h->fd);
+		closer_close(t->uid, h->fd);
 		h->fd = -1;
 	}
 }
@@ -244,7 +259,7 @@ static int refresh(struct tenant *t, uint32_t id, int fd)
 	struct tenant_hold *h = &t->hold[f->hold];
 
 	if (fd >= 0) {
-		close(h->fd);
+		closer_close(t->uid, h->fd);
 		h->fd = fd;
 	}
 	return (int)id;
@@ -286,12 +301,16 @@ int tenant_filter_add(struct tenant *t, const struct daemon_filter *f, int fd, c
 		*why = "the process has as many filters as viaductd allows (option --filters)";
 		rc = -ENOSPC;
 	}
+	if (!rc && fd >= 0 && descriptors_of(t->house, t->uid) >= t->house->descriptors / USERS_SHARE) {
+		*why = "viaductd holds as many sockets for this user as one user may have";
+		rc = -ENOSPC;
+	}
 	if (!rc)
 		rc = tenant_number(t);
 	if (!rc)
 		rc = new_filter(t, f, fd, why);
 	if (rc < 0 && fd >= 0)
-		close(fd);
+		closer_close(t->uid, fd);
 	return rc;
 }
 

@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "daemon/closer.h"
 #include "daemon/orphan.h"
 #include "daemon/requests.h"
 #include "daemon/veth.h"
@@ -299,6 +300,19 @@ int mirror_resolve(struct mirror *m, uint32_t ifindex, const uint8_t addr[16])
 	return ifindex ? 0 : -ENODEV;
 }
 
+void closer_close(uint32_t uid, int fd)
+{
+	(void)uid;
+	if (fd >= 0)
+		close(fd);
+}
+
+uint32_t closer_waiting(uint32_t uid)
+{
+	(void)uid;
+	return 0;
+}
+
 void orphan_end(struct tenant *t)
 {
 	fuzz_require(!t->orphan);
@@ -504,7 +518,7 @@ static void one_request(struct input *in, struct peer *p)
 	int rc;
 
 	send_packet(in, p->end);
-	rc = request_receive(p->client->fd, &q);
+	rc = request_receive(p->client->fd, p->client->uid, &q);
 	if (!rc)
 		rc = request_serve(NULL, &house, p->client, &q);
 	if (rc)
@@ -536,7 +550,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 	prepare();
 	before = open_descriptors();
-	house = (struct house){.netns = 1};
+	house = (struct house){.netns = 1, .descriptors = 160};
 	view.copy[1].iface[1].ifindex = 2;
 	policy_defaults(&house.policy);
 	house.policy.stacks = 3;

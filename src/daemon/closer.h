@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Closing descriptors that came from clients. The last close of a socket can wait for its peer (SO_LINGER), that of a
+ * file for whoever serves the file system (FUSE): so threads of their own do it, one user's one after the other. A
+ * user who makes them wait makes only himself wait; what waits counts as his (closer_waiting).
+ */
+#ifndef VD_CLOSER_H
+#define VD_CLOSER_H
+
+#include <stdint.h>
+
+/* 0 or -errno. Before the first call of the others. */
+int closer_start(void);
+/* fd is gone, sooner or later. Memory's are closed at once: that never waits. */
+void closer_close(uint32_t uid, int fd);
+/* Descriptors of the user that are still to be closed. */
+uint32_t closer_waiting(uint32_t uid);
+
+#endif
