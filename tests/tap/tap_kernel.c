@@ -18,6 +18,8 @@ bool kernel_tcp_of(int fd, struct kernel_tcp *out)
 	*out = (struct kernel_tcp){.timestamps = info.tcpi_options & TCPI_OPT_TIMESTAMPS,
 				   .sack = info.tcpi_options & TCPI_OPT_SACK,
 				   .wscale = info.tcpi_options & TCPI_OPT_WSCALE,
+				   .ecn = info.tcpi_options & TCPI_OPT_ECN,
+				   .delivered_ce = info.tcpi_delivered_ce,
 				   .snd_wscale = info.tcpi_snd_wscale,
 				   .rcv_wscale = info.tcpi_rcv_wscale,
 				   .snd_mss = info.tcpi_snd_mss};

@@ -7,8 +7,9 @@
 #include <stdint.h>
 
 struct kernel_tcp {
-	bool timestamps, sack, wscale;
+	bool timestamps, sack, wscale, ecn;
 	uint32_t snd_wscale, rcv_wscale, snd_mss;
+	uint32_t delivered_ce; /* segments that the other end said came with CE */
 };
 
 /* False: not a TCP socket. */

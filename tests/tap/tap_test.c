@@ -126,6 +126,53 @@ static void a_burst_of_loss_ends_in_recovery_not_in_a_stall(void **state)
 	tap_world_free(w);
 }
 
+/* --- congestion marks --- */
+
+static void set_kernel_ecn(const char *value)
+{
+	FILE *f = fopen("/proc/sys/net/ipv4/tcp_ecn", "w"); /* of this namespace */
+
+	assert_non_null(f);
+	assert_true(fputs(value, f) >= 0);
+	assert_int_equal(fclose(f), 0);
+}
+
+/* Both ends agree on ECN, both see marks, hear of their own, and nothing is lost or sent again for it. */
+static void marks_are_heard_of(bool by_kernel, int family)
+{
+	struct sim_dir dir = {.delay_us = 1000, .ce_ppm = 10000};
+	struct tap_world *w = tap_world_new(5, &dir);
+	const uint64_t *counted = w->e->s->counters;
+	struct kernel_tcp kernel;
+	struct conn *c;
+
+	w->e->s->cfg.defaults.ecn = TCP_ECN_ASK;
+	c = by_kernel ? conn_by_kernel(w, family, PORT) : conn_by_engine(w, family, PORT);
+	assert_non_null(c);
+	assert_true(conn_sock(c)->tcp.flags & TCPF_ECN);
+	assert_true(conn_transfer(c, 2000000, 2000000, 60));
+	assert_true(kernel_tcp_of(c->fd, &kernel));
+	assert_true(kernel.ecn);
+	assert_true(kernel.delivered_ce > 0);
+	assert_true(counted[C_tcp_ecn_ce] > 0);
+	assert_true(counted[C_tcp_ecn_reductions] > 0);
+	assert_true(counted[C_tcp_retrans] <= counted[C_tcp_tlp]); /* probes at the end */
+	conn_free(c);
+	tap_world_free(w);
+}
+
+static void congestion_marks_are_heard_of_both_ways(void **state)
+{
+	(void)state;
+	set_kernel_ecn("2"); /* it answers */
+	marks_are_heard_of(false, 4);
+	marks_are_heard_of(false, 6);
+	set_kernel_ecn("1"); /* it asks */
+	marks_are_heard_of(true, 4);
+	marks_are_heard_of(true, 6);
+	set_kernel_ecn("2");
+}
+
 /* --- what was negotiated --- */
 
 static void check_syn(const struct capture_facts *f)
@@ -609,6 +656,7 @@ int main(void)
 	    cmocka_unit_test(transfers_survive_a_bad_wire),
 	    cmocka_unit_test(loss_is_repaired_by_sack_both_ways),
 	    cmocka_unit_test(a_burst_of_loss_ends_in_recovery_not_in_a_stall),
+	    cmocka_unit_test(congestion_marks_are_heard_of_both_ways),
 	    IN_A_WORLD(options_are_negotiated_when_the_kernel_connects),
 	    IN_A_WORLD(options_are_negotiated_when_the_engine_connects),
 	    cmocka_unit_test(scaled_windows_are_really_used),
