@@ -176,6 +176,19 @@ int filters_add(struct filters *f, const struct steer_key *key, uint32_t stack, 
 	return rc ? rc : (int)id;
 }
 
+int filters_keep_out(struct filters *f, const struct steer_key *flow)
+{
+	struct steer_target kernel = {.stack = STEER_KERNEL};
+
+	return *place_of(f, flow) ? 0 : steer_filter_set(f->steer, flow, &kernel);
+}
+
+void filters_let_in(struct filters *f, const struct steer_key *flow)
+{
+	if (!*place_of(f, flow))
+		steer_filter_clear(f->steer, flow);
+}
+
 /* True: that was the last, *at is the next claim. */
 static bool leave(struct filters *f, struct claim **at, int member)
 {
@@ -229,6 +242,9 @@ static int adopt_one(struct filters *f, const struct steer_key *key, uint32_t (*
 
 	if (steer_filter_get(f->steer, key, &t) || *at)
 		return 0;
+	/* looked up again when the stack comes for its port */
+	if (t.stack == STEER_KERNEL)
+		return -EPROTO;
 	members.stack[0] = t.stack;
 	if (t.stack == STEER_SHARED && (t.group - 1 >= STEER_GROUPS || f->group_used[t.group - 1] ||
 					steer_group_get(f->steer, t.group - 1, &members)))

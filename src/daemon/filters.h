@@ -24,6 +24,9 @@ int filters_adopt(struct filters *f, uint32_t (*uid_of)(uint32_t stack, void *ar
 /* Give key to the stack under this id (> 0). The id that it has: id, or the one under which the stack had it already.
  * -EADDRINUSE: another's; -ENOSPC: too many; -ENOMEM. */
 int filters_add(struct filters *f, const struct steer_key *key, uint32_t stack, uint32_t uid, uint32_t id, bool shared);
+/* Leave a flow to the kernel, whatever port covers it; and no longer. A stack's own filter for it goes before. */
+int filters_keep_out(struct filters *f, const struct steer_key *flow);
+void filters_let_in(struct filters *f, const struct steer_key *flow);
 void filters_del(struct filters *f, const struct steer_key *key, uint32_t stack);
 /* Remove what no stack has named again: all, or only of this stack. */
 void filters_sweep(struct filters *f, uint32_t stack);

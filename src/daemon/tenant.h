@@ -68,6 +68,8 @@ struct tenant_filter {
 	uint32_t hold;
 	uint32_t next_free;
 	bool shared;
+	struct steer_key *kernel; /* flows at that port that stay the kernel's */
+	int kernels;
 };
 
 struct tenant {

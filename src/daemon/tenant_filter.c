@@ -14,8 +14,10 @@
 #include <unistd.h>
 
 #include "daemon/closer.h"
+#include "daemon/kernel_flows.h"
 
-#define USERS_SHARE 4u /* no user gets more than this part of the descriptors */
+#define KERNEL_FLOWS 1024 /* that one filter leaves to the kernel at most */
+#define USERS_SHARE 4u    /* no user gets more than this part of the descriptors */
 
 static const uint8_t any[16];
 static const uint8_t any4[16] = {[10] = 0xff, [11] = 0xff};
@@ -265,6 +267,41 @@ static int refresh(struct tenant *t, uint32_t id, int fd)
 	return (int)id;
 }
 
+/* Connections that the kernel has on the port stay with it. */
+static int keep_kernel_flows(struct tenant *t, struct tenant_filter *f, int fd, const char **why)
+{
+	struct steer_key flow[KERNEL_FLOWS];
+	int n = 0;
+
+	if (fd < 0 || f->key[0].remote_port || !kernel_flows_possible(fd))
+		return 0;
+	for (uint32_t i = 0; i < f->keys && n >= 0; i++) {
+		int more = kernel_flows(&f->key[i], flow + n, KERNEL_FLOWS - n);
+
+		n = more < 0 ? more : n + more;
+	}
+	*why = "the kernel has too many connections on that port, of an earlier program";
+	if (n <= 0)
+		return n;
+	f->kernel = malloc((size_t)n * sizeof(*flow));
+	if (!f->kernel)
+		return -ENOMEM;
+	memcpy(f->kernel, flow, (size_t)n * sizeof(*flow));
+	f->kernels = n;
+	for (int i = 0; i < n; i++)
+		filters_keep_out(t->house->filters, &flow[i]);
+	return 0;
+}
+
+static void free_kernel_flows(struct tenant *t, struct tenant_filter *f)
+{
+	for (int i = 0; i < f->kernels; i++)
+		filters_let_in(t->house->filters, &f->kernel[i]);
+	free(f->kernel);
+	f->kernel = NULL;
+	f->kernels = 0;
+}
+
 static int new_filter(struct tenant *t, const struct daemon_filter *asked, int fd, const char **why)
 {
 	struct tenant_filter f = {.shared = asked->flags & DAEMON_FILTER_SHARED};
@@ -274,14 +311,18 @@ static int new_filter(struct tenant *t, const struct daemon_filter *asked, int f
 		return hold;
 	f.keys = tenant_keys(asked, f.key);
 	f.hold = (uint32_t)hold;
-	id = free_filter(t);
+	rc = keep_kernel_flows(t, &f, fd, why);
+	id = rc ? rc : free_filter(t);
 	rc = id < 0 ? id : claim_keys(t, (uint32_t)id, &f);
 	if (rc != id) {
 		if (id > 0)
 			give_back_filter(t, (uint32_t)id);
 		if (fd >= 0)
 			t->hold[hold].fd = -1;
-		*why = rc == -EADDRINUSE ? "another process has a filter there" : "there is no room for more filters";
+		free_kernel_flows(t, &f);
+		if (id > 0)
+			*why = rc == -EADDRINUSE ? "another process has a filter there"
+						 : "there is no room for more filters";
 		return rc > 0 ? refresh(t, (uint32_t)rc, fd) : rc;
 	}
 	t->hold[hold].filters++;
@@ -323,6 +364,7 @@ int tenant_filter_del(struct tenant *t, uint32_t id)
 	f = &t->filter[id - 1];
 	for (uint32_t i = 0; i < f->keys; i++)
 		filters_del(t->house->filters, &f->key[i], t->number);
+	free_kernel_flows(t, f);
 	let_go(t, f);
 	give_back_filter(t, id);
 	t->filters--;

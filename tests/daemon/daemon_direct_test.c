@@ -58,10 +58,61 @@ static void frames_go_both_ways_over_af_xdp(void **state)
 	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
 }
 
+static int tcp_server(uint16_t port)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+	struct sockaddr_in sa;
+
+	v4_addr(&sa, HERE4, port);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)), 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	assert_int_equal(listen(fd, 5), 0);
+	return fd;
+}
+
+static void connections_that_the_kernel_has_on_a_port_stay_with_it(void **state)
+{
+	pid_t daemon = daemon_start(daemon_path, NULL);
+	int sock = client_make(), server = tcp_server(7002), peer = peer_socket(AF_INET, SOCK_STREAM), here, other;
+	struct timeval wait = {1, 0};
+	uint8_t frame[2048];
+	struct sockaddr_in sa;
+	struct answer a;
+	struct rings r;
+
+	(void)state;
+	v4_addr(&sa, HERE4, 7002);
+	assert_int_equal(connect(peer, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	here = accept(server, NULL, NULL);
+	assert_true(here >= 0);
+	close(server);
+	server = tcp_server(7002);
+	assert_int_equal(client_open(sock, v0_index(), &a), 0);
+	assert_int_equal(rings_map(&r, &a, 0), 0);
+	assert_true(client_filter(sock, IPPROTO_TCP, HERE4, 7002, server, 0) > 0);
+	setsockopt(here, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
+	assert_int_equal(send(peer, "still", 5, 0), 5);
+	assert_int_equal(recv(here, frame, sizeof(frame), 0), 5);
+	assert_int_equal(rings_receive(&r, frame, sizeof(frame), 50), 0);
+	/* a new one is the stack's */
+	other = peer_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK);
+	connect(other, (struct sockaddr *)&sa, sizeof(sa));
+	assert_true(rings_receive(&r, frame, sizeof(frame), 1000) > 0);
+	rings_unmap(&r);
+	answer_close(&a);
+	close(sock);
+	close(server);
+	close(peer);
+	close(here);
+	close(other);
+	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(frames_go_both_ways_over_af_xdp),
+	    cmocka_unit_test(connections_that_the_kernel_has_on_a_port_stay_with_it),
 	};
 
 	if (argc < 2 || !world_make())

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* See kernel_flows.h. */
+#include "daemon/kernel_flows.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <linux/inet_diag.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/* All but those that listen, are closed, or wait for nothing but the end of TIME-WAIT. */
+#define STATES                                                                                                         \
+	(1u << TCP_ESTABLISHED | 1u << TCP_SYN_SENT | 1u << TCP_SYN_RECV | 1u << TCP_FIN_WAIT1 | 1u << TCP_FIN_WAIT2 | \
+	 1u << TCP_CLOSE_WAIT | 1u << TCP_LAST_ACK | 1u << TCP_CLOSING)
+
+struct search {
+	const struct steer_key *port;
+	struct steer_key *flow;
+	int count, max;
+};
+
+static int option(int fd, int name)
+{
+	int value = 0;
+	socklen_t len = sizeof(value);
+
+	return getsockopt(fd, SOL_SOCKET, name, &value, &len) ? 0 : value;
+}
+
+int kernel_flows_possible(int fd)
+{
+	return option(fd, SO_REUSEADDR) || option(fd, SO_REUSEPORT);
+}
+
+/* An address of sock_diag as ours. */
+static void take_address(uint8_t to[16], const __be32 from[4], uint8_t family)
+{
+	static const uint8_t v4[12] = {[10] = 0xff, [11] = 0xff};
+
+	if (family == AF_INET6) {
+		memcpy(to, from, 16);
+		return;
+	}
+	memcpy(to, v4, 12);
+	memcpy(to + 12, from, 4);
+}
+
+static bool all_zero(const uint8_t addr[16])
+{
+	static const uint8_t zero[16];
+
+	return !memcmp(addr, zero, sizeof(zero));
+}
+
+static int take_socket(const struct nlmsghdr *h, void *arg)
+{
+	const struct inet_diag_msg *m = mnl_nlmsg_get_payload(h);
+	struct search *s = arg;
+	struct steer_key k = {
+	    .proto = s->port->proto, .local_port = m->id.idiag_sport, .remote_port = m->id.idiag_dport};
+	bool v4;
+
+	if (mnl_nlmsg_get_payload_len(h) < sizeof(*m) || k.local_port != s->port->local_port || !k.remote_port)
+		return MNL_CB_OK;
+	take_address(k.local, m->id.idiag_src, m->idiag_family);
+	take_address(k.remote, m->id.idiag_dst, m->idiag_family);
+	v4 = !memcmp(k.local, (const uint8_t[12]){[10] = 0xff, [11] = 0xff}, 12);
+	k.family = v4 ? 4 : 6;
+	if (k.family != s->port->family || (!all_zero(s->port->local) && memcmp(k.local, s->port->local, 16) != 0))
+		return MNL_CB_OK;
+	if (s->count < s->max)
+		s->flow[s->count] = k;
+	s->count++;
+	return MNL_CB_OK;
+}
+
+static int dump(struct mnl_socket *nl, uint8_t family, struct search *s)
+{
+	char buf[32768];
+	struct nlmsghdr *h = mnl_nlmsg_put_header(buf);
+	struct inet_diag_req_v2 *r = mnl_nlmsg_put_extra_header(h, sizeof(*r));
+	ssize_t n;
+	int rc = MNL_CB_OK;
+
+	h->nlmsg_type = SOCK_DIAG_BY_FAMILY;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	h->nlmsg_seq = family;
+	r->sdiag_family = family;
+	r->sdiag_protocol = s->port->proto;
+	r->idiag_states = STATES;
+	r->id.idiag_sport = s->port->local_port; /* a hint: kernels may answer with all */
+	if (mnl_socket_sendto(nl, h, h->nlmsg_len) < 0)
+		return -errno;
+	while (rc > MNL_CB_STOP) {
+		n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
+		rc = n < 0 ? -1 : mnl_cb_run(buf, (size_t)n, family, mnl_socket_get_portid(nl), take_socket, s);
+	}
+	return rc < 0 ? -errno : 0;
+}
+
+int kernel_flows(const struct steer_key *port, struct steer_key *flow, int max)
+{
+	struct search s = {.port = port, .flow = flow, .max = max};
+	struct mnl_socket *nl = mnl_socket_open2(NETLINK_SOCK_DIAG, SOCK_CLOEXEC);
+	int rc;
+
+	if (!nl)
+		return -errno;
+	rc = mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) < 0 ? -errno : 0;
+	/* sockets of IPv6 have connections of IPv4 too */
+	if (!rc && port->family == 4)
+		rc = dump(nl, AF_INET, &s);
+	if (!rc)
+		rc = dump(nl, AF_INET6, &s);
+	mnl_socket_close(nl);
+	if (rc)
+		return rc;
+	return s.count > max ? -E2BIG : s.count;
+}

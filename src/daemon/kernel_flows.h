@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Connections that the kernel has on a port which is about to be steered to a stack: of an earlier server, say, that
+ * let SO_REUSEADDR give its port to the next one. The kernel finds those before any listener, so must we.
+ */
+#ifndef VD_KERNEL_FLOWS_H
+#define VD_KERNEL_FLOWS_H
+
+#include "daemon/steer_maps.h"
+
+/* Can there be any? Without SO_REUSEADDR and SO_REUSEPORT the kernel gives nobody a port on which it has connections.
+ */
+int kernel_flows_possible(int fd);
+/* Those that the key of a port would take from the kernel (sock_diag(7)): the number, keys in flow; -E2BIG: more than
+ * max; other -errno. */
+int kernel_flows(const struct steer_key *port, struct steer_key *flow, int max);
+
+#endif
