@@ -7,6 +7,7 @@
  * stays is in privileges.c. The listening socket is made here, or comes from systemd (sd_listen_fds(3)).
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -29,12 +30,19 @@ static int say(int rc, const char *what)
 	return rc;
 }
 
-/* From systemd: descriptor 3. */
+/* From systemd: descriptor 3. -1: none. */
 static int inherited_listener(void)
 {
 	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+	int type = 0, listens = 0;
+	socklen_t len = sizeof(int);
 
-	return pid && count && atol(pid) == (long)getpid() && atol(count) == 1 ? 3 : -1;
+	if (!pid || !count || strtol(pid, NULL, 10) != (long)getpid() || strtol(count, NULL, 10) != 1)
+		return -1;
+	if (getsockopt(3, SOL_SOCKET, SO_TYPE, &type, &len) ||
+	    getsockopt(3, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) || type != SOCK_SEQPACKET || !listens)
+		return -1;
+	return fcntl(3, F_SETFD, FD_CLOEXEC) || fcntl(3, F_SETFL, O_NONBLOCK) ? -1 : 3;
 }
 
 static int make_listener(void)
