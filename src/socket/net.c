@@ -398,6 +398,7 @@ static void look_for_daemon(struct attached *a, struct net *n, uint64_t now)
 /* Neighbours that the engine wants resolved or confirmed. */
 static void ask_for_neighbours(struct attached *a)
 {
+	enum reason reason;
 	struct neigh_want want;
 	bool more;
 
@@ -412,7 +413,10 @@ static void ask_for_neighbours(struct attached *a)
 		r.ifindex = want.ifindex;
 		memcpy(r.via, want.addr, sizeof(r.via));
 		quiet_lock(&net_lock);
-		resolve_locked(a, &r);
+		if (is_any(want.addr)) /* a vNIC there is wanted: a route has moved */
+			net_vnic_locked(a, want.ifindex, &reason);
+		else
+			resolve_locked(a, &r);
 		quiet_unlock(&net_lock);
 	}
 }
