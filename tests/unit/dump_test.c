@@ -59,13 +59,18 @@ static int open_it(struct found *f)
 	return source_open(&f->source, &f->view, 96, &other);
 }
 
-/* What the stack would put there. */
-static void put(struct found *f, const struct capture_record *r)
+/* What the stack would put there, of `size` bytes whatever the record says. */
+static void put_sized(struct found *f, const struct capture_record *r, uint32_t size)
 {
-	for (size_t i = 0; i < r->size; i++)
+	for (size_t i = 0; i < size; i++)
 		f->c->ring[(f->c->head + i) % CAPTURE_RING] =
 		    i < sizeof(*r) ? ((const uint8_t *)r)[i] : (uint8_t)(i - sizeof(*r));
-	f->c->head += r->size;
+	f->c->head += size;
+}
+
+static void put(struct found *f, const struct capture_record *r)
+{
+	put_sized(f, r, r->size);
 }
 
 static struct capture_record record_of(uint32_t caplen)
@@ -140,8 +145,7 @@ static void records_that_lie_are_left_out_and_counted(void **state)
 		struct capture_record r, good = record_of(10);
 
 		assert_int_equal(open_it(f), 0);
-		memcpy(f->c->ring, &lies[i], sizeof(lies[i]));
-		f->c->head = 128;
+		put_sized(f, &lies[i], 128);
 		assert_false(source_next(&f->source, &r, frame));
 		assert_int_equal(source_dropped(&f->source), 1);
 		put(f, &good); /* what comes later is read again */
