@@ -101,7 +101,8 @@ static inline void restart_rto(struct engine *e, struct sock *k)
 /* --- out --- */
 
 /* Headers and descriptor of a new segment whose payload is p's; open: it may grow. */
-static inline void post(struct engine *e, struct sock *k, struct vnic *v, const struct pkt *p, bool open)
+static inline __attribute__((always_inline)) void post(struct engine *e, struct sock *k, struct vnic *v,
+						       const struct pkt *p, bool open)
 {
 	struct tcb *t = &k->tcp;
 	uint8_t *tcp = vnic_tx_buf(v, p->buf) + PKT_HEADROOM - TCP_HEADER;
@@ -165,7 +166,7 @@ static inline ssize_t add_to_waiting(struct engine *e, struct sock *k, struct vn
 }
 
 /* The peer has not yet taken our last segment: add to it. Not if an ACK is owed, which a new one would carry. */
-static inline ssize_t add_to_sent(struct engine *e, struct sock *k, struct vnic *v, const void *data, uint32_t len)
+static ssize_t add_to_sent(struct engine *e, struct sock *k, struct vnic *v, const void *data, uint32_t len)
 {
 	struct tcb *t = &k->tcp;
 	struct vnic_state *st = v->st;
@@ -198,12 +199,44 @@ static inline bool may_send(const struct tcb *t, const struct vnic_state *st, ui
 	       st->free_top >= t->txq.count;
 }
 
+/* A new segment; open: it may grow. */
+static inline __attribute__((always_inline)) ssize_t send_one(struct engine *e, struct sock *k, struct vnic *v,
+							      const void *data, uint32_t len, bool open)
+{
+	struct tcb *t = &k->tcp;
+	struct pkt *p;
+	bool idle;
+
+	if (__builtin_expect(t->hdr_tos_ttl != tos_ttl(k), 0))
+		tcp_fast_init(e, k);
+	if (!may_send(t, v->st, len) || !(p = new_tx(e, k, v, len)))
+		return 0;
+	memcpy(vnic_tx_buf(v, p->buf) + PKT_HEADROOM, data, len);
+	post(e, k, v, p, open);
+	idle = t->snd_una == t->snd_nxt;
+	t->snd_end += len;
+	t->snd_nxt = t->snd_max = t->snd_sml = t->snd_end;
+	t->bytes_sent += len;
+	k->tx_bytes += len;
+	tcp_data_sent(e, k);
+	if (idle || !t->timer[TIMER_RTO].deadline_us)
+		restart_rto(e, k);
+	return (ssize_t)len;
+}
+
+/* The peer is far behind. */
+static __attribute__((noinline)) ssize_t send_to_laggard(struct engine *e, struct sock *k, struct vnic *v,
+							 const void *data, uint32_t len)
+{
+	if (wire_may_grow(v->st) && add_to_sent(e, k, v, data, len))
+		return (ssize_t)len;
+	return send_one(e, k, v, data, len, true);
+}
+
 ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t len, uint64_t now_us)
 {
 	struct tcb *t = &k->tcp;
 	struct vnic *v;
-	struct pkt *p;
-	bool idle;
 
 	sock_changing(e->s, k);
 	if (!t->hdr_len || bad_address(data) || t->state != TCP_ESTABLISHED || t->flags & SLOW_SEND || k->so_error ||
@@ -215,23 +248,9 @@ ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t
 	tcp_set_now(e, now_us);
 	if (t->send_head)
 		return add_to_waiting(e, k, v, data, (uint32_t)len);
-	if (wire_may_grow(v->st) && add_to_sent(e, k, v, data, (uint32_t)len))
-		return (ssize_t)len;
-	if (__builtin_expect(t->hdr_tos_ttl != tos_ttl(k), 0))
-		tcp_fast_init(e, k);
-	if (!may_send(t, v->st, (uint32_t)len) || !(p = new_tx(e, k, v, (uint32_t)len)))
-		return 0;
-	memcpy(vnic_tx_buf(v, p->buf) + PKT_HEADROOM, data, len);
-	post(e, k, v, p, t->flags & TCPF_NODELAY && wire_lags(v->st));
-	idle = t->snd_una == t->snd_nxt;
-	t->snd_end += (uint32_t)len;
-	t->snd_nxt = t->snd_max = t->snd_sml = t->snd_end;
-	t->bytes_sent += len;
-	k->tx_bytes += len;
-	tcp_data_sent(e, k);
-	if (idle || !t->timer[TIMER_RTO].deadline_us)
-		restart_rto(e, k);
-	return (ssize_t)len;
+	if (t->flags & TCPF_NODELAY && __builtin_expect(wire_lags(v->st), 0))
+		return send_to_laggard(e, k, v, data, (uint32_t)len);
+	return send_one(e, k, v, data, (uint32_t)len, false);
 }
 
 /* --- in --- */

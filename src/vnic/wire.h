@@ -41,7 +41,8 @@ static inline void wire_posted(struct vnic_state *st, uint32_t n)
 	st->stats.tx_frames++;
 }
 
-static inline void wire_post_flags(struct vnic *v, uint32_t buf, uint32_t off, uint32_t len, uint8_t flags)
+static inline __attribute__((always_inline)) void wire_post_flags(struct vnic *v, uint32_t buf, uint32_t off,
+								  uint32_t len, uint8_t flags)
 {
 	struct vnic_state *st = v->st;
 	struct vnic_desc d = {.buf = buf, .off = (uint16_t)off, .len = (uint16_t)len, .type = VNIC_DESC_FRAME};
