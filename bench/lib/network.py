@@ -199,14 +199,14 @@ class PacedRedis(workloads.Redis):
 def table():
     """(workload, ends under Viaduct, at least, the kernel's offloads, profile)."""
     both, server, client = {"server", "client"}, {"server"}, {"client"}
-    tcp, udp = workloads.Sockperf(False), workloads.Sockperf(True)
+    tcp, udp, paced = workloads.Sockperf(False), workloads.Sockperf(True), PacedRedis()
     known = {workload.name: workload for workload in workloads.ALL}
     rows = [(tcp, both, 5, True, None), (udp, both, 5, True, None), (tcp, server, 1.5, True, None),
             (udp, server, 1.5, True, None), (tcp, client, 1.5, True, None), (udp, client, 1.5, True, None),
             (known["netperf-tcp-rr"], both, 5, True, None), (known["netperf-tcp-crr"], both, 4, True, None),
             (known["netperf-tcp-stream"], both, 1.2, False, None), (known["netperf-tcp-stream"], both, None, True, None),
             (known["redis-get-1"], server, 1.5, True, None), (known["redis-get-50"], server, 1.3, True, None),
-            (PacedRedis(), server, 1, True, None), (PacedRedis(), server, 1, True, "cpu")]
+            (paced, server, 1, True, None), (paced, server, 1, True, "cpu")]
     return rows
 
 

@@ -62,9 +62,11 @@ static int open_it(struct found *f)
 /* What the stack would put there, of `size` bytes whatever the record says. */
 static void put_sized(struct found *f, const struct capture_record *r, uint32_t size)
 {
+	uint8_t head[sizeof(*r)];
+
+	memcpy(head, r, sizeof(head));
 	for (size_t i = 0; i < size; i++)
-		f->c->ring[(f->c->head + i) % CAPTURE_RING] =
-		    i < sizeof(*r) ? ((const uint8_t *)r)[i] : (uint8_t)(i - sizeof(*r));
+		f->c->ring[(f->c->head + i) % CAPTURE_RING] = i < sizeof(head) ? head[i] : (uint8_t)(i - sizeof(head));
 	f->c->head += size;
 }
 
