@@ -55,6 +55,7 @@ enum sock_proto { SOCK_FREE, SOCK_TCP, SOCK_UDP };
 #define SOCKF_BACKING_BOUND 0x20000u  /* connect() has bound it */
 #define SOCKF_INQ 0x40000u            /* TCP_INQ: recvmsg tells how much is left */
 #define SOCKF_STEERED 0x80000u        /* UDP: what comes for it over networks comes to the stack */
+#define SOCKF_KERNEL_ROUTE 0x100000u  /* an option was set that only the kernel follows on networks */
 
 /* IP_MTU_DISCOVER (and IPV6_MTU_DISCOVER): Linux's number plus one. */
 enum pmtu_discovery { PMTU_DEFAULT, PMTU_DONT, PMTU_WANT, PMTU_DO, PMTU_PROBE, PMTU_INTERFACE, PMTU_OMIT };

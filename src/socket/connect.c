@@ -316,7 +316,7 @@ static int open_over_wire(vsock_t v, int fd, int family, const struct endpoint *
 /* --- over a network --- */
 
 /* Where the program has bound it, and to which device. */
-static int own_end(vsock_t v, struct endpoint *local, struct dst *dst, uint16_t *hold)
+static int own_end(vsock_t v, struct endpoint *local, struct dst *dst, uint16_t *hold, bool *kernel_only)
 {
 	struct attached *a;
 	struct sock *k = vs_enter(v, &a);
@@ -326,6 +326,7 @@ static int own_end(vsock_t v, struct endpoint *local, struct dst *dst, uint16_t 
 	*local = k->local;
 	*dst = (struct dst){.ifindex = k->dst.ifindex};
 	*hold = k->port_hold;
+	*kernel_only = k->flags & SOCKF_KERNEL_ROUTE;
 	stack_leave(a);
 	return 0;
 }
@@ -338,7 +339,8 @@ static int steer_port(vsock_t v, int fd, int family, const struct endpoint *loca
 	struct endpoint end;
 	struct dst dst;
 	uint16_t hold = 0;
-	int ret = own_end(v, &end, &dst, &hold), holder = hold ? backing_port_fd(hold) : fd;
+	bool kernel_only;
+	int ret = own_end(v, &end, &dst, &hold, &kernel_only), holder = hold ? backing_port_fd(hold) : fd;
 
 	if (ret < 0)
 		return ret;
@@ -352,11 +354,14 @@ static int open_over_network(vsock_t v, int fd, int family, const struct endpoin
 	struct endpoint local;
 	struct dst dst;
 	uint16_t hold;
-	int vnic, ret = own_end(v, &local, &dst, &hold);
+	bool kernel_only;
+	int vnic, ret = own_end(v, &local, &dst, &hold, &kernel_only);
 	bool chosen_here = ret == 0 && !local.port;
 
 	if (ret < 0)
 		return ret;
+	if (kernel_only)
+		return sock_to_kernel(v, REASON_OPTION, reason);
 	vnic = net_to(a, remote, &local, &dst, reason);
 	ret = vnic < 0 ? vnic : 0;
 	if (ret == 0 && chosen_here)

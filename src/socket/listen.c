@@ -121,11 +121,20 @@ void rendezvous_close(vsock_t v)
 
 /* --- listen --- */
 
+/* What is known of a socket that is to listen. */
+struct starting {
+	vsock_t v;
+	int fd, backlog, family;
+	bool v6only, kernel_only; /* kernel_only: on networks */
+	bool listens;             /* the kernel's socket does */
+	struct endpoint local;
+};
+
 /* True if the socket may (still) listen; false: errno EINVAL as the kernel says it. */
-static int may_listen(vsock_t v, bool *again, bool *v6only, int *family)
+static int may_listen(struct starting *l, bool *again)
 {
 	struct attached *a;
-	struct sock *k = vs_enter(v, &a);
+	struct sock *k = vs_enter(l->v, &a);
 	int ret = 0;
 
 	if (!k)
@@ -135,8 +144,9 @@ static int may_listen(vsock_t v, bool *again, bool *v6only, int *family)
 	else if (k->tcp.state != TCP_CLOSED && k->tcp.state != TCP_LISTEN)
 		ret = -EINVAL;
 	*again = k->tcp.state == TCP_LISTEN;
-	*v6only = k->flags & SOCKF_V6ONLY;
-	*family = k->family;
+	l->v6only = k->flags & SOCKF_V6ONLY;
+	l->kernel_only = k->flags & SOCKF_KERNEL_ROUTE || k->dst.ifindex;
+	l->family = k->family;
 	stack_leave(a);
 	return ret;
 }
@@ -160,45 +170,92 @@ static int engine_listen(vsock_t v, int fd, const struct endpoint *local, int ba
 }
 
 /* Have what comes over networks to the listener's address steered to its stack, too. It may be one of several that
- * have the port: forked processes, SO_REUSEPORT. Without, the kernel accepts what comes from there. */
-static void listen_on_networks(vsock_t v, int fd, int family, const struct endpoint *local, bool v6only)
+ * have the port: forked processes, SO_REUSEPORT. False: the kernel accepts what comes from there. */
+static bool listen_on_networks(const struct starting *l)
 {
-	struct attached *a = vs_attached(v);
+	struct attached *a = vs_attached(l->v);
 	enum reason reason;
 	uint16_t flags = DAEMON_FILTER_SHARED;
 
-	if (family == 6 && is_any(local->addr) && !v6only)
+	if (l->kernel_only)
+		return false;
+	if (l->family == 6 && is_any(l->local.addr) && !l->v6only)
 		flags |= DAEMON_FILTER_BOTH;
-	if (net_open_for(a, local, &reason) > 0)
-		(void)net_filter(a, SOCK_TCP, family, fd, local, NULL, flags, &reason);
+	return net_open_for(a, &l->local, &reason) > 0 &&
+	       net_filter(a, SOCK_TCP, l->family, l->fd, &l->local, NULL, flags, &reason) > 0;
+}
+
+static int listen_in_kernel(struct starting *l)
+{
+	if (!l->listens && host_sys.listen(l->fd, l->backlog) < 0)
+		return -errno;
+	l->listens = true;
+	return 0;
+}
+
+/* The engine's half does not listen after all. */
+static void stop_listening(const struct starting *l)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(l->v, &a);
+
+	if (!k)
+		return;
+	if (k->tcp.state == TCP_LISTEN)
+		tcp_abort(&a->e, k, 0, stack_now(a));
+	stack_leave(a);
+	net_unbound(a, SOCK_TCP, &l->local);
+}
+
+static int only_kernel(struct starting *l, enum reason why, enum reason *reason)
+{
+	int ret = listen_in_kernel(l);
+
+	stop_listening(l);
+	return ret < 0 ? ret : sock_to_kernel(l->v, why, reason);
+}
+
+/* The engine and the networks come first: no connection may begin in the kernel and go on here. */
+static int start_listening(struct starting *l, enum reason *reason)
+{
+	uint32_t line = rules_refuse(SOCK_TCP, RULE_SERVER, &l->local);
+	bool networks;
+	int ret;
+
+	if (line)
+		return only_kernel(l, reason_with(REASON_RULE, line), reason);
+	if (engine_listen(l->v, l->fd, &l->local, l->backlog) < 0)
+		return only_kernel(l, REASON_REUSEPORT, reason);
+	networks = listen_on_networks(l);
+	ret = listen_in_kernel(l);
+	if (ret < 0) {
+		stop_listening(l);
+		return ret;
+	}
+	ret = rendezvous_open(l->v, SOCK_TCP, l->family, &l->local, l->v6only);
+	if (ret == 0 || (ret == -EADDRINUSE && networks)) /* another process has the port, too, and the wires to it */
+		return 0;
+	return only_kernel(l, ret == -EADDRINUSE ? REASON_REUSEPORT : REASON_NO_STACK, reason);
 }
 
 int vs_listen(vsock_t v, int fd, int backlog, enum reason *reason)
 {
-	struct endpoint local;
-	bool again, v6only;
-	uint32_t line;
-	int family, ret = may_listen(v, &again, &v6only, &family);
+	struct starting l = {.v = v, .fd = fd, .backlog = backlog};
+	bool again;
+	int ret = may_listen(&l, &again);
 
 	if (ret < 0)
 		return ret;
-	if (host_sys.listen(fd, backlog) < 0)
-		return -errno;
-	if (again)
-		return engine_listen(v, fd, NULL, backlog);
-	ret = sock_kernel_name(fd, &local);
-	line = ret == 0 ? rules_refuse(SOCK_TCP, RULE_SERVER, &local) : 0;
-	if (line)
-		return sock_to_kernel(v, reason_with(REASON_RULE, line), reason);
-	if (ret == 0)
-		ret = engine_listen(v, fd, &local, backlog);
-	if (ret < 0)
-		return sock_to_kernel(v, REASON_REUSEPORT, reason);
-	ret = rendezvous_open(v, SOCK_TCP, family, &local, v6only);
-	if (ret < 0)
-		return sock_to_kernel(v, ret == -EADDRINUSE ? REASON_REUSEPORT : REASON_NO_STACK, reason);
-	listen_on_networks(v, fd, family, &local, v6only);
-	return 0;
+	if (again) {
+		ret = listen_in_kernel(&l);
+		return ret < 0 ? ret : engine_listen(v, fd, NULL, backlog);
+	}
+	if (sock_kernel_name(fd, &l.local) == 0 && !l.local.port) { /* listen(2) chooses the port */
+		ret = listen_in_kernel(&l);
+		if (ret == 0)
+			ret = sock_kernel_name(fd, &l.local);
+	}
+	return ret < 0 ? ret : start_listening(&l, reason);
 }
 
 /* --- listeners taken over --- */
@@ -282,12 +339,18 @@ static vsock_t make_clone(const struct sock *like)
 /* Our helper answers from now on. Children inherited the descriptor with the table. */
 static void take_over(vsock_t v, int program_fd, const struct sock *like)
 {
+	struct starting start = {.fd = program_fd,
+				 .family = like->family,
+				 .v6only = like->flags & SOCKF_V6ONLY,
+				 .kernel_only = like->flags & SOCKF_KERNEL_ROUTE || like->dst.ifindex,
+				 .local = like->local};
 	struct listening *l;
-	vsock_t clone = make_clone(like);
+	vsock_t clone = listed(v) ? make_clone(like) : VS_NONE;
 	int fd = -1;
 
 	if (clone == VS_NONE)
 		return;
+	start.v = clone;
 	quiet_lock(&table_lock);
 	l = find(v);
 	if (l && !l->clone) {
@@ -299,7 +362,7 @@ static void take_over(vsock_t v, int program_fd, const struct sock *like)
 	if (fd < 0)
 		return;
 	helper_watch_listener(clone, fd);
-	listen_on_networks(clone, program_fd, like->family, &like->local, like->flags & SOCKF_V6ONLY);
+	(void)listen_on_networks(&start);
 }
 
 /* Our helper may have stopped answering when we had not shown interest yet. */

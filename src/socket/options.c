@@ -16,6 +16,11 @@
 #include "socket/sockopt.h"
 #include "socket/sockets.h"
 
+/* Linux's header names one congestion state as our engine does. */
+#define TCP_CA_CWR LINUX_TCP_CA_CWR
+#include <linux/tcp.h>
+#undef TCP_CA_CWR
+
 /* The kernel has clamped and doubled a buffer's size: the engine gets what the kernel made of it. */
 static bool buffer_size(int fd, int level, int name, int *v)
 {
@@ -46,12 +51,58 @@ static bool set_switch(vsock_t v, int level, int name, const void *val, socklen_
 	return connection;
 }
 
+/* Options by which packets are sent or chosen in ways that the engine does not know. */
+static bool kernel_routes(int level, int name)
+{
+	static const int socket_options[] = {
+	    SO_MARK, SO_DONTROUTE, SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF};
+	static const int ip_options[] = {IP_OPTIONS, IP_TRANSPARENT, IP_UNICAST_IF, IP_MINTTL};
+	static const int ipv6_options[] = {IPV6_TRANSPARENT, IPV6_UNICAST_IF, IPV6_MINHOPCOUNT, IPV6_RTHDR,
+					   IPV6_HOPOPTS,     IPV6_DSTOPTS,    IPV6_RTHDRDSTOPTS};
+	static const int tcp_options[] = {TCP_MD5SIG, TCP_MD5SIG_EXT, TCP_ULP};
+	const int *set = NULL;
+	size_t n = 0;
+
+	if (level == SOL_SOCKET)
+		set = socket_options, n = sizeof(socket_options);
+	else if (level == IPPROTO_IP)
+		set = ip_options, n = sizeof(ip_options);
+	else if (level == IPPROTO_IPV6)
+		set = ipv6_options, n = sizeof(ipv6_options);
+	else if (level == IPPROTO_TCP)
+		set = tcp_options, n = sizeof(tcp_options);
+	for (size_t i = 0; i < n / sizeof(*set); i++)
+		if (set[i] == name)
+			return true;
+	return false;
+}
+
+/* What it means on networks. With the lock; device: the one that the kernel has bound it to now. */
+static void network_option(struct sock *k, int level, int name, int device)
+{
+	if (kernel_routes(level, name))
+		k->flags |= SOCKF_KERNEL_ROUTE;
+	if (level != SOL_SOCKET || (name != SO_BINDTODEVICE && name != SO_BINDTOIFINDEX))
+		return;
+	k->dst.ifindex = (uint32_t)device;
+	k->dst.version = 0;
+}
+
+/* The device to which the kernel has bound it, 0 none. */
+static int bound_device(int fd)
+{
+	int device = 0;
+	socklen_t len = sizeof(device);
+
+	return host_sys.getsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &device, &len) < 0 ? 0 : device;
+}
+
 int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, socklen_t len)
 {
 	struct attached *a;
 	struct sock *k;
 	bool resized;
-	int size = 0, ret;
+	int size = 0, device, ret;
 
 	if (sockopt_is_switch(level, name) && val && len >= sizeof(int) && (int)len > 0 &&
 	    set_switch(v, level, name, val, len, &ret))
@@ -61,6 +112,7 @@ int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, sockl
 	if (ret < 0)
 		return ret;
 	resized = buffer_size(fd, level, name, &size);
+	device = level == SOL_SOCKET && (name == SO_BINDTODEVICE || name == SO_BINDTOIFINDEX) ? bound_device(fd) : 0;
 	k = vs_enter(v, &a);
 	if (!k)
 		return 0;
@@ -69,6 +121,7 @@ int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, sockl
 		len = sizeof(size);
 	}
 	ret = sockopt_set(&a->e, k, level, name, val, len, stack_now(a));
+	network_option(k, level, name, device);
 	k->flags |= ret == SOCKOPT_NOT_OURS ? SOCKF_BACKING_SPOILT : SOCKF_BACKING_OPTIONS;
 	if (ret == SOCKOPT_NOT_OURS)
 		count(a->s, C_sock_option_kernel);

@@ -96,7 +96,7 @@ static int set_names(vsock_t v, const struct endpoint *local, const struct endpo
 /* What the socket layer must know of a socket to have its datagrams steered. */
 struct steering {
 	struct endpoint local, remote;
-	uint32_t flags;
+	uint32_t flags, device;
 	int family;
 };
 
@@ -107,7 +107,8 @@ static bool look_at_steering(vsock_t v, struct steering *out)
 
 	if (!k)
 		return false;
-	*out = (struct steering){.local = k->local, .remote = k->remote, .flags = k->flags, .family = k->family};
+	*out = (struct steering){
+	    .local = k->local, .remote = k->remote, .flags = k->flags, .device = k->dst.ifindex, .family = k->family};
 	stack_leave(a);
 	return true;
 }
@@ -123,7 +124,7 @@ static void steer(vsock_t v, int fd)
 	uint16_t flags = 0;
 	struct sock *k;
 
-	if (!look_at_steering(v, &s) || s.flags & SOCKF_STEERED || !s.local.port)
+	if (!look_at_steering(v, &s) || s.flags & (SOCKF_STEERED | SOCKF_KERNEL_ROUTE) || !s.local.port || s.device)
 		return;
 	peer = s.remote.port ? &s.remote : NULL;
 	if (peer && addr_is_local(peer->addr))
