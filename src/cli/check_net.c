@@ -90,11 +90,11 @@ static void status(struct check *c, int fd)
 static const char *start_command(void)
 {
 	static const char *const units[] = {
-	    "/etc/systemd/system/viaductd.service", "/usr/local/lib/systemd/system/viaductd.service",
-	    "/usr/lib/systemd/system/viaductd.service", "/lib/systemd/system/viaductd.service"};
+	    "/etc/systemd/system/viaductd.socket", "/usr/local/lib/systemd/system/viaductd.socket",
+	    "/usr/lib/systemd/system/viaductd.socket", "/lib/systemd/system/viaductd.socket"};
 	for (unsigned i = 0; i < sizeof(units) / sizeof(units[0]); i++)
 		if (access(units[i], F_OK) == 0)
-			return "sudo systemctl start viaductd";
+			return "sudo systemctl start viaductd.socket";
 	return "sudo viaductd";
 }
 

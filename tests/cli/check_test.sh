@@ -100,7 +100,7 @@ PY
 	stop_daemon
 	nobody=(setpriv --reuid 65534 --regid 65534 --clear-groups)
 	if "${nobody[@]}" test -x "$viaduct"; then
-		check "check: a user who can't start viaductd is told what to do" 1 'mend: sudo (systemctl start )?viaductd' "${nobody[@]}" "$viaduct" check
+		check "check: a user who can't start viaductd is told what to do" 1 'mend: sudo (systemctl start viaductd.socket|viaductd)' "${nobody[@]}" "$viaduct" check
 	fi
 	ip link set check0 down
 	check "check: an interface that is down" 1 'check0: it is down' "$viaduct" check
