@@ -47,19 +47,21 @@ uint16_t csum_fold(uint32_t sum)
 	return (uint16_t)~sum;
 }
 
+static inline uint64_t word32(const uint8_t *p)
+{
+	uint32_t w;
+
+	memcpy(&w, p, 4);
+	return w;
+}
+
 uint32_t csum_pseudo(int family, const uint8_t src[16], const uint8_t dst[16], uint8_t proto, uint32_t len)
 {
-	uint8_t tail[8] = {0};
-	uint32_t sum;
-
-	put_be32(tail, len);
-	tail[7] = proto;
 	/* The IPv4 form has a 16-bit length and no other bytes: the same sum, as the rest is zero. */
-	sum = csum_add(tail, sizeof(tail), 0);
-	if (family == 4) {
-		sum = csum_add(src + 12, 4, sum);
-		return csum_add(dst + 12, 4, sum);
-	}
-	sum = csum_add(src, 16, sum);
-	return csum_add(dst, 16, sum);
+	uint64_t sum = (uint64_t)__builtin_bswap32(len) + ((uint64_t)proto << 24) + word32(src + 12) + word32(dst + 12);
+
+	if (family != 4)
+		for (int i = 0; i < 12; i += 4)
+			sum += word32(src + i) + word32(dst + i);
+	return fold64(sum);
 }

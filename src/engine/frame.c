@@ -68,6 +68,8 @@ uint32_t frame_sum(struct engine *e, const struct frame *f, uint32_t off, uint32
 
 	if (end > f->total)
 		end = f->total;
+	if (off < end && end <= f->hdr_len)
+		return csum_add(f->hdr + off, end - off, sum);
 	while (off < end) {
 		uint32_t n, part, s;
 		const uint8_t *from;

@@ -230,24 +230,35 @@ uint32_t ip_mtu_payload(const struct engine *e, uint32_t vnic, int family)
 	return st && st->mtu > header ? st->mtu - header : 0;
 }
 
+/* The checksum, not yet complemented, of all parts but the first, which have `sum` before them; odd: at an odd offset.
+ */
+static uint32_t sum_more(const struct vnic *v, const struct vnic_desc *parts, int n, uint32_t sum, bool odd)
+{
+	uint64_t total = sum;
+
+	for (int i = 0; i < n; i++) {
+		const uint8_t *p = vnic_tx_buf(v, parts[i].buf) + parts[i].off;
+		uint16_t s = (uint16_t)~csum_fold(csum_add(p, parts[i].len, 0));
+
+		total += odd ? __builtin_bswap16(s) : s;
+		odd ^= parts[i].len & 1;
+	}
+	return (uint32_t)((total & 0xffffffffu) + (total >> 32));
+}
+
 /* The transport checksum over all parts, stored at l4 + csum_off. */
 static void fill_checksum(const struct vnic *v, const struct ip_out *o, const struct vnic_desc *parts, int n,
 			  uint32_t csum_off, uint32_t len)
 {
 	uint8_t *l4 = vnic_tx_buf(v, parts[0].buf) + parts[0].off;
-	uint64_t sum = o->proto == PROTO_ICMP ? 0 : csum_pseudo(o->family, o->src, o->dst, o->proto, len);
-	bool odd = false;
+	uint32_t sum = o->proto == PROTO_ICMP ? 0 : csum_pseudo(o->family, o->src, o->dst, o->proto, len);
 	uint16_t folded;
 
 	memset(l4 + csum_off, 0, 2);
-	for (int i = 0; i < n; i++) {
-		const uint8_t *p = vnic_tx_buf(v, parts[i].buf) + parts[i].off;
-		uint16_t s = (uint16_t)~csum_fold(csum_add(p, parts[i].len, 0));
-
-		sum += odd ? __builtin_bswap16(s) : s;
-		odd ^= parts[i].len & 1;
-	}
-	folded = csum_fold((uint32_t)((sum & 0xffffffffu) + (sum >> 32)));
+	sum = csum_add(l4, parts[0].len, sum);
+	if (n > 1)
+		sum = sum_more(v, parts + 1, n - 1, sum, parts[0].len & 1);
+	folded = csum_fold(sum);
 	if (!folded && o->proto == PROTO_UDP)
 		folded = 0xffff; /* RFC 768: zero would mean none */
 	memcpy(l4 + csum_off, &folded, 2);

@@ -355,8 +355,8 @@ static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
 			limited = true;
 			break;
 		}
-		if (!lossless && !left)
-			left = burst_now(e, k, how, limit);
+		if (!lossless && !left) /* all that is queued goes in one segment: no need to count */
+			left = pkt_index(e->s, r.last) == t->txq.tail ? 1 : burst_now(e, k, how, limit);
 		left -= left != 0;
 		if (r.last->flags & PKT_END)
 			left = 0;

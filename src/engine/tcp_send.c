@@ -100,6 +100,12 @@ static uint64_t queue_cost(const struct engine *e, const struct sock *k)
 	return t->txq.bytes + (uint64_t)BURST_OVERHEAD * ((t->txq.bytes + whole - 1) / whole);
 }
 
+/* The same, never less, without a division: no burst is smaller than a pkt. */
+static uint64_t queue_cost_bound(const struct tcb *t)
+{
+	return t->txq.bytes + (uint64_t)BURST_OVERHEAD * t->txq.count;
+}
+
 /* Ready for a writer who waits: he is not woken for a few bytes (as Linux, half of what makes him wait). */
 bool tcp_writable(const struct engine *e, const struct sock *k)
 {
@@ -107,7 +113,7 @@ bool tcp_writable(const struct engine *e, const struct sock *k)
 
 	if (t->flags & TCPF_NOBUF || 2ull * (t->snd_end - t->snd_nxt) >= notsent_limit(e, t))
 		return false;
-	return queue_cost(e, k) * 3 <= (uint64_t)k->sndbuf * 2;
+	return queue_cost_bound(t) * 3 <= (uint64_t)k->sndbuf * 2 || queue_cost(e, k) * 3 <= (uint64_t)k->sndbuf * 2;
 }
 
 static uint32_t pow2_up(uint32_t n)
@@ -206,7 +212,8 @@ static uint32_t burst_room(const struct engine *e, struct sock *k, uint32_t whol
 	if (seq_lt(t->burst_seq, t->snd_nxt) || seq_gt(t->burst_seq, t->snd_end))
 		t->burst_seq = t->snd_nxt;
 	if (t->burst_seq == t->snd_end || t->snd_end - t->burst_seq >= whole) {
-		if (queue_cost(e, k) >= k->sndbuf || t->snd_end - t->snd_nxt >= notsent_limit(e, t))
+		if ((queue_cost_bound(t) >= k->sndbuf && queue_cost(e, k) >= k->sndbuf) ||
+		    t->snd_end - t->snd_nxt >= notsent_limit(e, t))
 			return 0;
 		t->burst_seq = t->snd_end;
 	}

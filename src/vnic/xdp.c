@@ -118,20 +118,21 @@ static void xdp_post(struct vnic *v, const struct vnic_desc *d, int n)
 	__atomic_store_n(p->tx.producer, st->tx_prod, __ATOMIC_RELEASE);
 }
 
-/* Descriptor at cons, read once, as ours. buf out of range: not one of our buffers. */
-static inline struct vnic_desc read_desc(const struct xdp_port *p, uint32_t cons)
+/* Store the descriptor at cons, read once, as ours. buf out of range: not one of our buffers. In two words, as it is
+ * read again right away (ring.h). */
+static inline void read_desc(const struct xdp_port *p, uint32_t cons, struct vnic_desc *to)
 {
 	const struct xdp_desc *slot = (const struct xdp_desc *)p->rx.desc + (cons & (p->rx.entries - 1));
-	uint64_t addr = __atomic_load_n(&slot->addr, __ATOMIC_RELAXED), buf;
+	uint64_t addr = __atomic_load_n(&slot->addr, __ATOMIC_RELAXED), buf, w[2];
 	uint32_t len = __atomic_load_n(&slot->len, __ATOMIC_RELAXED);
 	uint32_t options = __atomic_load_n(&slot->options, __ATOMIC_RELAXED);
 
 	buf = (addr >> chunk_shift(p)) - p->rx_first;
-	return (struct vnic_desc){.buf = buf < p->rx_count ? (uint32_t)buf : UINT32_MAX,
-				  .off = (uint16_t)(addr & (p->chunk_size - 1)),
-				  .len = len <= p->chunk_size ? (uint16_t)len : 0,
-				  .type = VNIC_DESC_FRAME,
-				  .flags = options & XDP_PKT_CONTD ? VNIC_F_MORE : 0};
+	buf = buf < p->rx_count ? buf : UINT32_MAX;
+	len = len <= p->chunk_size ? len : 0;
+	w[0] = buf | (addr & (p->chunk_size - 1)) << 32 | (uint64_t)len << 48;
+	w[1] = VNIC_DESC_FRAME | (options & XDP_PKT_CONTD ? VNIC_F_MORE << 8 : 0);
+	memcpy(to, w, sizeof(*to));
 }
 
 static int xdp_poll(struct vnic *v, struct vnic_desc *ev, int max)
@@ -147,7 +148,7 @@ static int xdp_poll(struct vnic *v, struct vnic_desc *ev, int max)
 	if (!left)
 		return 0;
 	for (; left && n < max; left--) {
-		ev[n] = read_desc(p, cons++);
+		read_desc(p, cons++, &ev[n]);
 		if (vnic_take_part(v, &ev[n]) && !(ev[n++].flags & VNIC_F_MORE)) {
 			frame = n;
 			st->stats.rx_frames++;
