@@ -89,7 +89,7 @@ static int house_open(struct house *h)
 		return say(-errno, "no sockets");
 	h->netns = socket_netns(h->sock);
 	h->descriptors = privileges_descriptors();
-	rc = steer_start(&h->steer, &why);
+	rc = steer_start(&h->steer, h->policy.share, &why);
 	if (rc)
 		return say(rc, why);
 	rc = cellar_start(&h->cellar);
@@ -109,10 +109,9 @@ static int house_open(struct house *h)
 	return 0;
 }
 
-static int drop(void *arg)
+static int drop(void *house)
 {
-	(void)arg;
-	return privileges_drop();
+	return privileges_drop(((struct house *)house)->policy.share);
 }
 
 /* The name comes first, so that a second viaductd ends at once; who connects meanwhile waits. */
@@ -131,9 +130,9 @@ static int run(struct house *h)
 	if (rc)
 		return rc;
 	/* each thread has its own */
-	rc = cellar_call(h->cellar, drop, NULL);
+	rc = cellar_call(h->cellar, drop, h);
 	if (!rc)
-		rc = privileges_drop();
+		rc = drop(h);
 	if (rc)
 		return say(rc, "privileges can't be dropped");
 	rc = closer_start();

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * See privileges.h. Kept: CAP_NET_ADMIN (attach XDP programs, make veths), CAP_NET_RAW (AF_XDP sockets), CAP_BPF (write
- * maps, and with CAP_NET_ADMIN update links). Not kept: CAP_SYS_ADMIN, which only finding an earlier viaductd's maps
- * and mounting the links' file system took; CAP_SYS_RESOURCE; CAP_IPC_LOCK where the limit on pinned memory could be
- * raised.
+ * maps, and with CAP_NET_ADMIN update links). Not kept: CAP_SYS_ADMIN, which only finding an earlier viaductd's maps,
+ * mounting the links' file system and the cellar took (libxdp's dispatcher, --share, takes it and CAP_PERFMON for each
+ * program that it loads); CAP_SYS_RESOURCE; CAP_IPC_LOCK where the limit on pinned memory could be raised.
  */
 #include "daemon/privileges.h"
 
@@ -54,12 +54,14 @@ static int set_capabilities(uint64_t set)
 	return syscall(SYS_capset, &head, data) ? -errno : 0;
 }
 
-int privileges_drop(void)
+int privileges_drop(bool share)
 {
 	uint64_t set = 0;
 
 	for (unsigned int i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
 		set |= 1ull << kept[i];
+	if (share)
+		set |= 1ull << CAP_SYS_ADMIN | 1ull << CAP_PERFMON;
 	if (memory_limited)
 		set |= 1ull << CAP_IPC_LOCK;
 	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)

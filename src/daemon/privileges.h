@@ -3,13 +3,14 @@
 #ifndef VD_PRIVILEGES_H
 #define VD_PRIVILEGES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Raise the limits on memory that the kernel pins and on descriptors, as far as that is allowed. */
 void privileges_start(void);
 /* How many descriptors we may have. */
 uint32_t privileges_descriptors(void);
-/* Keep what requests need, for ever drop the rest. 0 or -errno. */
-int privileges_drop(void);
+/* Keep what requests need (share: and libxdp), for ever drop the rest. 0 or -errno. */
+int privileges_drop(bool share);
 
 #endif

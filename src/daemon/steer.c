@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Loading and attaching; what is in the maps is steer_maps.c's. See steer.h. */
+#include "daemon/share.h"
 #include "daemon/steer_internal.h"
 
 #include <errno.h>
@@ -91,6 +92,31 @@ static void adopt_maps(struct steer *s, const uint32_t *ids, uint32_t count)
 	}
 }
 
+static struct device *device_slot(struct steer *s, uint32_t ifindex)
+{
+	for (int i = 0; i < STEER_DEVICES; i++)
+		if (s->device[i].ifindex == ifindex)
+			return &s->device[i];
+	return NULL;
+}
+
+/* Ours on the device, alone or among others: 0 none. */
+static uint32_t program_on(struct steer *s, uint32_t ifindex)
+{
+	struct xdp_program *shared;
+	uint32_t id = 0;
+	bool native;
+
+	if (bpf_xdp_query_id((int)ifindex, 0, &id) || !id)
+		return 0;
+	shared = share_find(ifindex, bpf_program__name(s->skel->progs.vd_steer1), &native);
+	if (!shared)
+		return 0;
+	id = share_program_id(shared);
+	share_forget(shared);
+	return id;
+}
+
 /* Some interface has our program: its maps. The maps that only the others use are not among them, but all that matters
  * of those is written anew. */
 static void find_maps(struct steer *s)
@@ -98,28 +124,16 @@ static void find_maps(struct steer *s)
 	struct if_nameindex *all = if_nameindex();
 
 	for (struct if_nameindex *i = all; i && i->if_index && !s->adopted; i++) {
-		uint32_t id = 0, maps[PROGRAM_MAPS];
+		uint32_t id = program_on(s, i->if_index), maps[PROGRAM_MAPS];
 		struct bpf_prog_info info;
-		int fd;
+		int fd = id ? open_program(id, &info, maps) : -1;
 
-		if (bpf_xdp_query_id((int)i->if_index, 0, &id) || !id)
-			continue;
-		fd = open_program(id, &info, maps);
 		if (fd < 0)
 			continue;
-		if (!strcmp(info.name, bpf_program__name(s->skel->progs.vd_steer1)))
-			adopt_maps(s, maps, info.nr_map_ids);
+		adopt_maps(s, maps, info.nr_map_ids);
 		close(fd);
 	}
 	if_freenameindex(all);
-}
-
-static struct device *device_slot(struct steer *s, uint32_t ifindex)
-{
-	for (int i = 0; i < STEER_DEVICES; i++)
-		if (s->device[i].ifindex == ifindex)
-			return &s->device[i];
-	return NULL;
 }
 
 /* A link whose program uses our maps: our program in its place, and it is held with ours. */
@@ -180,6 +194,23 @@ static void take_links(struct steer *s)
 	}
 }
 
+/* What no link holds was attached by libxdp. It stays as it is. */
+static void take_shared(struct steer *s)
+{
+	struct if_nameindex *all = if_nameindex();
+
+	for (struct if_nameindex *i = all; i && i->if_index && s->adopted; i++) {
+		struct device *d = device_slot(s, i->if_index) ? NULL : device_slot(s, 0);
+		struct xdp_program *shared;
+		bool native;
+
+		shared = d ? share_find(i->if_index, bpf_program__name(s->skel->progs.vd_steer1), &native) : NULL;
+		if (shared)
+			*d = (struct device){.ifindex = i->if_index, .link = -1, .shared = shared, .native = native};
+	}
+	if_freenameindex(all);
+}
+
 /* --- start and stop --- */
 
 static int quiet(enum libbpf_print_level level, const char *format, va_list args)
@@ -187,14 +218,16 @@ static int quiet(enum libbpf_print_level level, const char *format, va_list args
 	return level == LIBBPF_WARN && getenv("VIADUCTD_DEBUG") ? vfprintf(stderr, format, args) : 0;
 }
 
-int steer_start(struct steer **out, const char **why)
+int steer_start(struct steer **out, bool share, const char **why)
 {
 	struct steer *s = calloc(1, sizeof(*s));
 	int rc;
 
 	if (!s)
 		return -ENOMEM;
+	s->share = share;
 	libbpf_set_print(quiet);
+	share_quiet();
 	*why = "this kernel, or this user, has no BPF file system (CAP_SYS_ADMIN is needed at the start)";
 	s->keep = keep_make();
 	rc = s->keep;
@@ -213,6 +246,7 @@ int steer_start(struct steer **out, const char **why)
 		return rc;
 	}
 	take_links(s);
+	take_shared(s);
 	*out = s;
 	return 0;
 }
@@ -220,7 +254,9 @@ int steer_start(struct steer **out, const char **why)
 void steer_stop(struct steer *s)
 {
 	for (int i = 0; i < STEER_DEVICES; i++)
-		if (s->device[i].ifindex)
+		if (s->device[i].shared)
+			share_forget(s->device[i].shared);
+		else if (s->device[i].ifindex)
 			close(s->device[i].link);
 	if (s->skel)
 		steer_bpf__destroy(s->skel);
@@ -247,6 +283,13 @@ static int attach_new(struct steer *s, struct device *d, uint32_t ifindex)
 	struct bpf_link_create_opts opts = {.sz = sizeof(opts), .flags = XDP_FLAGS_DRV_MODE};
 	char path[64];
 
+	if (s->share) {
+		int err = share_attach(s, ifindex, &d->native, &d->shared);
+
+		d->ifindex = err ? 0 : ifindex;
+		d->link = -1;
+		return err;
+	}
 	link = bpf_link_create(prog, (int)ifindex, BPF_XDP, &opts);
 	d->native = link >= 0;
 	if (link == -EOPNOTSUPP || link == -EINVAL) {
@@ -290,9 +333,13 @@ static void let_go(struct steer *s, struct device *d)
 {
 	char path[64];
 
-	link_path(s, "if", d->ifindex, path, sizeof(path));
-	unlink(path);
-	close(d->link);
+	if (d->shared) {
+		share_detach(d->shared, d->ifindex);
+	} else {
+		link_path(s, "if", d->ifindex, path, sizeof(path));
+		unlink(path);
+		close(d->link);
+	}
 	*d = (struct device){0};
 }
 

@@ -20,15 +20,16 @@
 
 struct steer;
 
-/* Load, or take over. 0 or -errno; *why then is a sentence. */
-int steer_start(struct steer **s, const char **why);
+/* Load, or take over. share: attach by libxdp, beside others (share.h). 0 or -errno; *why then is a sentence. */
+int steer_start(struct steer **s, bool share, const char **why);
 /* Leaves to whoever holds steer_keep() what stacks need. */
 void steer_stop(struct steer *s);
 /* True if an earlier viaductd's maps are in use. */
 bool steer_adopted(const struct steer *s);
 int steer_keep(const struct steer *s);
 
-/* Hold program `steer` to the device. *native: in its driver. -EBUSY: another XDP program is there. */
+/* Hold program `steer` to the device. *native: in its driver. -EBUSY: another XDP program is there, and it is not
+ * to be shared. */
 int steer_attach(struct steer *s, uint32_t device, bool *native);
 void steer_detach(struct steer *s, uint32_t device);
 /* Let go of devices that an earlier viaductd had the program on and no stack uses. */

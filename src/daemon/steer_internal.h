@@ -9,20 +9,23 @@
 #include "daemon/steer.h"
 #include "steer.skel.h"
 
+struct xdp_program;
+
 #define STEER_DEVICES 16
 
 /* A device that has the program. */
 struct device {
 	uint32_t ifindex; /* 0: free */
 	uint32_t uses;    /* interfaces of stacks on it */
-	int link;
+	int link; /* -1: shared */
+	struct xdp_program *shared;
 	bool native;
 };
 
 struct steer {
 	struct steer_bpf *skel;
 	int keep; /* directory of the links */
-	bool adopted;
+	bool share, adopted;
 	uint32_t adopted_xsks; /* the kernel's number of vd_xsks: tells our links from those of others */
 	struct device device[STEER_DEVICES];
 };

@@ -99,9 +99,10 @@ pid_t daemon_start(const char *path, ...)
 	int n = 1;
 
 	va_start(args, path);
-	while (n < 15 && (argv[n] = va_arg(args, char *)))
+	while (n < 14 && (argv[n] = va_arg(args, char *)))
 		n++;
 	va_end(args);
+	argv[n] = getenv("TEST_VIADUCTD_OPTION");
 	pid = fork();
 	if (!pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);

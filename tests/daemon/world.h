@@ -26,7 +26,7 @@ int peer_socket(int family, int type);
 void in_peer(bool there);
 uint32_t v0_index(void);
 
-/* Start viaductd with these arguments (NULL at the end) and wait until it listens. */
+/* Start viaductd with these arguments (NULL at the end), and $TEST_VIADUCTD_OPTION; wait until it listens. */
 pid_t daemon_start(const char *path, ...);
 /* SIGTERM or SIGKILL, and its exit status as waitpid gives it. */
 int daemon_stop(pid_t pid, int signal);
