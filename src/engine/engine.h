@@ -97,6 +97,19 @@ int engine_poll(struct engine *e, uint64_t now_us, int budget);
 int engine_poll_vnic(struct engine *e, uint32_t vnic, uint64_t now_us, int budget);
 /* One frame from elsewhere (sim, tap, tests): copied into private buffers. */
 void engine_input(struct engine *e, uint32_t vnic, const void *frame, uint32_t len, bool csum_ok, uint64_t now_us);
+/* A wire that is not mapped in this process, but in another of the tree, which has made it. */
+static inline bool vnic_elsewhere(const struct engine *e, uint32_t vnic, uint32_t gen)
+{
+	const struct vnic_state *st = vnic < VNIC_MAX ? stack_vnic(e->s, vnic) : NULL;
+
+	return st && st->provider == VNIC_PROV_LOCAL && !st->dead && st->gen == gen &&
+	       (!e->vnic[vnic].ops || e->vnic[vnic].gen != gen);
+}
+/* What k sends only another process can send, which has it. */
+static inline bool sock_elsewhere(const struct engine *e, const struct sock *k)
+{
+	return k->holders && vnic_elsewhere(e, k->vnic, k->vnic_gen);
+}
 /* Fire what is due. */
 void engine_tick(struct engine *e, uint64_t now_us);
 /* When engine_tick wants to be called next, in us; UINT64_MAX: never. May be early, never late. */
@@ -229,7 +242,9 @@ struct udp_meta {
 ssize_t udp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int iovcnt, bool peek,
 		 struct udp_meta *meta);
 uint32_t udp_first_size(struct engine *e, const struct sock *k); /* FIONREAD */
-uint32_t udp_poll(struct engine *e, const struct sock *k);       /* level EV_* */
+/* The vNIC that must be mapped before the next datagram can be read: a relative has made it. VNIC_NONE: not so. */
+uint32_t udp_first_elsewhere(struct engine *e, const struct sock *k);
+uint32_t udp_poll(struct engine *e, const struct sock *k); /* level EV_* */
 void udp_close(struct engine *e, struct sock *k);
 /* An ICMP error for a connected socket. */
 void udp_icmp_error(struct engine *e, struct sock *k, int err, bool hard);

@@ -233,6 +233,8 @@ int tcp_listen(struct engine *e, struct sock *k, int backlog);
 int tcp_accept(struct engine *e, struct sock *k);
 /* How many wait to be accepted; 0 also where the next came over a vNIC that is not mapped in this process. */
 uint32_t tcp_accept_pending(struct engine *e, const struct sock *k);
+/* That vNIC, which a relative has made and this process must map before it can accept; VNIC_NONE: not so. */
+uint32_t tcp_accept_elsewhere(struct engine *e, const struct sock *k);
 
 /* Queue bytes to send, starting `skip` bytes into the iovec, and output what may go. Bytes taken, or
  * -EAGAIN (buffer full), -EPIPE (shut for writing), -ENOTCONN, or so_error negated (and cleared). */

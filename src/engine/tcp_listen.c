@@ -419,10 +419,14 @@ int tcp_accept(struct engine *e, struct sock *k)
 
 uint32_t tcp_accept_pending(struct engine *e, const struct sock *k)
 {
+	return tcp_accept_elsewhere(e, k) == VNIC_NONE ? k->tcp.accept_count : 0;
+}
+
+uint32_t tcp_accept_elsewhere(struct engine *e, const struct sock *k)
+{
 	const struct sock *c = k->tcp.state == TCP_LISTEN ? sock_at(e->s, k->tcp.accept_head) : NULL;
 
-	/* A forked process does not have the wires that its parent made since: it could not serve the connection. */
-	return c && c->vnic < VNIC_MAX && e->vnic[c->vnic].ops ? k->tcp.accept_count : 0;
+	return c && vnic_elsewhere(e, c->vnic, c->vnic_gen) ? c->vnic : VNIC_NONE;
 }
 
 void tcp_listen_close(struct engine *e, struct sock *listener)

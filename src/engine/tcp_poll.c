@@ -32,7 +32,7 @@ uint32_t tcp_poll(struct engine *e, const struct sock *k)
 	uint32_t ev = 0;
 
 	if (t->state == TCP_LISTEN)
-		return tcp_accept_pending(e, k) ? EV_IN | EV_RDNORM : 0;
+		return k->tcp.accept_count ? EV_IN | EV_RDNORM : 0;
 	if (t->state == TCP_CLOSED || t->state == TCP_TIME_WAIT || (shut_rd(k) && (k->flags & SOCKF_SHUT_WR)))
 		ev |= EV_HUP; /* a program's socket in TIME-WAIT is closed for Linux */
 	if (shut_rd(k))

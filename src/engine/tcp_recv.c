@@ -257,15 +257,23 @@ static void ack_soon(struct stack *s, struct sock *k)
 void tcp_flush_acks(struct engine *e)
 {
 	struct stack *s = e->s;
+	uint32_t others = 0;
 	struct sock *k;
 
 	while ((k = sock_at(s, s->ack_soon))) {
 		sock_changing(s, k);
 		__atomic_store_n(&s->ack_soon, k->tcp.ack_soon_next, __ATOMIC_RELAXED);
+		if (__builtin_expect(sock_elsewhere(e, k), 0)) {
+			k->tcp.ack_soon_next = others;
+			others = sock_index(s, k);
+			continue;
+		}
 		k->tcp.flags &= ~TCPF_ACK_SOON;
 		if (k->tcp.flags & (TCPF_ACK_DELAYED | TCPF_ACK_NOW) && k->tcp.state != TCP_CLOSED)
 			tcp_send_ack(e, k);
 	}
+	if (__builtin_expect(others, 0))
+		__atomic_store_n(&s->ack_soon, others, __ATOMIC_RELAXED);
 }
 
 void tcp_ack_soon_remove(struct stack *s, struct sock *k)

@@ -14,6 +14,8 @@
 #define SLOT_MASK (TIMER_SLOTS - 1)
 #define RANGE (1ull << (LEVEL_SHIFT * TIMER_LEVELS)) /* ticks; what is further away is looked at before */
 
+#define ELSEWHERE_US 3000u /* a timer whose socket another process must serve: for that one to take notice of */
+
 static inline uint64_t tick_of(uint64_t deadline_us)
 {
 	return (deadline_us + (1u << TICK_SHIFT) - 1) >> TICK_SHIFT;
@@ -155,6 +157,11 @@ static void fire_slot(struct engine *e)
 		if (!t->deadline_us)
 			continue;
 		if (tick_of(t->deadline_us) > w->now_ms) {
+			wheel_add(s, t, id);
+			continue;
+		}
+		if (__builtin_expect(sock_elsewhere(e, sock_at(s, id / TIMER_KINDS)), 0)) {
+			t->deadline_us = s->now_us + ELSEWHERE_US;
 			wheel_add(s, t, id);
 			continue;
 		}

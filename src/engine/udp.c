@@ -296,6 +296,14 @@ ssize_t udp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int 
 	return done;
 }
 
+uint32_t udp_first_elsewhere(struct engine *e, const struct sock *k)
+{
+	for (const struct pkt *p = pkt_at(e->s, k->rxq.head); p; p = pkt_at(e->s, p->frag))
+		if (p->kind == PKT_RX && vnic_elsewhere(e, p->vnic, p->vnic_gen))
+			return p->vnic;
+	return VNIC_NONE;
+}
+
 uint32_t udp_first_size(struct engine *e, const struct sock *k)
 {
 	return datagram_size(e->s, pkt_at(e->s, k->rxq.head));

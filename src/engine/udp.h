@@ -28,7 +28,8 @@ struct udp_sock {
 uint32_t udp_route_lookup(struct engine *e, const struct endpoint *remote);
 /* The socket layer knows that remote is behind vnic. */
 void udp_route_learn(struct engine *e, const struct endpoint *remote, uint32_t vnic);
-/* Who was there refused a datagram: whatever says so, here and in the socket layer (stack.udp_refused), counts no more. */
+/* Who was there refused a datagram: whatever says so, here and in the socket layer (stack.udp_refused), counts no more.
+ */
 void udp_route_forget(struct engine *e, const struct endpoint *remote);
 
 #endif

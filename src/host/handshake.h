@@ -22,11 +22,20 @@
 
 #define HELLO_MAGIC 0x4c484456u /* "VDHL" */
 #define HELLO_VERSION 2u
-#define HELLO_FDS 3 /* the most that one hello brings */
+#define HELLO_FDS 4 /* the most that one hello brings */
 
 struct ucred;
 
-enum hello_kind { HELLO_REFUSE, HELLO_ASK, HELLO_KNOWN, HELLO_NEW, HELLO_MAKE, HELLO_MADE };
+enum hello_kind {
+	HELLO_REFUSE,
+	HELLO_ASK,
+	HELLO_KNOWN,
+	HELLO_NEW,
+	HELLO_MAKE,
+	HELLO_MADE,
+	HELLO_MAP, /* between relatives (tree.h) */
+	HELLO_MAPPED
+};
 
 struct hello {
 	uint32_t magic;

@@ -12,6 +12,7 @@
 #include "socket/backing.h"
 #include "socket/busy.h"
 #include "socket/handshakes.h"
+#include "socket/relatives.h"
 #include "socket/net.h"
 #include "socket/sockets.h"
 
@@ -74,6 +75,7 @@ void vs_fork_child(void)
 	wait_after_fork();
 	net_after_fork();
 	wire_after_fork();
+	relatives_after_fork();
 	backing_after_fork();
 	listener_after_fork();
 	udp_forget();

@@ -31,6 +31,7 @@
 #include "socket/handshakes.h"
 #include "socket/net.h"
 #include "socket/raw.h"
+#include "socket/relatives.h"
 #include "socket/wire.h"
 
 #define LOOK_MS 10
@@ -44,6 +45,7 @@ enum watched {
 	WATCH_RENDEZVOUS,
 	WATCH_PROCESS,
 	WATCH_HANDSHAKE,
+	WATCH_RELATIVES,
 	WATCH_DAEMON,
 	WATCH_NETWORK
 };
@@ -143,6 +145,10 @@ static void handle(const struct epoll_event *ev)
 		break;
 	case WATCH_RENDEZVOUS:
 		answer_rendezvous((int)gen);
+		break;
+	case WATCH_RELATIVES:
+		if (a)
+			relatives_answer(a, (int)gen);
 		break;
 	case WATCH_HANDSHAKE:
 		handshakes_step(gen);
@@ -373,6 +379,11 @@ int helper_watch_listener(vsock_t v, int rdv_fd)
 		return -EMFILE;
 	atomic_store(&rendezvous_of[rdv_fd], v);
 	return watch(rdv_fd, EPOLLIN, tag(WATCH_RENDEZVOUS, vs_stack_of(v), 0, (uint32_t)rdv_fd));
+}
+
+void helper_watch_relatives(struct attached *a, int fd)
+{
+	watch(fd, EPOLLIN, tag(WATCH_RELATIVES, a->index, 0, (uint32_t)fd));
 }
 
 void helper_forget_fd(int fd)

@@ -12,6 +12,8 @@ void helper_watch_life(struct attached *a, uint32_t vnic);
 /* Wires may be asked for at this rendezvous descriptor, for the listening or bound socket v. */
 int helper_watch_listener(vsock_t v, int rdv_fd);
 void helper_forget_fd(int fd);
+/* Relatives may ask for wires of stack a at this descriptor. */
+void helper_watch_relatives(struct attached *a, int fd);
 /* Stack a's connection to viaductd may hang up. */
 void helper_watch_daemon(struct attached *a, int fd);
 /* A process of the tree: when it dies, its entry in stack a is dropped. */

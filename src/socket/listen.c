@@ -11,7 +11,8 @@
  * of the same address in its own stack. Its helper answers on the inherited rendezvous descriptor; whoever's helper is
  * first makes the wire, so workers share the clients. From the fork on, the parent answers only if it shows interest
  * itself (sock.interest): its children do not have the wires that it makes. In the parent's stack the listener stays,
- * so a client with a wire to the parent can still connect, and every process that has that wire mapped accepts from it.
+ * so a client with a wire to the parent can still connect, and every process of the tree accepts from it: one that has
+ * not mapped the wire does so then.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -438,6 +439,7 @@ static int from_engine(struct accepting *c, vsock_t v)
 	struct sock *k = vs_enter(v, &a), *child;
 	struct endpoint remote;
 	uint16_t entry;
+	uint32_t vnic;
 	int family, fd, i;
 
 	if (!k)
@@ -446,7 +448,10 @@ static int from_engine(struct accepting *c, vsock_t v)
 		stack_poll(a, stack_now(a));
 	family = k->family;
 	i = k->tcp.state != TCP_LISTEN ? -EINVAL : (tcp_accept_pending(&a->e, k) ? 0 : -EAGAIN);
+	vnic = i == -EAGAIN ? tcp_accept_elsewhere(&a->e, k) : VNIC_NONE;
 	stack_leave(a);
+	if (vnic != VNIC_NONE && wire_map(a, vnic) == 0) /* made by a relative */
+		i = 0;
 	if (i < 0)
 		return i;
 	fd = backing_socket(family == 6 ? AF_INET6 : AF_INET, c->flags, false, &entry);

@@ -358,7 +358,8 @@ struct sender {
 	struct endpoint remote;
 	int family;
 	bool nonblock;
-	bool itself; /* the destination is this very socket: no engine takes that from a wire */
+	bool elsewhere; /* the way there is a wire that this process must map first */
+	bool itself;    /* the destination is this very socket: no engine takes that from a wire */
 	uint64_t timeout_us;
 	int error;
 	uint32_t vnic;
@@ -385,6 +386,7 @@ static int look_at_sender(vsock_t v, const struct endpoint *to, struct sender *o
 	if (out->error != EPIPE)
 		k->so_error = 0;
 	out->vnic = out->remote.port ? udp_route_lookup(&a->e, &out->remote) : VNIC_NONE;
+	out->elsewhere = vnic_elsewhere(&a->e, out->vnic, out->vnic < VNIC_MAX ? stack_vnic(a->s, out->vnic)->gen : 0);
 	if (out->vnic == VNIC_NONE && k->flags & SOCKF_STEERED &&
 	    route_to(&a->e, out->remote.addr, k->local.addr, k->dst.ifindex, &out->vnic, &r) < 0)
 		out->vnic = VNIC_NONE;
@@ -436,6 +438,8 @@ ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int
 	c.vnic = s.vnic;
 	if (s.itself)
 		return kernel_send(fd, iov, iovcnt, flags, to, tolen, NULL, 0);
+	if (s.elsewhere && wire_map(vs_attached(v), c.vnic) < 0)
+		c.vnic = VNIC_NONE;
 	if (c.vnic == VNIC_NONE && c.to.port)
 		c.vnic = find_vnic(v, fd, s.family, &c.to);
 	if (c.vnic == VNIC_NONE || (s.family == 4) != is_v4(c.to.addr))
@@ -520,10 +524,27 @@ static void put_pktinfo(struct receiving *c, int family, const struct udp_meta *
 }
 
 /* The engine's half. */
+/* Enter its stack and take in what there is; the next datagram is such as this process can read, if need be after it
+ * has mapped the wire that a relative got it by. */
+static struct sock *enter_readable(vsock_t v, struct attached **ap)
+{
+	struct sock *k = vs_enter(v, ap);
+	uint32_t vnic;
+
+	if (k && stack_pending(*ap))
+		stack_poll(*ap, stack_now(*ap));
+	vnic = k ? udp_first_elsewhere(&(*ap)->e, k) : VNIC_NONE;
+	if (__builtin_expect(vnic == VNIC_NONE, 1))
+		return k;
+	stack_leave(*ap);
+	wire_map(*ap, vnic);
+	return vs_enter(v, ap);
+}
+
 static ssize_t receive_engine(struct receiving *c)
 {
 	struct attached *a;
-	struct sock *k = vs_enter(c->v, &a);
+	struct sock *k = enter_readable(c->v, &a);
 	struct udp_meta meta = {0};
 	ssize_t n;
 	uint32_t flags, ifindex;
@@ -531,8 +552,6 @@ static ssize_t receive_engine(struct receiving *c)
 
 	if (!k)
 		return -EBADF;
-	if (stack_pending(a))
-		stack_poll(a, stack_now(a));
 	c->nonblock = k->flags & SOCKF_NONBLOCK;
 	c->timeout_us = k->rcvtimeo_us;
 	family = k->family;

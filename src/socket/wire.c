@@ -19,7 +19,9 @@
 #include <sys/mman.h>
 
 #include "host/knobs.h"
+#include "host/tree.h"
 #include "socket/helper.h"
+#include "socket/relatives.h"
 #include "socket/net.h"
 
 #define CACHE_SETS 64u
@@ -239,6 +241,7 @@ static void release_mapping(const struct vnic *old)
 		return;
 	}
 	w.life_fd = old->life_fd;
+	w.memfd = old->wire_fd - 1;
 	close_wire_fds(&w);
 	retire_memory(old->map);
 }
@@ -272,6 +275,7 @@ static int attach_locked(struct attached *a, const struct rdv_wire *w, void *mem
 	v->doorbell_fd[0] = w->doorbell[0];
 	v->doorbell_fd[1] = w->doorbell[1];
 	v->life_fd = w->life_fd;
+	v->wire_fd = a->s->procs > 1 ? w->memfd + 1 : 0;
 	v->st->peer_pid = w->link.pid;
 	v->st->peer_uid = w->link.uid;
 	v->st->maker_pid = a->s->proc[a->slot].pid;
@@ -293,8 +297,6 @@ int wire_add(struct attached *a, struct rdv_wire *w)
 		close_wire_fds(w);
 		return mem ? -EPROTO : -ENOMEM;
 	}
-	host_fd_close(w->memfd);
-	w->memfd = -1;
 	stack_enter(a);
 	i = attach_locked(a, w, mem);
 	stack_leave(a);
@@ -304,9 +306,96 @@ int wire_add(struct attached *a, struct rdv_wire *w)
 		wire_reap();
 		return i;
 	}
+	if (a->e.vnic[i].wire_fd)
+		relatives_serve(a);
+	else
+		host_fd_close(w->memfd);
+	w->memfd = -1;
 	helper_watch_life(a, (uint32_t)i);
 	process_helper_kick(); /* it has not armed this one's doorbell */
 	return i;
+}
+
+/* --- wires of relatives --- */
+
+struct unmapped {
+	struct rdv_link link; /* pid: of its maker */
+	uint32_t vnic, gen;
+};
+
+/* Is it one, and of whom? */
+static bool is_unmapped(struct attached *a, uint32_t vnic, struct unmapped *u)
+{
+	const struct vnic *v = &a->e.vnic[vnic];
+	const struct vnic_state *st = stack_vnic(a->s, vnic);
+	bool yes;
+
+	stack_enter(a);
+	yes = st->provider == VNIC_PROV_LOCAL && !st->dead && (!v->ops || v->gen != st->gen) && st->maker_pid;
+	*u = (struct unmapped){.link = {.pid = st->maker_pid}, .vnic = vnic, .gen = st->gen};
+	memcpy(u->link.nonce, st->link, sizeof(u->link.nonce));
+	stack_leave(a);
+	return yes;
+}
+
+/* With the lock. */
+static bool map_locked(struct attached *a, const struct unmapped *u, const struct rdv_wire *w, void *mem)
+{
+	struct vnic *v = &a->e.vnic[u->vnic];
+	struct vnic_state *st = stack_vnic(a->s, u->vnic);
+
+	unmap_stale(a);
+	if (st->gen != u->gen || st->dead || st->provider != VNIC_PROV_LOCAL || v->ops)
+		return false;
+	wire_reattach(v, st, mem);
+	v->doorbell_fd[0] = w->doorbell[0];
+	v->doorbell_fd[1] = w->doorbell[1];
+	v->life_fd = w->life_fd;
+	v->wire_fd = 0; /* whoever needs it asks its maker */
+	process_activate(a, u->vnic);
+	return true;
+}
+
+static int fetch(struct attached *a, const struct unmapped *u)
+{
+	struct rdv_wire w;
+	void *mem;
+	int ret = tree_fetch(a->s->id, u->link.nonce, u->link.pid, (int)knob[K_HANDSHAKE_MS], &w);
+
+	if (ret < 0)
+		return ret;
+	mem = map_wire(w.memfd);
+	host_fd_close(w.memfd);
+	w.memfd = -1;
+	ret = mem ? wire_check(mem, wire_size()) : -ENOMEM;
+	if (ret == 0) {
+		stack_enter(a);
+		ret = map_locked(a, u, &w, mem) ? 0 : -ENOENT;
+		stack_leave(a);
+	}
+	if (ret == 0) {
+		helper_watch_life(a, u->vnic);
+		process_helper_kick();
+		return 0;
+	}
+	if (mem)
+		retire_memory(mem);
+	close_wire_fds(&w);
+	return ret;
+}
+
+int wire_map(struct attached *a, uint32_t vnic)
+{
+	struct unmapped u;
+	int ret = 0;
+
+	if (helper_start() < 0)
+		return -ENOMEM;
+	quiet_lock(&rendezvous); /* two threads may want it */
+	if (is_unmapped(a, vnic % VNIC_MAX, &u))
+		ret = fetch(a, &u);
+	quiet_unlock(&rendezvous);
+	return ret;
 }
 
 /* --- the way to an address --- */

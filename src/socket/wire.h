@@ -17,6 +17,9 @@ int wire_to(struct attached *a, enum sock_proto proto, int family, const struct 
 void wire_forget(struct attached *a, enum sock_proto proto, const struct endpoint *remote);
 /* Attach a wire that was just made; its descriptors become ours, also on failure. vNIC number or -errno. */
 int wire_add(struct attached *a, struct rdv_wire *w);
+/* A vNIC of stack a that a relative has made and this process has not mapped: map it now. Blocks as wire_to does. 0 or
+ * -errno. */
+int wire_map(struct attached *a, uint32_t vnic);
 /* What a rendezvous needs to know of us, for wires of stack a. */
 void wire_self(struct attached *a, struct rdv_self *self);
 /* The other end rang by the wire's connection. */
