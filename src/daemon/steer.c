@@ -270,6 +270,11 @@ bool steer_adopted(const struct steer *s)
 	return s->adopted;
 }
 
+int steer_program(const struct steer *s)
+{
+	return bpf_program__fd(s->skel->progs.vd_steer1);
+}
+
 int steer_keep(const struct steer *s)
 {
 	return s->keep;

@@ -27,6 +27,8 @@ void steer_stop(struct steer *s);
 /* True if an earlier viaductd's maps are in use. */
 bool steer_adopted(const struct steer *s);
 int steer_keep(const struct steer *s);
+/* Descriptor of program `steer`, for BPF_PROG_TEST_RUN. */
+int steer_program(const struct steer *s);
 
 /* Hold program `steer` to the device. *native: in its driver. -EBUSY: another XDP program is there, and it is not
  * to be shared. */
