@@ -42,7 +42,7 @@
 #include "host/xsk.h"
 
 #define LIFE_S 1200 /* wall clock: longer than any connection that still gets answers needs for a full buffer */
-#define CPU_S 20 /* and this of the processor: a full buffer takes a fraction of a second */
+#define CPU_S 20    /* and this of the processor: a full buffer takes a fraction of a second */
 #define SLEEP_MAX_MS 1000
 #define POLL_BUDGET 256
 #define BURSTS 64 /* between two looks at the clock */
@@ -156,11 +156,11 @@ static void limit(int what, rlim_t most)
 
 /* What is left of the kernel: look at the clock (and who one is, for it), wait, kick, say something, go. */
 static const uint32_t calls[] = {
-    __NR_sendmsg, __NR_recvmsg,
+    __NR_sendto, __NR_sendmsg,       __NR_recvfrom, __NR_recvmsg,
 #ifdef __NR_poll
     __NR_poll,
 #endif
-    __NR_ppoll,   __NR_clock_gettime, __NR_getpid, __NR_write, __NR_restart_syscall, __NR_exit_group,
+    __NR_ppoll,  __NR_clock_gettime, __NR_getpid,   __NR_write,   __NR_restart_syscall, __NR_exit_group,
 };
 #define CALLS (sizeof(calls) / sizeof(calls[0]))
 
@@ -187,7 +187,7 @@ static int shut_the_door(void)
 	    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
 	    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
 	};
-	static const struct sock_filter die = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+	static const struct sock_filter refuse = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
 	static const struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
 	struct sock_filter program[4 + 2 * CALLS + 1];
 	struct sock_fprog filter = {.len = sizeof(program) / sizeof(program[0]), .filter = program};
@@ -197,7 +197,7 @@ static int shut_the_door(void)
 		program[4 + 2 * i] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, calls[i], 0, 1);
 		program[5 + 2 * i] = allow;
 	}
-	program[4 + 2 * CALLS] = die;
+	program[4 + 2 * CALLS] = refuse;
 	return SANITIZED || !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) ? 0 : -errno;
 }
 

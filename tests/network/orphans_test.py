@@ -91,6 +91,61 @@ def all_that_send_took_arrives_after_a_kill_and_then_the_end(test):
 
 
 @case
+def the_same_for_a_user_without_rights(test):
+    os.chmod(test.directory, 0o777)
+    with linked(test, "near") as link:
+        side = link.sides["near"]
+        far, port = receiver(link, 1.5)
+        # root's own python may be out of others' reach
+        command = [harness.VIADUCT, "run", "--set", SHORT[0], "--", "/usr/bin/python3", "-B", DEATHS[-1], "fill",
+                   link.address("far"), port, test.path("sent")]
+        user = ["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups", "--"]
+        near = harness.machine.Program(side.inside(user + command), test.path("near.log"))
+        test.programs.append(near)
+        with link.carried():
+            ended(near)
+            check(near.process.returncode == -signal.SIGKILL, near.output())
+            adopted(side)
+            ended(far)
+        check(outcome(far) == (number(test.path("sent")), "end"), f"{outcome(far)} of {number(test.path('sent'))}")
+        nothing_remains(side)
+
+
+@case
+def a_server_with_many_connections_is_killed(test):
+    with linked(test, "near") as link:
+        port, address = link.port(), link.address("near")
+        server = link.start("near", DEATHS + ["serve", address, port], port, knobs=SHORT)
+        readers = [link.start("far", [sys.executable, "-c", READ_SLOWLY, address, str(port), "1.5"]) for _ in range(10)]
+        for reader in readers:
+            until(lambda reader=reader: "hello" in reader.output(), 5, reader.output)
+        time.sleep(0.2)
+        server.process.kill()
+        ended(server)
+        for reader in readers:
+            ended(reader)
+            got, how = reader.output().split()[-2:]
+            # far more than a window: what the dead had queued has come
+            check(how == "end" and int(got) > 200000, reader.output())
+        nothing_remains(link.sides["near"])
+
+
+@case
+def a_peer_that_is_gone_too_is_given_up(test):
+    with linked(test, "near") as link:
+        side = link.sides["near"]
+        _, port = receiver(link, 60)
+        near = link.start("near", DEATHS + ["fill", link.address("far"), port, test.path("sent")],
+                          knobs=SHORT + ("RETRIES2=3",))
+        ended(near)
+        adopted(side)
+        link.sides["far"].ip("link", "set", "wire0", "down")
+        began = time.monotonic()
+        nothing_remains(side)
+        check(time.monotonic() - began > 1, "given up at once")
+
+
+@case
 def a_kill_at_a_random_moment_never_looks_like_a_reset(test):
     with linked(test, "near") as link:
         for i in range(KILLS):
