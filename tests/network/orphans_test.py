@@ -163,6 +163,36 @@ def a_kill_at_a_random_moment_never_looks_like_a_reset(test):
         nothing_remains(link.sides["near"])
 
 
+def both_ways(test, accelerated):
+    """An echoing server on the far side, a client that sends and reads; the one on Viaduct is killed, and the other
+    hears of it."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    with linked(test, accelerated) as link:
+        for _ in range(KILLS):
+            port, address = link.port(), link.address("far")
+            far = link.start("far", [sys.executable, "-B", os.path.join(here, "stream.py"), "serve", address, port, 1],
+                             port, knobs=SHORT)
+            near = link.start("near", [sys.executable, "-B", os.path.join(here, "pump.py"), address, port, 30, 50000],
+                              knobs=SHORT)
+            until(lambda near=near: "started" in near.output(), 5, near.output)
+            time.sleep(random.random() * 0.1)
+            dead, other = (near, far) if accelerated == "near" else (far, near)
+            dead.process.kill()
+            ended(dead)
+            ended(other, 10)
+        nothing_remains(link.sides[accelerated])
+
+
+@case
+def a_kill_of_a_client_while_data_flows_both_ways_is_heard_of(test):
+    both_ways(test, "near")
+
+
+@case
+def a_kill_of_a_server_while_data_flows_both_ways_is_heard_of(test):
+    both_ways(test, "far")
+
+
 @case
 def unread_data_means_reset(test):
     with linked(test, "near") as link:
