@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/commands.h"
 #include "cli/json.h"
 
 static const char *const level_name[] = {[LEVEL_OK] = "ok", [LEVEL_NOTE] = "note", [LEVEL_LACK] = "lack"};
@@ -84,15 +85,11 @@ static void print_json(const struct check *c)
 
 int cmd_check(int argc, char **argv)
 {
-	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-						{"rules", required_argument, NULL, 'r'},
-						{"help", no_argument, NULL, 'h'},
-						{NULL, 0, NULL, 0}};
 	static struct check c;
 	const char *rules = NULL;
 	bool json = false;
 	int o;
-	while ((o = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
+	while ((o = command_option(CMD_check, argc, argv, 0)) >= 0) {
 		if (o == 'h')
 			return cmd_help(2, (char *[]){"help", "check"});
 		if (o == '?')

@@ -22,6 +22,8 @@ int cmd_knobs(int argc, char **argv);
 
 /* "viaduct: ..." on standard error; returns status. */
 int cli_error(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* " run, stat, ... and version" */
+const char *cli_command_names(void);
 /* Points to `viaduct help COMMAND`; returns EXIT_USAGE. */
 int cli_usage(const char *command);
 /* Check a file of rules (NULL: the default one, which may be missing), each error on standard error with its line.

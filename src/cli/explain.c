@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/commands.h"
 #include "cli/view.h"
 #include "host/host.h"
 #include "socket/reason.h"
@@ -299,11 +300,10 @@ static void explain_all(const struct views *v, pid_t pid)
 
 int cmd_explain(int argc, char **argv)
 {
-	static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	struct views v = {0};
 	char name[32];
 	int c;
-	while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0)
+	while ((c = command_option(CMD_explain, argc, argv, 0)) >= 0)
 		return c == 'h' ? cmd_help(2, (char *[]){"help", "explain"}) : cli_usage("explain");
 	int pid = optind + 1 == argc ? cli_pid(argv[optind]) : -1;
 	if (pid < 0) {

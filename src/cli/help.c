@@ -2,105 +2,99 @@
 /* viaduct help [COMMAND|knobs], and viaduct knobs, both from the tables: nothing is written down twice. */
 #define _GNU_SOURCE
 #include <getopt.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/commands.h"
 #include "host/knobs.h"
 
-static const char general[] =
-    "Usage: viaduct COMMAND ...\n"
-    "\n"
-    "  run [--profile NAME] [--set KNOB=VALUE] [--rules FILE] [--] PROGRAM [ARGUMENT...]\n"
-    "                          run a program and its children with accelerated sockets\n"
-    "  stat [PID] [--json] [--explain]\n"
-    "                          stacks, their sockets and counters\n"
-    "  explain PID             for each socket of a program: is it accelerated, and if not, why\n"
-    "  check [--rules FILE] [--json]\n"
-    "                          whether the network path will work here, and what mends what it lacks\n"
-    "  dump [--pid PID]... [-w FILE] [FILTER]\n"
-    "                          the frames that stacks send and receive, as pcapng\n"
-    "  knobs [--markdown]      all knobs with their ranges and defaults\n"
-    "  help [COMMAND]          more about a command\n"
-    "  version\n"
-    "\n"
-    "stat, explain and check only look: they never stop, slow or change anything.\n";
+#define SENTENCES 26 /* column in which they begin */
 
-static const char help_run[] =
-    "Usage: viaduct run [--profile NAME] [--set KNOB=VALUE]... [--rules FILE] [--] PROGRAM [ARGUMENT...]\n"
-    "\n"
-    "Runs PROGRAM, and what it starts, with the library libviaduct.so preloaded. Connections to other programs that\n"
-    "run so on this machine go through shared memory; all others are the kernel's, as ever.\n"
-    "\n"
-    "  --profile NAME       a set of knobs for one purpose (below)\n"
-    "  --set KNOB=VALUE     set a knob; may be given several times; wins over the profile\n"
-    "  --rules FILE         which sockets to accelerate; without it /etc/viaduct/rules (docs/rules.md)\n"
-    "\n"
-    "Knobs are environment variables VIADUCT_KNOB too; \"viaduct knobs\" lists them. A knob that does not exist, or a\n"
-    "value out of range, is refused before the program starts. LD_PRELOAD keeps what it has.\n"
-    "\n"
-    "Exit status: the program's; 2 wrong option or knob; 126 the program can't be run, or can't be accelerated "
-    "(static,\n"
-    "setuid, another architecture or C library); 127 there is no such program.\n";
+/* What stands before and behind the list of options. */
+static const struct {
+	const char *before, *after;
+} help[COMMANDS] = {
+    [CMD_run] =
+	{"Runs PROGRAM, and what it starts, with the library libviaduct.so preloaded. Connections to other\n"
+	 "programs that run so on this machine go through shared memory; those to other machines through AF_XDP\n"
+	 "where viaductd runs or can be started; all others are the kernel's, as ever.\n",
+	 "Knobs are environment variables VIADUCT_KNOB too; \"viaduct knobs\" lists them. A knob that does not\n"
+	 "exist, or a value out of range, is refused before the program starts, and so are wrong rules.\n"
+	 "LD_PRELOAD keeps what it has.\n"
+	 "\n"
+	 "Exit status: the program's; 2 wrong option, knob or rule; 126 the program can't be run, or can't be\n"
+	 "accelerated (static, setuid, another architecture or C library); 127 there is no such program.\n"},
+    [CMD_stat] =
+	{"Shows every stack (or PID's) that you may look at: its processes, its sockets with protocol, state,\n"
+	 "bytes waiting to be read and to be acknowledged, addresses and vNIC, its vNICs, and the counters that\n"
+	 "are not zero.\n",
+	 "Exit status: 0; 1 there is no stack, or you may not look at it; 2 wrong option.\n"},
+    [CMD_explain] =
+	{"Says for each socket of the process whether it is accelerated and over what, or, in one sentence,\n"
+	 "why not.\n",
+	 "Exit status: 0; 1 no such process, you may not look at it, or it does not run under viaduct; 2 wrong\n"
+	 "option.\n"},
+    [CMD_check] =
+	{"Says what this machine and this user can do: kernel, rights, viaductd, limits, interfaces with their\n"
+	 "XDP mode, queues and offloads, and the file of rules, with line numbers. Below each lack stands what\n"
+	 "mends it. It changes nothing.\n",
+	 "Exit status: 0 connections over the network will be accelerated; 1 they will not; 2 wrong option.\n"},
+    [CMD_dump] =
+	{"Writes the frames that stacks send and receive, each with its direction, stack and process, in the\n"
+	 "format pcapng. Without --pid all stacks that you may look at, those of programs that start later too.\n"
+	 "FILTER is as tcpdump's (pcap-filter(7)). For example: viaduct dump tcp port 6379 | tcpdump -K -n -r -\n",
+	 "A frame between two programs is there twice: as sent by one stack and as received by the other. On such\n"
+	 "wires checksums are not filled in (tcpdump -K does not check them). No program waits for a capture:\n"
+	 "frames that come faster than they are written are lost to it, and counted. One capture of a stack at a\n"
+	 "time.\n"
+	 "\n"
+	 "Exit status: 0; 1 nothing to capture, or the output can't be written; 2 wrong option or filter.\n"},
+    [CMD_knobs] = {"Lists all knobs. Set one with \"viaduct run --set KNOB=VALUE\" or as environment variable\n"
+		   "VIADUCT_KNOB.\n",
+		   "Exit status: 0; 2 wrong option.\n"},
+};
 
-static const char help_stat[] =
-    "Usage: viaduct stat [PID] [--json] [--explain]\n"
-    "\n"
-    "Shows every stack (or PID's) that you may look at: its processes, its sockets with protocol, state, bytes waiting "
-    "to\n"
-    "be read and to be acknowledged, addresses and vNIC, its vNICs, and the counters that are not zero.\n"
-    "\n"
-    "  --json      the same as one JSON object\n"
-    "  --explain   all counters, each with a sentence that says what it counts\n"
-    "\n"
-    "Exit status: 0; 1 there is no stack, or you may not look at it; 2 wrong option.\n";
+static void print_general(void)
+{
+	puts("Usage: viaduct COMMAND ...\n");
+	for (unsigned i = 0; i < COMMANDS; i++) {
+		const struct command_info *c = &command_info[i];
+		int n = printf("  %s%s%s", c->name, *c->arguments ? " " : "", c->arguments);
+		if (n > SENTENCES - 2)
+			n = printf("\n") - 1;
+		printf("%*s%s\n", SENTENCES - n, "", c->sentence);
+	}
+	puts("\nstat, explain and check only look: they never stop, slow or change anything.");
+}
 
-static const char help_explain[] =
-    "Usage: viaduct explain PID\n"
-    "\n"
-    "Says for each socket of the process whether it is accelerated and over what, or, in one sentence, why not.\n"
-    "\n"
-    "Exit status: 0; 1 no such process, you may not look at it, or it does not run under viaduct; 2 wrong option.\n";
+/* "--profile NAME", or "-w FILE" of one that is known by its letter. */
+static int option_text(const struct option_info *o, char *out, size_t len)
+{
+	bool by_letter = o->command == CMD_dump && strchr("wscq", o->letter);
+	return by_letter ? snprintf(out, len, "-%c%s%s", o->letter, *o->argument ? " " : "", o->argument)
+			 : snprintf(out, len, "--%s%s%s", o->name, *o->argument ? " " : "", o->argument);
+}
 
-static const char help_check[] =
-    "Usage: viaduct check [--rules FILE] [--json]\n"
-    "\n"
-    "Says what this machine and this user can do: kernel, rights, viaductd, limits, interfaces with their XDP mode, "
-    "queues\n"
-    "and offloads, and the file of rules, with line numbers. Below each lack stands what mends it. It changes "
-    "nothing.\n"
-    "\n"
-    "  --rules FILE   check this file of rules; without it /etc/viaduct/rules\n"
-    "  --json         the same as one JSON object\n"
-    "\n"
-    "Exit status: 0 connections over the network will be accelerated; 1 they will not; 2 wrong option.\n";
-
-static const char help_dump[] =
-    "Usage: viaduct dump [--pid PID]... [-w FILE] [-s BYTES] [-c COUNT] [--pcap] [-q] [FILTER]\n"
-    "\n"
-    "Writes the frames that stacks send and receive, each with its direction, stack and process, in the format "
-    "pcapng.\n"
-    "Without --pid all stacks that you may look at, those of programs that start later too. FILTER is as tcpdump's\n"
-    "(pcap-filter(7)). For example: viaduct dump tcp port 6379 | tcpdump -n -r -\n"
-    "\n"
-    "  --pid PID    only stacks of this process; may be given several times\n"
-    "  -w FILE      write to FILE; without it, or with \"-\", to standard output\n"
-    "  -s BYTES     at most so many bytes of each frame\n"
-    "  -c COUNT     end after so many frames\n"
-    "  --pcap       the old format pcap, without directions and names\n"
-    "  -q           no news on standard error\n"
-    "\n"
-    "A frame between two programs is there twice: as sent by one stack and as received by the other. On such wires\n"
-    "checksums are not filled in (tcpdump -K does not check them). No program waits for a capture: frames that come\n"
-    "faster than they are written are lost to it, and counted. One capture of a stack at a time.\n"
-    "\n"
-    "Exit status: 0; 1 nothing to capture, or the output can't be written; 2 wrong option or filter.\n";
-
-static const char help_knobs[] =
-    "Usage: viaduct knobs [--markdown]\n"
-    "\n"
-    "Lists all knobs. Set one with \"viaduct run --set KNOB=VALUE\" or as environment variable\n"
-    "VIADUCT_KNOB. --markdown prints docs/knobs.md.\n";
+static void print_help(enum command command)
+{
+	char text[64];
+	int width = 0;
+	printf("Usage: viaduct %s %s\n\n%s\n", command_info[command].name, command_info[command].arguments,
+	       help[command].before);
+	for (unsigned i = 0; i < option_count; i++) {
+		int n = option_info[i].command == command ? option_text(&option_info[i], text, sizeof(text)) : 0;
+		width = n > width ? n : width;
+	}
+	for (unsigned i = 0; i < option_count; i++) {
+		if (option_info[i].command != command)
+			continue;
+		option_text(&option_info[i], text, sizeof(text));
+		printf("  %-*s   %s\n", width, text, option_info[i].sentence);
+	}
+	printf("%s%s", width ? "\n" : "", help[command].after);
+}
 
 static void print_profiles(void)
 {
@@ -181,9 +175,10 @@ static void print_markdown(void)
 
 int cmd_knobs(int argc, char **argv)
 {
-	static const struct option options[] = {{"markdown", no_argument, NULL, 'm'}, {NULL, 0, NULL, 0}};
 	int markdown = 0, c;
-	while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+	while ((c = command_option(CMD_knobs, argc, argv, 0)) >= 0) {
+		if (c == 'h')
+			return cmd_help(2, (char *[]){"help", "knobs"});
 		if (c != 'm')
 			return cli_usage("knobs");
 		markdown = 1;
@@ -203,24 +198,16 @@ int cmd_help(int argc, char **argv)
 {
 	const char *topic = argc > 1 ? argv[1] : "";
 	if (!*topic) {
-		fputs(general, stdout);
-	} else if (!strcmp(topic, "run")) {
-		fputs(help_run, stdout);
-		print_profiles();
-	} else if (!strcmp(topic, "stat")) {
-		fputs(help_stat, stdout);
-	} else if (!strcmp(topic, "explain")) {
-		fputs(help_explain, stdout);
-	} else if (!strcmp(topic, "dump")) {
-		fputs(help_dump, stdout);
-	} else if (!strcmp(topic, "check")) {
-		fputs(help_check, stdout);
-	} else if (!strcmp(topic, "knobs")) {
-		fputs(help_knobs, stdout);
-	} else {
-		return cli_error(EXIT_USAGE,
-				 "there is no help on \"%s\"; there is on run, stat, explain, check, dump and knobs",
-				 topic);
+		print_general();
+		return EXIT_OK;
 	}
-	return EXIT_OK;
+	for (unsigned i = 0; i < COMMANDS; i++) {
+		if (strcmp(topic, command_info[i].name) || !help[i].before)
+			continue;
+		print_help((enum command)i);
+		if (i == CMD_run)
+			print_profiles();
+		return EXIT_OK;
+	}
+	return cli_error(EXIT_USAGE, "there is no help on \"%s\"; the commands are%s", topic, cli_command_names());
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/commands.h"
 
 static int cmd_version(int argc, char **argv)
 {
@@ -16,13 +17,12 @@ static int cmd_version(int argc, char **argv)
 	return EXIT_OK;
 }
 
-static const struct {
-	const char *name;
-	int (*run)(int argc, char **argv);
-} commands[] = {
-    {"run", cmd_run},     {"stat", cmd_stat},   {"explain", cmd_explain},   {"check", cmd_check},
-    {"dump", cmd_dump},   {"knobs", cmd_knobs}, {"help", cmd_help},         {"version", cmd_version},
-    {"--help", cmd_help}, {"-h", cmd_help},     {"--version", cmd_version},
+static int (*const run[COMMANDS])(int argc, char **argv) = {
+#define COMMAND(name, arguments, sentence) [CMD_##name] = cmd_##name,
+#define OPTION(command, letter, name, argument, sentence)
+#include "cli/commands.def"
+#undef COMMAND
+#undef OPTION
 };
 
 int cli_error(int status, const char *format, ...)
@@ -34,6 +34,19 @@ int cli_error(int status, const char *format, ...)
 	va_end(args);
 	fputc('\n', stderr);
 	return status;
+}
+
+const char *cli_command_names(void)
+{
+	static char names[128];
+	size_t len = 0;
+	for (unsigned i = 0; i < COMMANDS; i++)
+		len += (size_t)snprintf(names + len, sizeof(names) - len, "%s %s",
+					!i                 ? ""
+					: i + 1 < COMMANDS ? ","
+							   : " and",
+					command_info[i].name);
+	return names;
 }
 
 int cli_usage(const char *command)
@@ -55,11 +68,13 @@ int main(int argc, char **argv)
 		cmd_help(1, argv);
 		return EXIT_USAGE;
 	}
-	for (unsigned i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-		if (!strcmp(argv[1], commands[i].name))
-			return commands[i].run(argc - 1, argv + 1);
-	cli_error(EXIT_USAGE,
-		  "there is no command \"%s\"; there are run, stat, explain, check, dump, knobs, help and version",
-		  argv[1]);
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+		return cmd_help(argc - 1, argv + 1);
+	if (!strcmp(argv[1], "--version"))
+		return cmd_version(argc - 1, argv + 1);
+	for (unsigned i = 0; i < COMMANDS; i++)
+		if (!strcmp(argv[1], command_info[i].name))
+			return run[i](argc - 1, argv + 1);
+	cli_error(EXIT_USAGE, "there is no command \"%s\"; there are%s", argv[1], cli_command_names());
 	return EXIT_USAGE;
 }

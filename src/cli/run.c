@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/commands.h"
 #include "cli/elf.h"
 #include "cli/start.h"
 #include "host/knobs.h"
@@ -202,14 +203,9 @@ static int set_rules(const char *file)
 
 static int parse_options(int argc, char **argv)
 {
-	static const struct option options[] = {{"profile", required_argument, NULL, 'p'},
-						{"set", required_argument, NULL, 's'},
-						{"rules", required_argument, NULL, 'r'},
-						{"help", no_argument, NULL, 'h'},
-						{NULL, 0, NULL, 0}};
 	int c, rc = EXIT_OK;
-	/* +: the first word that is no option is the program; the rest is its own. */
-	while (rc == EXIT_OK && (c = getopt_long(argc, argv, "+h", options, NULL)) >= 0) {
+	/* The first word that is no option is the program; the rest is its own. */
+	while (rc == EXIT_OK && (c = command_option(CMD_run, argc, argv, 1)) >= 0) {
 		if (c == 'p')
 			rc = set_profile(optarg);
 		else if (c == 's')

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/commands.h"
 #include "cli/json.h"
 #include "cli/view.h"
 
@@ -231,14 +232,10 @@ static int nothing_found(int pid, int rc, const struct views *v)
 
 int cmd_stat(int argc, char **argv)
 {
-	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-						{"explain", no_argument, NULL, 'e'},
-						{"help", no_argument, NULL, 'h'},
-						{NULL, 0, NULL, 0}};
 	bool json = false, explain = false;
 	struct views v = {0};
 	int c, pid = 0, rc = 0;
-	while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
+	while ((c = command_option(CMD_stat, argc, argv, 0)) >= 0) {
 		if (c == 'h')
 			return cmd_help(2, (char *[]){"help", "stat"});
 		if (c == '?')

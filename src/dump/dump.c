@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/commands.h"
 #include "dump/pcapng.h"
 #include "dump/source.h"
 
@@ -354,24 +355,17 @@ static bool number(const char *text, uint64_t max, uint64_t *out)
 
 static int parse(int argc, char **argv)
 {
-	static const struct option options[] = {{"pid", required_argument, NULL, 'p'},
-						{"write", required_argument, NULL, 'w'},
-						{"snap", required_argument, NULL, 's'},
-						{"count", required_argument, NULL, 'c'},
-						{"pcap", no_argument, NULL, 'o'},
-						{"quiet", no_argument, NULL, 'q'},
-						{NULL, 0, NULL, 0}};
 	uint64_t n;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "+p:w:s:c:q", options, NULL)) >= 0) {
+	while ((c = command_option(CMD_dump, argc, argv, 1)) >= 0) {
 		if (c == 'w') {
 			opt.file = optarg;
 		} else if (c == 'o') {
 			opt.old = true;
 		} else if (c == 'q') {
 			opt.quiet = true;
-		} else if (c == '?') {
+		} else if (c == '?' || c == 'h') {
 			return fail(EXIT_USAGE, "see \"viaduct help dump\"");
 		} else if (!number(optarg, c == 'p' ? 1 << 30 : c == 's' ? CAPTURE_SNAP_MAX : UINT64_MAX, &n)) {
 			return fail(EXIT_USAGE, "\"%s\" is no number for -%c", optarg, c);

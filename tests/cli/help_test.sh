@@ -9,6 +9,12 @@ check "--help" 0 '^Usage: viaduct COMMAND' "$viaduct" --help
 check "help run tells the profiles" 0 'throughput' "$viaduct" help run
 check "help stat" 0 'json' "$viaduct" help stat
 check "help explain" 0 'viaduct explain PID' "$viaduct" help explain
+for command in run stat explain check dump knobs; do
+	check "the usage names $command" 0 "^  $command " "$viaduct" help
+	check "help $command says its exit status" 0 '^Exit status: ' "$viaduct" help $command
+	check "$command --help is the same" 0 "^Usage: viaduct $command" "$viaduct" $command --help
+done
+check "an option by its letter" 0 '^\{$' "$viaduct" stat -j
 check "help on nothing there is" 2 'no help on "walk"' "$viaduct" help walk
 check "run --help" 0 '^Usage: viaduct run' "$viaduct" run --help
 check "stat --help" 0 '^Usage: viaduct stat' "$viaduct" stat --help
