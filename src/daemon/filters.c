@@ -21,6 +21,8 @@ struct claim {
 struct filters {
 	struct steer *steer;
 	uint32_t count;
+	struct steer_kinds kinds;
+	bool adopting; /* the kernel has them as the earlier viaductd left them: right, until all are counted */
 	uint8_t group_used[STEER_GROUPS];
 	struct claim *bucket[BUCKETS];
 };
@@ -65,6 +67,25 @@ static struct claim **place_of(struct filters *f, const struct steer_key *key)
 	return at;
 }
 
+static bool all_zero(const uint8_t addr[16])
+{
+	static const uint8_t zero[16];
+
+	return !memcmp(addr, zero, sizeof(zero));
+}
+
+/* One more key of its kind (by 1), or one less (by -1). */
+static int count_key(struct filters *f, const struct steer_key *key, int by)
+{
+	uint32_t *kind = key->remote_port       ? &f->kinds.flows
+			 : all_zero(key->local) ? &f->kinds.anys
+						: &f->kinds.addresses;
+	bool had = *kind;
+
+	*kind += (uint32_t)by;
+	return f->adopting || had == (*kind != 0) ? 0 : steer_kinds_set(f->steer, &f->kinds);
+}
+
 static int member_of(const struct claim *c, uint32_t stack)
 {
 	for (uint32_t i = 0; i < c->members; i++)
@@ -93,6 +114,7 @@ static void remove_claim(struct filters *f, struct claim **at)
 	struct claim *c = *at;
 
 	steer_filter_clear(f->steer, &c->key);
+	count_key(f, &c->key, -1);
 	if (c->group)
 		f->group_used[c->group - 1] = 0;
 	*at = c->next;
@@ -133,7 +155,7 @@ static int new_claim(struct filters *f, struct claim **at, const struct steer_ke
 	*at = c;
 	f->count++;
 	*made = c;
-	return 0;
+	return count_key(f, key, 1);
 }
 
 static int join(struct filters *f, struct claim *c, uint32_t stack, uint32_t id)
@@ -180,6 +202,7 @@ int filters_keep_out(struct filters *f, const struct steer_key *flow)
 {
 	struct steer_target kernel = {.stack = STEER_KERNEL};
 
+	count_key(f, flow, 1);
 	return *place_of(f, flow) ? 0 : steer_filter_set(f->steer, flow, &kernel);
 }
 
@@ -187,6 +210,7 @@ void filters_let_in(struct filters *f, const struct steer_key *flow)
 {
 	if (!*place_of(f, flow))
 		steer_filter_clear(f->steer, flow);
+	count_key(f, flow, -1);
 }
 
 /* True: that was the last, *at is the next claim. */
@@ -268,6 +292,7 @@ int filters_adopt(struct filters *f, uint32_t (*uid_of)(uint32_t stack, void *ar
 	struct steer_key key, next;
 	int rc, last = steer_filter_next(f->steer, NULL, &next);
 
+	f->adopting = true;
 	while (!last) {
 		key = next;
 		rc = adopt_one(f, &key, uid_of, arg);
@@ -277,5 +302,6 @@ int filters_adopt(struct filters *f, uint32_t (*uid_of)(uint32_t stack, void *ar
 		else if (rc)
 			return rc;
 	}
-	return 0;
+	f->adopting = false;
+	return steer_kinds_set(f->steer, &f->kinds);
 }

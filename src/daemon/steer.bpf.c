@@ -48,6 +48,13 @@ struct {
 } vd_filters SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct steer_kinds);
+} vd_kinds SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, STEER_FLOWS);
 	__type(key, struct steer_key);
@@ -366,14 +373,20 @@ static __always_inline __u32 shared_stack(const struct steer_key *flow, __u32 gr
 /* The filter that covers the flow; key is changed on the way. */
 static __always_inline const struct steer_target *find_filter(struct steer_key *k)
 {
-	const struct steer_target *t = bpf_map_lookup_elem(&vd_filters, k);
+	const struct steer_target *t = NULL;
+	const struct steer_kinds *kinds;
+	__u32 zero = 0;
 
-	if (t)
-		return t;
+	kinds = bpf_map_lookup_elem(&vd_kinds, &zero);
+	if (!kinds)
+		return NULL;
+	if (kinds->flows)
+		t = bpf_map_lookup_elem(&vd_filters, k);
 	__builtin_memset(k->remote, 0, 16);
 	k->remote_port = 0;
-	t = bpf_map_lookup_elem(&vd_filters, k);
-	if (t || !bpf_map_lookup_elem(&vd_addrs, k->local))
+	if (!t && kinds->addresses)
+		t = bpf_map_lookup_elem(&vd_filters, k);
+	if (t || !kinds->anys || !bpf_map_lookup_elem(&vd_addrs, k->local))
 		return t;
 	__builtin_memset(k->local, 0, 16);
 	return bpf_map_lookup_elem(&vd_filters, k);

@@ -58,6 +58,8 @@ void steer_filter_clear(struct steer *s, const struct steer_key *key);
 int steer_filter_get(struct steer *s, const struct steer_key *key, struct steer_target *target);
 /* The filter after this one; NULL: the first. -ENOENT: no more. */
 int steer_filter_next(struct steer *s, const struct steer_key *key, struct steer_key *next);
+/* To be raised before the first filter of a kind, lowered after the last. */
+int steer_kinds_set(struct steer *s, const struct steer_kinds *kinds);
 int steer_group_set(struct steer *s, uint32_t group, const struct steer_group *g);
 int steer_group_get(struct steer *s, uint32_t group, struct steer_group *g);
 

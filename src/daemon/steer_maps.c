@@ -129,6 +129,13 @@ int steer_filter_next(struct steer *s, const struct steer_key *key, struct steer
 	return bpf_map_get_next_key(bpf_map__fd(s->skel->maps.vd_filters), key, next) ? -errno : 0;
 }
 
+int steer_kinds_set(struct steer *s, const struct steer_kinds *kinds)
+{
+	uint32_t zero = 0;
+
+	return map_set(s->skel->maps.vd_kinds, &zero, kinds);
+}
+
 int steer_group_set(struct steer *s, uint32_t group, const struct steer_group *g)
 {
 	return map_set(s->skel->maps.vd_groups, &group, g);

@@ -33,6 +33,12 @@ struct steer_key {
 	__u16 zero;
 };
 
+/* Which kinds of keys there are: what there is none of is not looked up. */
+struct steer_kinds {
+	__u32 flows, addresses, anys;
+	__u32 reserved;
+};
+
 #define STEER_SHARED 0xffffffffu /* steer_target.stack: one of the group's */
 #define STEER_KERNEL 0xfffffffeu /* the kernel has this flow */
 

@@ -33,6 +33,7 @@ static struct {
 	struct steer_key key[FAKE_FILTERS];
 	struct steer_target target[FAKE_FILTERS];
 	uint32_t filters;
+	struct steer_kinds kinds; /* at the last change between none and some */
 	struct steer_group group[STEER_GROUPS];
 	struct steer_port port[STEER_IFACES * STEER_STACKS];
 	uint32_t ports, veths, attached;
@@ -91,6 +92,13 @@ int steer_filter_next(struct steer *s, const struct steer_key *key, struct steer
 	(void)key;
 	(void)next;
 	return -ENOENT;
+}
+
+int steer_kinds_set(struct steer *s, const struct steer_kinds *kinds)
+{
+	(void)s;
+	kernel.kinds = *kinds;
+	return 0;
 }
 
 int steer_group_set(struct steer *s, uint32_t group, const struct steer_group *g)
@@ -556,7 +564,9 @@ static void check(void)
 	fuzz_require(kernel.filters - to_kernel == filters_count(house.filters));
 	for (uint32_t i = 0; i < kernel.filters; i++) {
 		const struct steer_target *t = &kernel.target[i];
+		const struct steer_key *k = &kernel.key[i];
 
+		fuzz_require(k->remote_port ? kernel.kinds.flows : kernel.kinds.addresses || kernel.kinds.anys);
 		if (t->stack == STEER_KERNEL)
 			continue;
 		if (t->stack == STEER_SHARED) {
@@ -599,6 +609,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	for (uint32_t i = 0; i < CLIENTS; i++)
 		if (peer[i].client)
 			hang_up(&peer[i]);
+	fuzz_require(!kernel.kinds.flows && !kernel.kinds.addresses && !kernel.kinds.anys);
 	fuzz_require(!kernel.filters && !kernel.ports && !kernel.veths && !kernel.attached);
 	for (uint32_t i = 0; i < STEER_STACKS; i++)
 		fuzz_require(!house.tenant[i] && !house.number[i].used);
