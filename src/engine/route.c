@@ -509,7 +509,8 @@ int route_sock_slow(struct engine *e, struct sock *k)
 			   (uint32_t)(endpoint_hash(e->s->hash_key, k->remote.addr, k->remote.port) >> 32), &r);
 	if (err == -ENOENT) /* not ours to say */
 		return stay(k, version);
-	if (r.ifindex && !r.resolved)
+	/* Whoever connects is told of the failure before the kernel tries again, and the view forgets it. */
+	if (r.ifindex && !r.resolved && !(err == -EHOSTUNREACH && k->proto == SOCK_TCP && k->tcp.state == TCP_SYN_SENT))
 		route_want(e, r.via, r.ifindex);
 	if (!err && is_v4(k->local.addr) && !source_valid(e->view, k->local.addr))
 		err = -EINVAL; /* as Linux, which asks for IPv4 alone */

@@ -127,6 +127,11 @@ static void syn_timeout(struct engine *e, struct sock *k)
 
 	if (t->syncnt && t->state == TCP_SYN_SENT)
 		retries = t->syncnt;
+	/* told before the kernel, being asked again, forgets that it has failed */
+	if (t->state == TCP_SYN_SENT && route_sock(e, k) == -EHOSTUNREACH) {
+		tcp_done(e, k, EHOSTUNREACH);
+		return;
+	}
 	route_doubt(e, k);
 	if (t->syn_tries <= retries) {
 		tcp_send_syn(e, k);

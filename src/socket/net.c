@@ -357,6 +357,7 @@ static int net_to_locked(struct attached *a, const struct endpoint *remote, stru
 	if (is_any(local->addr))
 		memcpy(local->addr, r.from, sizeof(local->addr));
 	dst->version = version;
+	dst->hop = (uint32_t)endpoint_hash(a->s->hash_key, r.via, r.ifindex); /* as route_sock */
 	dst->mtu = r.mtu;
 	memcpy(dst->mac, r.mac, sizeof(dst->mac));
 	return ret;
