@@ -196,6 +196,10 @@ static bool check_interface(struct check *c, const struct netdev *d)
 {
 	const struct netdev *lower = d->lower ? by_index(c, d->lower) : NULL, *device = lower ? lower : d;
 	char mend[64], over[48] = "";
+	if (!strcmp(d->kind, "veth") && !strncmp(d->name, "viaduct", strlen("viaduct"))) {
+		check_add(c, LEVEL_OK, NULL, "%s: viaductd's own, of a stack behind an interface", d->name);
+		return false;
+	}
 	if (!(d->flags & IFF_UP) || !(d->flags & IFF_RUNNING)) {
 		check_add(c, LEVEL_OK, NULL, "%s: it is down", d->name);
 		return false;
