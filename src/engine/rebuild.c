@@ -475,7 +475,7 @@ int stack_rebuild(struct engine *e, void *room, uint64_t now_us)
 	rebuild_pkts(&r);
 	rebuild_private(&r);
 	for (uint32_t i = 1; i < s->sock_pool.mark; i++)
-		if ((k = sock_at(s, i))->proto != SOCK_FREE)
+		if ((k = sock_at(s, i)) && k->proto != SOCK_FREE)
 			relink(&r, k, suspect(&r, k));
 	tcp_share_init(s);
 	for (uint32_t i = 0; i < PROC_MAX; i++) {
@@ -485,7 +485,7 @@ int stack_rebuild(struct engine *e, void *room, uint64_t now_us)
 	if (stack_audit(e))
 		return -EUCLEAN;
 	for (uint32_t i = 1; i < s->sock_pool.mark; i++)
-		if (suspect(&r, k = sock_at(s, i)))
+		if ((k = sock_at(s, i)) && suspect(&r, k))
 			reset(e, k, now_us);
 	return 0;
 }
