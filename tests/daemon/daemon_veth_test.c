@@ -74,11 +74,15 @@ static void stacks_behind_veths_have_their_flows_and_no_others(void **state)
 	pid_t daemon = daemon_start(daemon_path, "--veth-only", NULL);
 	int peer = peer_udp(7001);
 	uint8_t frame[2048], other_mac[6] = {2, 1, 2, 3, 4, 5};
+	int raw, owner;
 	struct guest a, b;
 	const uint8_t *mac = a.vnic.body.vnic.mac;
 	uint32_t len;
 
 	(void)state;
+	in_peer(true);
+	raw = socket(AF_INET, SOCK_RAW, IPPROTO_TCP);
+	in_peer(false);
 	guest_make(&a, 7000);
 	guest_make(&b, 7100);
 	say(peer, HERE4, 7000, "for a");
@@ -102,6 +106,15 @@ static void stacks_behind_veths_have_their_flows_and_no_others(void **state)
 	assert_false(arrives(peer));
 	send_as(&a, frame, other_mac, HERE4, 7000, IPPROTO_UDP);
 	assert_false(arrives(peer));
+	/* what the peer's kernel would take for a reset of the other's connection */
+	owner = bound_socket(SOCK_STREAM, HERE4, 7200);
+	assert_true(client_filter(b.sock, IPPROTO_TCP, HERE4, 7200, owner, 0) > 0);
+	send_as(&b, frame, mac, HERE4, 7200, IPPROTO_TCP);
+	assert_true(arrives(raw));
+	send_as(&a, frame, mac, HERE4, 7200, IPPROTO_TCP);
+	assert_false(arrives(raw));
+	close(owner);
+	close(raw);
 	guest_free(&a);
 	guest_free(&b);
 	close(peer);
