@@ -424,7 +424,7 @@ static void ask_for_neighbours(struct attached *a)
 
 uint64_t net_tick(void)
 {
-	uint64_t now = clock_us();
+	uint64_t now = clock_us(), sweep;
 	bool lost = false;
 
 	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
@@ -440,8 +440,13 @@ uint64_t net_tick(void)
 			look_for_daemon(attached[i], n, now);
 		quiet_unlock(&net_lock);
 	}
-	net_filters_sweep(now);
-	return lost ? LOOK_AGAIN_US : net_has_filters() ? RETRY_US : 0;
+	sweep = net_filters_sweep(now);
+	return lost ? LOOK_AGAIN_US : sweep;
+}
+
+bool net_finishes(const struct attached *a)
+{
+	return __atomic_load_n(&net_of(a)->state, __ATOMIC_RELAXED) == NET_UP;
 }
 
 /* --- fork --- */

@@ -33,6 +33,9 @@ int net_open_for(struct attached *a, const struct endpoint *local, enum reason *
 /* A listener or a bound UDP socket is closed: its filter goes; the listener's connections keep theirs. */
 void net_unbound(struct attached *a, enum sock_proto proto, const struct endpoint *local);
 
+/* viaductd knows the stack: when the process ends, it goes on with its connections over networks. */
+bool net_finishes(const struct attached *a);
+
 /* --- for those who sleep --- */
 /* Descriptors of rings, in the order in which they came; they are readable when frames wait. */
 uint32_t net_wakes(void);

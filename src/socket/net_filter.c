@@ -24,9 +24,10 @@
 
 #define FILTERS_MAX 16000u
 #define BUCKETS 1024u
-#define GRACE_US 5000000u /* between asking for a filter and the connection's being there */
-#define SWEEP_US 1000000u
-#define CLEAN 4u /* old filters looked at for each new one */
+#define GRACE_US 5000000u        /* between asking for a filter and the connection's being there */
+#define SWEEP_US 1000000u        /* between sweeps, twice as long after each that found nothing, ... */
+#define SWEEP_LAST_US 128000000u /* ... until it is this long */
+#define CLEAN 4u                 /* old filters looked at for each new one */
 #define CLEAN_US 200000u
 #define PORT_WORDS (65536 / 64)
 
@@ -43,7 +44,7 @@ struct filter {
 static struct filter filters[FILTERS_MAX];
 static uint16_t buckets[BUCKETS], free_head, mark = 1;
 static uint32_t in_use;
-static uint64_t swept_us;
+static uint64_t swept_us, sweep_every_us = SWEEP_US;
 
 static uint16_t *bucket(uint8_t proto, uint16_t port)
 {
@@ -198,6 +199,7 @@ static int add_locked(struct attached *a, const struct filter *want, int fd, enu
 	if (ret < 0)
 		return ret;
 	*reason = REASON_FILTER;
+	sweep_every_us = SWEEP_US;
 	clean_some(a, want->used_us);
 	f = insert(want);
 	if (!f)
@@ -334,21 +336,24 @@ static void sweep_stack(struct attached *a, uint64_t now_us)
 	}
 }
 
-void net_filters_sweep(uint64_t now_us)
+uint64_t net_filters_sweep(uint64_t now_us)
 {
-	if (!__atomic_load_n(&in_use, __ATOMIC_RELAXED) || now_us - swept_us < SWEEP_US)
-		return;
+	uint32_t before = __atomic_load_n(&in_use, __ATOMIC_RELAXED);
+
+	if (!before)
+		return 0;
+	if (now_us - swept_us < sweep_every_us)
+		return sweep_every_us - (now_us - swept_us);
 	swept_us = now_us;
 	quiet_lock(&net_lock);
 	for (uint32_t i = 0; i < atomic_load(&attached_count); i++)
 		if (net_of(attached[i])->state == NET_UP)
 			sweep_stack(attached[i], now_us);
+	/* an idle program is to be left alone */
+	if (in_use == before && sweep_every_us < SWEEP_LAST_US)
+		sweep_every_us *= 2;
 	quiet_unlock(&net_lock);
-}
-
-bool net_has_filters(void)
-{
-	return __atomic_load_n(&in_use, __ATOMIC_RELAXED) != 0;
+	return sweep_every_us;
 }
 
 /* --- another viaductd, another process --- */
@@ -396,4 +401,5 @@ void net_filters_after_fork(void)
 	free_head = 0;
 	mark = 1;
 	in_use = 0;
+	sweep_every_us = SWEEP_US;
 }

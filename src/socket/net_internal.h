@@ -57,9 +57,9 @@ void net_tell_process(struct net *n, int pid);
 /* Hand a stack that lost its viaductd to the next. */
 int net_resume(struct attached *a, struct net *n);
 void net_filters_resume(struct attached *a);
-/* Remove the filters that nobody needs any more; now and then. */
-void net_filters_sweep(uint64_t now_us);
-bool net_has_filters(void);
+/* Remove the filters that nobody needs any more; now and then. Microseconds until it is worth calling again, 0: there
+ * are none. */
+uint64_t net_filters_sweep(uint64_t now_us);
 void net_filters_after_fork(void);
 
 #endif

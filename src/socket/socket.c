@@ -270,11 +270,11 @@ void vs_close_fd(vsock_t v, int fd, bool wait_linger)
 }
 
 /* True if no connection of our own stack has bytes that were not put on the wire yet. What is on the wire reaches the
- * peer without us: the memory is its as well. */
+ * peer without us: the memory is its as well. Over a network viaductd goes on. */
 static bool all_sent(void *arg)
 {
 	struct attached *a = arg;
-	bool sent = true;
+	bool sent = true, finishes = net_finishes(a);
 
 	stack_enter(a);
 	if (stack_pending(a))
@@ -282,6 +282,8 @@ static bool all_sent(void *arg)
 	for (uint32_t i = 1; sent && i < a->s->sock_pool.mark; i++) {
 		const struct sock *k = sock_at(a->s, i);
 
+		if (finishes && k && k->vnic < VNIC_MAX && vnic_is_network(stack_vnic(a->s, k->vnic)))
+			continue;
 		if (k && k->proto == SOCK_TCP && !k->holders && k->tcp.flags & TCPF_FIN_QUEUED)
 			sent = k->tcp.flags & TCPF_FIN_SENT || k->tcp.state == TCP_CLOSED;
 	}

@@ -83,10 +83,46 @@ def what_was_sent_arrives_after_the_end(test):
     size = 2000000
     with linked(test, "near") as link:
         port = link.port()
-        reader = link.start("far", STREAM + ["drink", link.address("far"), port], port)
+        reader = link.start("far", STREAM + ["drink", link.address("far"), port, 0], port)
         link.run("near", STREAM + ["pour", link.address("far"), port, size])
         check(test.finish(reader) == hashlib.sha256(random.Random(size).randbytes(size)).hexdigest(),
               "not all arrived")
+
+
+@case
+def a_program_ends_at_once_and_its_peer_gets_all(test):
+    size = 60000
+    with linked(test, "near") as link:
+        port = link.port()
+        reader = link.start("far", STREAM + ["drink", link.address("far"), port, 4], port)
+        began = time.monotonic()
+        link.run("near", STREAM + ["pour", link.address("far"), port, size])
+        check(time.monotonic() - began < 3, "it waited for its peer")
+        check(test.finish(reader) == hashlib.sha256(random.Random(size).randbytes(size)).hexdigest(),
+              "not all arrived")
+
+
+def switches(pid):
+    """How often the process's threads have gone to sleep."""
+    count = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/status", encoding="ascii") as status:
+            count += sum(int(line.split()[1]) for line in status if "voluntary_ctxt" in line)
+    return count
+
+
+@case
+def idle_programs_sleep(test):
+    idle = ("import socket, sys, time\ns = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
+            "s.sendall(b'x'); s.recv(1); s.recv(1)")
+    with linked(test, "both") as link:
+        port, server = serve(link, 1)
+        client = link.start("near", [sys.executable, "-c", idle, link.address("far"), port])
+        time.sleep(3)
+        before = [switches(program.process.pid) for program in (server, client)]
+        time.sleep(4)
+        after = [switches(program.process.pid) for program in (server, client)]
+        check(all(late - early <= 4 for early, late in zip(before, after)), f"woke up: {before}, then {after}")
 
 
 @case

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A peer for tests: stream.py serve ADDRESS PORT COUNT | fork ADDRESS PORT COUNT | fetch ADDRESS PORT COUNT BYTES |
-pace ADDRESS PORT SECONDS | pour ADDRESS PORT BYTES | drink ADDRESS PORT.
+pace ADDRESS PORT SECONDS | pour ADDRESS PORT BYTES | drink ADDRESS PORT SECONDS.
 
 serve takes COUNT connections and sends back what it reads, each in a thread; fork does so in a process for each. fetch
 opens them one after the other, sends BYTES random bytes on each while it reads, and compares. pace exchanges small
-messages over one connection, and prints how many. pour sends BYTES and ends at once; drink takes one connection and
-prints the digest of what came.
+messages over one connection, and prints how many. pour sends BYTES and ends at once; drink takes one connection,
+reads it after SECONDS, and prints the digest of what came.
 """
 import hashlib
 import os
@@ -100,15 +100,16 @@ def fetch(address, port, count, size):
             sys.exit(f"{len(got)} of {size} bytes came back, or others")
 
 
-def drink(address, port):
+def drink(address, port, seconds):
     digest = hashlib.sha256()
     with listen(address, port) as listener:
         connection, _ = listener.accept()
+    time.sleep(seconds)
     with connection:
         while part := connection.recv(1 << 16):
             digest.update(part)
     print(digest.hexdigest())
 
 
-ACTIONS = {"drink": drink, "serve": serve, "fork": fork, "fetch": fetch, "pace": pace, "pour": pour}
+ACTIONS = {"drink": drink, "fetch": fetch, "fork": fork, "pace": pace, "pour": pour, "serve": serve}
 ACTIONS[sys.argv[1]](sys.argv[2], *(int(word) for word in sys.argv[3:]))
