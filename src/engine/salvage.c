@@ -26,8 +26,21 @@ static bool sound(struct engine *e, const struct pkt *p, uint32_t seq)
 	const struct vnic *v = p->vnic < VNIC_MAX ? &e->vnic[p->vnic] : NULL;
 
 	return p->kind == PKT_TX && p->aux2 != KEPT && v && v->ops && v->gen == p->vnic_gen &&
-	       p->buf < v->st->tx_count && p->seq == seq && p->len <= v->st->buf_size &&
-	       p->off + p->len <= v->st->buf_size && !p->frag;
+	       p->buf < v->st->tx_count && p->buf < VNIC_BUFS_MAX && !(v->st->tx_state[p->buf] & VNIC_TX_PKT) &&
+	       p->seq == seq && p->len <= v->st->buf_size && p->off + p->len <= v->st->buf_size && !p->frag;
+}
+
+/* p goes on, and its buffer is nobody else's. */
+static void keep(struct engine *e, struct pkt *p)
+{
+	p->aux2 = KEPT;
+	e->vnic[p->vnic].st->tx_state[p->buf] |= VNIC_TX_PKT;
+}
+
+static void let_go(struct engine *e, struct pkt *p)
+{
+	p->aux2 = 0;
+	e->vnic[p->vnic].st->tx_state[p->buf] &= (uint8_t)~VNIC_TX_PKT;
 }
 
 /* Follow the queue from its head as far as it is sound, marking. Returns the last one; *end: where it ends. */
@@ -37,7 +50,7 @@ static struct pkt *keep_forward(struct engine *e, struct sock *k, uint32_t *firs
 
 	*first = *end = p ? p->seq : 0;
 	while (p && sound(e, p, *end) && *end + p->len - *first <= QUEUE_MAX) {
-		p->aux2 = KEPT;
+		keep(e, p);
 		p->prev = last ? pkt_index(e->s, last) : 0;
 		*end += p->len;
 		last = p;
@@ -60,7 +73,7 @@ static struct pkt *keep_backward(struct engine *e, struct sock *k, struct pkt *l
 			break;
 		if (seq_leq(p->seq + p->len, start) && p->len)
 			break; /* acknowledged: being freed */
-		p->aux2 = KEPT;
+		keep(e, p);
 		p->next = after ? pkt_index(s, after) : 0;
 		tail = tail ? tail : p;
 		at = p->seq;
@@ -70,7 +83,7 @@ static struct pkt *keep_backward(struct engine *e, struct sock *k, struct pkt *l
 		return last;
 	if (last && at != *end) { /* a gap: what is behind it was never accepted, or is lost to us */
 		for (p = after; p; p = pkt_at(s, p->next))
-			p->aux2 = 0;
+			let_go(e, p);
 		return last;
 	}
 	after->prev = last ? pkt_index(s, last) : 0;
@@ -93,14 +106,14 @@ static struct pkt *first_of(struct engine *e, struct pkt *last)
 static void drop_queue(struct engine *e, struct pkt *last)
 {
 	for (struct pkt *p = last; p; p = pkt_at(e->s, p->prev))
-		p->aux2 = 0;
+		let_go(e, p);
 }
 
 /* What is acknowledged goes, also a part of the first. The new first one. */
 static struct pkt *trim(struct engine *e, struct pkt *p, uint32_t una)
 {
 	while (p && seq_leq(p->seq + p->len, una)) {
-		p->aux2 = 0;
+		let_go(e, p);
 		p = pkt_at(e->s, p->next);
 	}
 	if (!p)
@@ -190,20 +203,21 @@ static void rebuild_pkts(struct stack *s)
 	s->private_pool = (struct stack_pool){.mark = 1, .limit = s->private_pool.limit};
 }
 
+/* Before the queues are looked at: no tx buffer belongs to any yet. */
+static void disown_buffers(struct engine *e, uint32_t i)
+{
+	struct vnic_state *st = stack_vnic(e->s, i);
+
+	for (uint32_t b = 0; b < VNIC_BUFS_MAX; b++)
+		st->tx_state[b] &= VNIC_TX_NIC;
+}
+
 static void rebuild_vnic(struct engine *e, uint32_t i)
 {
 	struct vnic_state *st = stack_vnic(e->s, i);
 
 	memset(stack_iface(e->s, i), 0, sizeof(struct iface));
 	st->txwait_head = st->txwait_tail = st->txheld_head = st->txheld_tail = st->last_sock = 0;
-	for (uint32_t b = 0; b < st->tx_count && b < VNIC_BUFS_MAX; b++)
-		st->tx_state[b] &= VNIC_TX_NIC;
-	for (uint32_t p = 1; p < e->s->pkt_pool.mark; p++) {
-		const struct pkt *q = pkt_at(e->s, p);
-
-		if (q->kind == PKT_TX && q->vnic == i && q->buf < VNIC_BUFS_MAX)
-			st->tx_state[q->buf] |= VNIC_TX_PKT;
-	}
 	st->free_top = 0;
 	for (uint32_t b = 0; b < st->tx_count && b < VNIC_BUFS_MAX; b++)
 		if (!st->tx_state[b])
@@ -286,6 +300,9 @@ void engine_salvage(struct engine *e, uint8_t *fate)
 	count(s, C_stack_repaired);
 	for (uint32_t i = 1; i < s->pkt_pool.mark && i < s->pkt_pool.limit; i++)
 		pkt_at(s, i)->aux2 = 0;
+	for (uint32_t i = 0; i < VNIC_MAX; i++)
+		if (e->vnic[i].ops)
+			disown_buffers(e, i);
 	for (uint32_t i = 1; i < high; i++)
 		fate[i] = (uint8_t)judge(e, sock_at(s, i));
 	rebuild_pkts(s);
