@@ -216,18 +216,46 @@ static int open_behind(struct tenant *t, struct tenant_vnic *v, const struct por
 	return tenant_veth_set(t, v);
 }
 
+/* A stack has the device's queues: the kernel would say so too, after much work. */
+static bool queues_taken(const struct house *h, uint32_t device)
+{
+	for (uint32_t i = 0; i < STEER_STACKS; i++)
+		for (uint32_t v = 0; h->tenant[i] && v < TENANT_VNICS; v++) {
+			const struct tenant_vnic *n = &h->tenant[i]->vnic[v];
+
+			if (n->ifindex && n->where.ifindex == device && n->about.mode == DAEMON_MODE_DIRECT &&
+			    n->port.umem >= 0)
+				return true;
+		}
+	return false;
+}
+
+static int try_direct(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, const char **why)
+{
+	struct house *h = t->house;
+	int tries = 1, rc = -EBUSY;
+
+	if (!policy_direct(&h->policy, t->uid) || d->queues > DAEMON_QUEUES_MAX)
+		return -EBUSY;
+	if (queues_taken(h, d->ifindex)) {
+		if (!orphan_make_room(h, d->ifindex))
+			return -EBUSY;
+		tries = ROOM_TRIES;
+	}
+	while (tries-- && rc == -EBUSY) {
+		rc = open_direct(v, d, why);
+		if (rc == -EBUSY && tries)
+			usleep(ROOM_WAIT_US);
+	}
+	return rc;
+}
+
 /* Rings of one kind or the other, and the maps say so: last the port, which lets frames in. */
 static int open_rings(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, const char **why)
 {
-	bool direct = policy_direct(&t->house->policy, t->uid) && d->queues <= DAEMON_QUEUES_MAX;
-	int rc = direct ? open_direct(v, d, why) : -EBUSY;
-	int tries = rc == -EBUSY && direct && orphan_make_room(t->house, d->ifindex) ? ROOM_TRIES : 0;
+	int rc = try_direct(t, v, d, why);
 	struct steer_port port = {.uid = t->uid};
 
-	for (; rc == -EBUSY && tries; tries--) {
-		usleep(ROOM_WAIT_US);
-		rc = open_direct(v, d, why);
-	}
 	if (rc == -EBUSY)
 		rc = open_behind(t, v, d, why);
 	for (uint32_t q = 0; !rc && q < v->port.queues; q++)
