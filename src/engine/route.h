@@ -50,6 +50,12 @@ void tcp_path_wait(struct engine *e, struct sock *k);
  * (RFC 2923 2.1, RFC 8899). */
 #define TCP_BLACK_HOLE_RTOS 3u /* as Linux's tcp_retries1 */
 void tcp_black_hole(struct engine *e, struct sock *k);
+/* From then on a larger size is tried now and then, with data that has to be sent anyway. How many bytes of payload a
+ * trial has, if one is due; 0: none. Then what became of it. */
+uint32_t tcp_mtu_trial(struct engine *e, struct sock *k);
+void tcp_mtu_trial_sent(struct engine *e, struct sock *k, uint32_t seq, uint32_t len);
+void tcp_mtu_trial_lost(struct engine *e, struct sock *k);
+void tcp_mtu_trial_acked(struct engine *e, struct sock *k);
 void tcp_path_retry(struct engine *e);
 
 /* Bring k's vNIC and dst up to date with the view (e->view). 0: frames may go. -EAGAIN: the neighbour is not resolved

@@ -214,6 +214,12 @@ struct tcb {
 	uint16_t hdr_tos_ttl; /* of the socket when hdr was made */
 	uint8_t hdr[80];      /* Ethernet, IP and TCP header of our segments; ends at the end */
 
+	/* searching for a larger path MTU after a black hole (tcp_route.c); sizes are those of IP packets */
+	uint64_t mtu_try_us;                   /* when to send a larger segment, 0: never */
+	uint32_t mtu_bad;                      /* the least that is taken for too large */
+	uint32_t mtu_probe;                    /* being tried, 0: none ... */
+	uint32_t mtu_probe_seq, mtu_probe_end; /* ... by these bytes */
+
 	/* statistics */
 	uint64_t chrono_us[3],
 	    chrono_since_us; /* TCP_INFO, on a network: times of enum tcp_chrono but none; of the present one */

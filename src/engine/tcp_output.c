@@ -331,7 +331,7 @@ static bool awaits_ack(const struct engine *e, const struct sock *k, const struc
 static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
 {
 	struct tcb *t = &k->tcp;
-	uint32_t limit = tcp_segment_limit(e, k), left = 0, sent = 0;
+	uint32_t limit = tcp_segment_limit(e, k), left = 0, sent = 0, trial;
 	bool lossless = tcp_no_network(e, k), limited = false, full;
 	struct run r;
 	struct pkt *p;
@@ -339,7 +339,8 @@ static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
 	if (!lossless)
 		restart_if_idle(e, k);
 	while ((p = pkt_at(e->s, t->send_head))) {
-		if (!gather(e, k, p, limit, 0, 0, &r) || !fit_window(e, t, &r, limit))
+		trial = __builtin_expect(t->mtu_try_us != 0, 0) ? tcp_mtu_trial(e, k) : 0;
+		if (!gather(e, k, p, trial ? trial : limit, 0, 0, &r) || !fit_window(e, t, &r, limit))
 			break;
 		if (!lossless) {
 			uint32_t flight = tcp_in_flight(k);
@@ -348,7 +349,9 @@ static void send_new(struct engine *e, struct sock *k, enum tcp_push how)
 			if (limited)
 				break;
 		}
-		full = is_full(e, k, &r, limit);
+		full = trial || is_full(e, k, &r, limit);
+		if (trial)
+			tcp_mtu_trial_sent(e, k, p->seq, r.len);
 		if (!full && !nagle_allows(t, how))
 			break;
 		if (!lossless && !left && awaits_ack(e, k, p, limit)) {
@@ -440,6 +443,8 @@ bool tcp_retransmit(struct engine *e, struct sock *k, struct pkt *p)
 	if (!tcp_path(e, k) || vnic_tx_busy(&e->vnic[k->vnic], p->buf) ||
 	    !gather(e, k, p, tcp_segment_limit(e, k), mask, p->flags & mask, &r))
 		return false;
+	if (__builtin_expect(t->mtu_probe && p->seq - t->mtu_probe_seq < t->mtu_probe_end - t->mtu_probe_seq, 0))
+		tcp_mtu_trial_lost(e, k);
 	if (run_busy(e, k, &r))
 		r = (struct run){.first = p, .last = p, .n = 1, .len = p->len};
 	flags = psh_fin(e, k, &r) | (ends_burst(e, &r) ? TH_PSH : 0);
@@ -511,6 +516,8 @@ void tcp_push(struct engine *e, struct sock *k, enum tcp_push how)
 	struct tcb *t = &k->tcp;
 	bool fin = (t->flags & (TCPF_FIN_QUEUED | TCPF_FIN_SENT)) == TCPF_FIN_QUEUED;
 
+	if (__builtin_expect(t->mtu_probe && seq_geq(t->snd_una, t->mtu_probe_end), 0))
+		tcp_mtu_trial_acked(e, k);
 	if ((t->send_head || t->lost > t->retrans || fin || t->flags & TCPF_FIN_LOST) && STATE(t->state) & SENDING &&
 	    tcp_path(e, k)) {
 		/* F-RTO, step 2b: new data tells whether the timeout was spurious (RFC 5682). */

@@ -703,6 +703,56 @@ static void a_black_hole_for_large_segments_is_got_around(void **state)
 	net_free(n);
 }
 
+/* Send for so long, and read it all. Returns the bytes. */
+static size_t keep_sending(struct net *n, struct sock *c, struct sock *s, size_t from, uint32_t seconds)
+{
+	for (uint32_t i = 0; i < 10 * seconds; i++) {
+		write_some(n, c, from, 20000);
+		for (size_t got = 0; got < 20000; got += read_some(n, s, from + got))
+			pass(n, 10000);
+		from += 20000;
+		pass(n, 90000);
+	}
+	return from;
+}
+
+static void the_largest_size_that_passes_is_found(void **state)
+{
+	struct net *n = net_new(VNIC_FEAT_SCATTER, 0);
+	struct sock *s, *c = net_open(n, "10.0.0.1", "10.0.0.2", &s);
+	size_t at;
+
+	(void)state;
+	n->hole = 14 + 4000;
+	at = keep_sending(n, c, s, 0, 30);
+	assert_true(c->tcp.pmtu > 4000 - 64 && c->tcp.pmtu <= 4000);
+	assert_int_equal(n->e[0].s->counters[C_tcp_black_hole], 1);
+	n->hole = 0; /* found out ten minutes later */
+	pass(n, 600 * SECOND);
+	keep_sending(n, c, s, at, 5);
+	assert_int_equal(c->tcp.pmtu, 9000);
+	assert_int_equal(c->tcp.mss, 8948);
+	net_free(n);
+}
+
+static void a_peer_that_was_only_away_gets_large_segments_again(void **state)
+{
+	struct net *n = net_new(VNIC_FEAT_SCATTER, 0);
+	struct sock *s, *c = net_open(n, "10.0.0.1", "10.0.0.2", &s);
+
+	(void)state;
+	n->hole = 1;
+	write_some(n, c, 0, 20000);
+	pass(n, 2 * SECOND);
+	assert_int_equal(c->tcp.pmtu, 1024 + 40);
+	n->hole = 0;
+	pass(n, 5 * SECOND);
+	assert_int_equal(read_some(n, s, 0), 20000);
+	keep_sending(n, c, s, 20000, 3);
+	assert_int_equal(c->tcp.pmtu, 9000);
+	net_free(n);
+}
+
 static void the_program_decides_whether_packets_may_be_cut(void **state)
 {
 	static const struct {
@@ -775,6 +825,8 @@ int main(void)
 	    cmocka_unit_test(segments_that_nobody_answers_cast_doubt_on_the_neighbour),
 	    cmocka_unit_test(an_address_that_goes_away_silences_its_connections),
 	    cmocka_unit_test(a_black_hole_for_large_segments_is_got_around),
+	    cmocka_unit_test(the_largest_size_that_passes_is_found),
+	    cmocka_unit_test(a_peer_that_was_only_away_gets_large_segments_again),
 	    cmocka_unit_test(the_program_decides_whether_packets_may_be_cut),
 	    cmocka_unit_test(a_burst_of_segments_gets_one_ack),
 	};
