@@ -160,13 +160,11 @@ int viaductd_ask(int fd, const struct viaductd_request *request, int timeout_ms,
 {
 	int64_t deadline_ms = handshake_now_ms() + timeout_ms;
 	uint32_t seq = atomic_fetch_add(&last_seq, 1) + 1;
-	int ret = send_request(fd, request, seq, deadline_ms);
+	int ret;
 
-	if (ret < 0) {
-		memset(reply, 0, sizeof(*reply));
-		return ret;
-	}
-	return await_reply(fd, (uint16_t)request->type, seq, deadline_ms, reply);
+	memset(reply, 0, sizeof(*reply));
+	ret = send_request(fd, request, seq, deadline_ms);
+	return ret < 0 ? ret : await_reply(fd, (uint16_t)request->type, seq, deadline_ms, reply);
 }
 
 void viaductd_reply_drop(struct viaductd_reply *reply)
