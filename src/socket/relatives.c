@@ -30,11 +30,18 @@ void relatives_serve(struct attached *a)
 static bool is_relative(struct attached *a, uint32_t pid)
 {
 	struct thread_info info;
+	uint64_t begin = 0;
+	bool found = false;
 
-	for (uint32_t i = 0; i < PROC_MAX; i++)
-		if (pid && a->s->proc[i].pid == pid)
-			return proc_thread_info(pid, pid, &info) == 0 && info.start_time == a->s->proc[i].start_time;
-	return false;
+	stack_enter(a);
+	for (uint32_t i = 0; i < PROC_MAX && pid; i++) {
+		if (a->s->proc[i].pid != pid)
+			continue;
+		begin = a->s->proc[i].start_time;
+		found = true;
+	}
+	stack_leave(a);
+	return found && proc_thread_info(pid, pid, &info) == 0 && info.start_time == begin;
 }
 
 /* The wire of that name, if we have made it. With the lock. */

@@ -289,6 +289,7 @@ static int attach_locked(struct attached *a, const struct rdv_wire *w, void *mem
 int wire_add(struct attached *a, struct rdv_wire *w)
 {
 	void *mem = map_wire(w->memfd);
+	bool kept;
 	int i;
 
 	if (!mem || wire_check(mem, wire_size()) < 0) {
@@ -299,6 +300,7 @@ int wire_add(struct attached *a, struct rdv_wire *w)
 	}
 	stack_enter(a);
 	i = attach_locked(a, w, mem);
+	kept = i >= 0 && a->e.vnic[i].wire_fd;
 	stack_leave(a);
 	if (i < 0) {
 		retire_memory(mem);
@@ -306,7 +308,7 @@ int wire_add(struct attached *a, struct rdv_wire *w)
 		wire_reap();
 		return i;
 	}
-	if (a->e.vnic[i].wire_fd)
+	if (kept)
 		relatives_serve(a);
 	else
 		host_fd_close(w->memfd);
@@ -570,9 +572,13 @@ void wire_gone(struct attached *a, uint32_t vnic, uint32_t gen)
 void wire_rung(struct attached *a, uint32_t vnic, uint32_t gen)
 {
 	const struct vnic *v = &a->e.vnic[vnic];
+	int life_fd;
 
+	stack_enter(a);
+	life_fd = v->ops && v->gen == gen ? v->life_fd : -1;
+	stack_leave(a);
 	/* The helper itself, who calls, looks at all stacks when it has seen its events. */
-	if (v->ops && v->gen == gen && rdv_rung(v->life_fd) >> VNIC_ARMED_THREAD & 1)
+	if (life_fd >= 0 && rdv_rung(life_fd) >> VNIC_ARMED_THREAD & 1)
 		wait_wake_all();
 }
 
