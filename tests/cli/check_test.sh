@@ -31,6 +31,9 @@ open(ready, "w").close()
 HELLO, STATUS = 1, 7
 while True:
     asker, _ = listener.accept()
+    if "MUTE" in os.environ:
+        asker.recv(4096)
+        continue
     while packet := asker.recv(4096):
         kind, protocol, size, seq, _ = struct.unpack_from("HHIIi", packet)
         body = {HELLO: struct.pack("IIII", 1 << 16 | 2 << 8 | 3, 999, 0, 0),
@@ -88,6 +91,9 @@ veth, = [i for i in found["interfaces"] if i["name"] == "check0"]
 assert veth["kind"] == veth["driver"] == "veth" and veth["xdp_native"] and veth["mtu"] == 1500, veth
 PY
 	result $? "check --json is JSON and says the same"
+	stop_daemon
+	with_daemon 0 0 env MUTE=1
+	check "check: viaductd that does not answer" 1 'lack +it does not greet: Connection timed out' "$viaduct" check
 	stop_daemon
 	with_daemon 0 0
 	check "check: viaductd that does not serve this user" 1 'lack +it does not serve your user' "$viaduct" check
