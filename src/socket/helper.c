@@ -221,8 +221,11 @@ static int ms_until(uint64_t deadline)
 /* Frames of a network wake the helper from now on. One that has come already does at once. */
 static void arm_networks(void)
 {
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = tag(WATCH_NETWORK, 0, 0, 0)};
+
 	for (uint32_t i = 0; i < net_wakes(); i++)
-		watch(net_wake_fd(i), EPOLLIN | EPOLLONESHOT, tag(WATCH_NETWORK, 0, 0, 0));
+		if (host_sys.epoll_ctl(epfd, EPOLL_CTL_MOD, net_wake_fd(i), &ev) < 0 && errno == ENOENT)
+			host_sys.epoll_ctl(epfd, EPOLL_CTL_ADD, net_wake_fd(i), &ev);
 }
 
 /* Nobody called in since the last look. Milliseconds to sleep, -1 without end. */

@@ -24,7 +24,10 @@
 #include "socket/raw.h"
 
 #define RETRY_US 1000000u
-#define LOOK_AGAIN_US 100000u /* for a viaductd that takes the place of one that is gone */
+#define HANGS_US 10000000u    /* the same for one that took the connection and did not answer */
+#define HELPER_MS 250         /* the helper has other things to do than to wait for such a one */
+#define LOOK_AGAIN_US 100000u /* for a viaductd that takes the place of one that is gone, then twice as long, ... */
+#define LOOK_LAST_US 5000000u /* ... until it is this long: one that is started waits for us for 20 s */
 #define RESOLVE_US 100000u    /* how long a connect waits for a neighbour before it leaves the rest to retransmission */
 #define RESOLVE_STEP_US 200u
 #define NEED_SEALS (F_SEAL_SHRINK)
@@ -46,6 +49,7 @@ static void lose(struct net *n)
 	n->fd = -1;
 	n->state = NET_LOST;
 	n->retry_us = 0;
+	n->look_us = LOOK_AGAIN_US;
 }
 
 int net_ask(struct net *n, const struct viaductd_request *r, struct viaductd_reply *reply)
@@ -106,7 +110,7 @@ static void use_view(struct attached *a, struct net *n)
 	stack_leave(a);
 }
 
-static int hello(struct attached *a, struct net *n)
+static int hello(struct attached *a, struct net *n, int timeout_ms)
 {
 	struct daemon_hello body = {.stack_version = STACK_VERSION};
 	struct viaductd_reply reply;
@@ -122,7 +126,7 @@ static int hello(struct attached *a, struct net *n)
 						      .len = sizeof(body),
 						      .fds = (int[]){a->memfd, pidfd},
 						      .fd_count = 2},
-			   NET_TIMEOUT_MS, &reply);
+			   timeout_ms, &reply);
 	host_sys.close(pidfd);
 	if (ret < 0)
 		return ret;
@@ -136,7 +140,7 @@ static int hello(struct attached *a, struct net *n)
 	return 0;
 }
 
-static int open_connection(struct attached *a, struct net *n)
+static int open_connection(struct attached *a, struct net *n, int timeout_ms)
 {
 	int fd = viaductd_connect(), high, ret;
 
@@ -149,7 +153,7 @@ static int open_connection(struct attached *a, struct net *n)
 	}
 	n->fd = high;
 	vs_publish_fd(high, FD_OWN, VS_NONE, REASON_NONE);
-	ret = hello(a, n);
+	ret = hello(a, n, timeout_ms);
 	if (ret < 0) {
 		host_fd_close(n->fd);
 		n->fd = -1;
@@ -177,12 +181,12 @@ int net_start_locked(struct attached *a, enum reason *reason)
 		return -ENOENT;
 	ret = helper_start();
 	if (ret == 0)
-		ret = open_connection(a, n);
+		ret = open_connection(a, n, NET_TIMEOUT_MS);
 	if (ret == 0)
 		return 0;
 	n->state = NET_OFF;
 	n->why = *reason = reason_of_start(ret);
-	n->retry_us = now + RETRY_US;
+	n->retry_us = now + (ret == -ETIMEDOUT ? HANGS_US : RETRY_US);
 	return ret;
 }
 
@@ -389,8 +393,12 @@ void net_daemon_gone(struct attached *a)
 /* Another viaductd may be there by now. */
 static void look_for_daemon(struct attached *a, struct net *n, uint64_t now)
 {
-	n->retry_us = now + LOOK_AGAIN_US;
-	if (open_connection(a, n) < 0)
+	int ret = open_connection(a, n, HELPER_MS);
+
+	n->retry_us = now + (ret == -ETIMEDOUT ? HANGS_US : n->look_us);
+	if (n->look_us < LOOK_LAST_US)
+		n->look_us *= 2;
+	if (ret < 0)
 		return;
 	if (net_resume(a, n) == 0)
 		net_filters_resume(a);
@@ -424,8 +432,7 @@ static void ask_for_neighbours(struct attached *a)
 
 uint64_t net_tick(void)
 {
-	uint64_t now = clock_us(), sweep;
-	bool lost = false;
+	uint64_t now = clock_us(), next = net_filters_sweep(now);
 
 	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
 		struct net *n = &nets[i];
@@ -434,14 +441,14 @@ uint64_t net_tick(void)
 			ask_for_neighbours(attached[i]);
 		if (__atomic_load_n(&n->state, __ATOMIC_RELAXED) != NET_LOST)
 			continue;
-		lost = true;
 		quiet_lock(&net_lock);
 		if (n->state == NET_LOST && now >= n->retry_us)
 			look_for_daemon(attached[i], n, now);
+		if (n->state == NET_LOST && (!next || n->retry_us - now < next))
+			next = n->retry_us > now ? n->retry_us - now : LOOK_AGAIN_US;
 		quiet_unlock(&net_lock);
 	}
-	sweep = net_filters_sweep(now);
-	return lost ? LOOK_AGAIN_US : sweep;
+	return next;
 }
 
 bool net_finishes(const struct attached *a)

@@ -37,6 +37,7 @@ struct net {
 	enum reason why; /* NET_OFF */
 	int fd;          /* to viaductd, -1 */
 	uint64_t retry_us;
+	uint64_t look_us; /* NET_LOST: how long until the next look for another viaductd */
 	const struct netview *view;
 	size_t view_len;
 	struct net_if ifs[NET_IFS];

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import signal
 import sys
 import time
 
@@ -63,6 +64,21 @@ def connections_go_on_without_viaductd(test):
             link.sides["far"].daemon.wait()
             link.run("near", STREAM + ["fetch", link.address("far"), port, 1, 300000])
             check(int(test.finish(pacing)) > 300, "the connection stood still")
+
+
+@case
+def viaductd_that_hangs_holds_up_no_connection(test):
+    with linked(test, "far") as link:
+        port, _ = serve(link, 3)
+        pacing = link.start("near", STREAM + ["pace", link.address("far"), port, 5])
+        daemon = link.sides["far"].daemon
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            with link.carried():
+                link.run("near", STREAM + ["fetch", link.address("far"), port, 2, 300000])
+            check(int(test.finish(pacing)) > 700, "the connection stood still")
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
 
 
 @case
