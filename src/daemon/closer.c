@@ -8,28 +8,30 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #define WORKERS 8u
+#define PATIENCE_NS 3000000 /* a close that need not wait is over long before */
 
 struct item {
 	struct item *next;
 	uint32_t uid;
 	int fd;
+	bool awaited; /* closer_close looks at done, and frees it */
+	bool done;
+	bool late; /* nobody awaits it any longer */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct item *first, **last = &first;
-static struct {
-	bool busy;
-	uint32_t uid;
-} worker[WORKERS];
+static struct item *in_hand[WORKERS];
 
 static bool in_work(uint32_t uid)
 {
 	for (uint32_t i = 0; i < WORKERS; i++)
-		if (worker[i].busy && worker[i].uid == uid)
+		if (in_hand[i] && in_hand[i]->uid == uid)
 			return true;
 	return false;
 }
@@ -62,14 +64,15 @@ static void *work(void *arg)
 			pthread_cond_wait(&changed, &lock);
 			continue;
 		}
-		worker[me].busy = true;
-		worker[me].uid = i->uid;
+		in_hand[me] = i;
 		pthread_mutex_unlock(&lock);
 		close(i->fd);
-		free(i);
 		pthread_mutex_lock(&lock);
-		worker[me].busy = false;
-		/* what others left because of us */
+		in_hand[me] = NULL;
+		i->done = true;
+		if (!i->awaited)
+			free(i);
+		/* what others left because of us, and who awaits it */
 		pthread_cond_broadcast(&changed);
 	}
 	return NULL;
@@ -92,6 +95,33 @@ int closer_start(void)
 	return rc;
 }
 
+/* Until the item is closed, for as long as PATIENCE_NS. With the lock. */
+static void await(struct item *i)
+{
+	struct timespec until;
+	int rc = 0;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += PATIENCE_NS;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	while (!i->done && !rc)
+		rc = pthread_cond_timedwait(&changed, &lock, &until);
+	i->awaited = false;
+	i->late = true;
+	if (i->done)
+		free(i);
+}
+
+/* Was a close of this user awaited in vain, and is not over? */
+static bool hangs(uint32_t uid)
+{
+	for (uint32_t i = 0; i < WORKERS; i++)
+		if (in_hand[i] && in_hand[i]->uid == uid && in_hand[i]->late)
+			return true;
+	return false;
+}
+
 void closer_close(uint32_t uid, int fd)
 {
 	struct item *i;
@@ -103,11 +133,13 @@ void closer_close(uint32_t uid, int fd)
 		close(fd);
 		return;
 	}
-	*i = (struct item){.uid = uid, .fd = fd};
 	pthread_mutex_lock(&lock);
+	*i = (struct item){.uid = uid, .fd = fd, .awaited = !hangs(uid)};
 	*last = i;
 	last = &i->next;
-	pthread_cond_signal(&changed);
+	pthread_cond_broadcast(&changed);
+	if (i->awaited)
+		await(i);
 	pthread_mutex_unlock(&lock);
 }
 
