@@ -233,10 +233,10 @@ static void end_burst(struct tcb *t, struct pkt *p)
 
 /* Copy up to `want` bytes into txq. Returns the bytes copied. Nothing leaves meanwhile with `hold`: the end of the
  * write is urgent, and every segment before it has to say so. */
-static size_t fill(struct engine *e, struct sock *k, struct vnic *v, struct source *w, size_t want, uint32_t limit,
-		   bool hold)
+static size_t fill(struct engine *e, struct sock *k, struct source *w, size_t want, uint32_t limit, bool hold)
 {
 	struct tcb *t = &k->tcp;
+	const struct vnic *v = &e->vnic[k->vnic]; /* after a push it may be another one (tcp_move) */
 	uint32_t cap = min_u32(v->st->buf_size - PKT_HEADROOM, limit);
 	uint32_t whole = push_size(e, k, limit, cap), unpushed = t->snd_end - t->snd_nxt;
 	bool network = !tcp_no_network(e, k);
@@ -266,6 +266,7 @@ static size_t fill(struct engine *e, struct sock *k, struct vnic *v, struct sour
 		if (unpushed >= whole && p->len >= cap && !hold) {
 			tcp_push(e, k, TCP_PUSH_HOLD);
 			unpushed = 0;
+			v = &e->vnic[k->vnic];
 		}
 	}
 	return done;
@@ -350,7 +351,7 @@ static __attribute__((noinline)) ssize_t send_any(struct engine *e, struct sock 
 		want = t->txq.bytes < k->sndbuf ? k->sndbuf - t->txq.bytes : 0;
 	limit = tcp_segment_limit(e, k);
 	room = window_room(e, k, v->st);
-	done = fill(e, k, v, &w, want < room ? want : room, limit, flags & TCP_F_OOB);
+	done = fill(e, k, &w, want < room ? want : room, limit, flags & TCP_F_OOB);
 	if (done == room && want > room)
 		hold_back(e, k);
 	if (done)

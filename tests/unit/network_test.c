@@ -569,6 +569,30 @@ static void a_connection_moves_to_another_interface_with_what_it_has_sent(void *
 	rings_free(second);
 }
 
+/* The way is looked up while a long write is being copied: what follows goes into the new interface's buffers. */
+static void a_long_write_moves_in_its_middle(void **state)
+{
+	struct net *n = net_new(0, 0);
+	struct sock *s, *c = net_open(n, "10.0.0.1", "10.0.0.2", &s);
+	struct rings *first = n->r[0], *second = rings_new();
+	struct xdp_about about = {.ifindex = 3, .mtu = 1500, .mac = {2, 1, 1, 1, 1, 1}};
+	size_t got;
+
+	(void)state;
+	rings_join(second, &n->e[0], &about);
+	view_change(n->v[0])->route[1].ifindex = 3;
+	view_iface(n->v[0], 3, 1500);
+	view_neigh(n->v[0], 3, "10.0.0.2", 2);
+	n->r[0] = second;
+	c->sndbuf = 400000;
+	write_some(n, c, 0, 60000);
+	for (got = 0; got < 60000; got += read_some(n, s, got))
+		pass(n, 10000);
+	n->r[0] = first;
+	net_free(n);
+	rings_free(second);
+}
+
 static void a_connection_waits_for_an_interface_without_buffers(void **state)
 {
 	struct net *n = net_new(0, 0);
@@ -819,6 +843,7 @@ int main(void)
 	    cmocka_unit_test(another_interface_is_as_good),
 	    cmocka_unit_test(datagrams_find_their_way),
 	    cmocka_unit_test(a_connection_moves_to_another_interface_with_what_it_has_sent),
+	    cmocka_unit_test(a_long_write_moves_in_its_middle),
 	    cmocka_unit_test(a_connection_waits_for_an_interface_without_buffers),
 	    cmocka_unit_test(segments_follow_the_routes_mtu),
 	    cmocka_unit_test(a_neighbour_that_is_forgotten_is_still_there),
