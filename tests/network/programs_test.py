@@ -92,7 +92,7 @@ def sockperf(link, family, *options):
     need("sockperf")
     port, address = link.port(), link.address("far", family)
     link.start("far", ["sockperf", "server", "-i", address, "-p", port, *options], port, udp=not options)
-    with link.carried(stray=4):
+    with link.carried(stray=500):  # of 50,000 and more: the first ones go through the kernel, which resolves the neighbour
         out = link.run("near", ["sockperf", "ping-pong", "-i", address, "-p", port, "-t", "1", *options])
     check(re.search(r"# dropped messages = 0; # duplicated messages = 0; # out-of-order messages = 0", out), out[-600:])
 
