@@ -55,6 +55,7 @@ static struct {
 	pcap_dumper_t *dumper;
 	struct bpf_program filter;
 	bool failed;
+	int error; /* of the first write that failed */
 } d;
 
 static volatile sig_atomic_t stop;
@@ -140,6 +141,14 @@ static void take(const struct view *w)
 
 /* --- writing --- */
 
+static void wrote(bool ok)
+{
+	if (!ok && !d.failed) {
+		d.error = errno;
+		d.failed = true;
+	}
+}
+
 /* What the vNIC is, in words. */
 static void describe(const struct source *r, uint32_t vnic, char *out, size_t len)
 {
@@ -162,7 +171,7 @@ static uint32_t interface_of(struct source *r, const struct capture_record *reco
 		return r->interface[i].number;
 	describe(r, i, comment, sizeof(comment));
 	snprintf(name, sizeof(name), "%.40s.%u.vnic%u", r->program, r->pid, i);
-	d.failed |= !pcapng_interface(d.out, CAPTURE_SNAP_MAX, name, comment);
+	wrote(pcapng_interface(d.out, CAPTURE_SNAP_MAX, name, comment));
 	r->interface[i].gen = record->gen;
 	r->interface[i].number = d.interfaces++;
 	r->interface[i].frames = 0;
@@ -181,8 +190,8 @@ static void write_frame(struct source *r, const struct capture_record *record, c
 	if (d.dumper)
 		pcap_dump((u_char *)d.dumper, &h, frame);
 	else
-		d.failed |= !pcapng_packet(d.out, interface_of(r, record), us, frame, record->caplen, record->len,
-					   record->sent);
+		wrote(pcapng_packet(d.out, interface_of(r, record), us, frame, record->caplen, record->len,
+				    record->sent));
 	r->interface[record->vnic].frames++;
 	d.frames++;
 }
@@ -211,7 +220,7 @@ static unsigned drain(void)
 	for (unsigned i = 0; i < d.count; i++)
 		n += drain_one(&d.list[i]);
 	if (n)
-		d.failed |= fflush(d.out) != 0;
+		wrote(fflush(d.out) == 0);
 	return n;
 }
 
@@ -225,8 +234,8 @@ static void end_source(unsigned i)
 	drain_one(r);
 	for (uint32_t v = 0; !d.dumper && !d.failed && v < VNIC_MAX; v++)
 		if (r->interface[v].number != NO_INTERFACE)
-			d.failed |= !pcapng_statistics(d.out, r->interface[v].number, now, r->interface[v].frames,
-						       source_dropped(r));
+			wrote(pcapng_statistics(d.out, r->interface[v].number, now, r->interface[v].frames,
+						source_dropped(r)));
 	d.lost += source_dropped(r);
 	source_close(r);
 	d.list[i] = d.list[--d.count];
@@ -288,8 +297,7 @@ static void finish(void)
 {
 	while (d.count)
 		end_source(d.count - 1);
-	if (fflush(d.out) != 0)
-		d.failed = true;
+	wrote(fflush(d.out) == 0);
 	if (!opt.quiet)
 		fprintf(stderr, "%llu frames written, %llu lost\n", (unsigned long long)d.frames,
 			(unsigned long long)d.lost);
@@ -411,5 +419,6 @@ int main(int argc, char **argv)
 		return rc;
 	run();
 	finish();
-	return d.failed ? fail(EXIT_FAILED, "can't write: %s", strerror(errno)) : 0;
+	/* who reads us may have enough: tcpdump -c */
+	return d.failed && d.error != EPIPE ? fail(EXIT_FAILED, "can't write: %s", strerror(d.error)) : 0;
 }
