@@ -24,7 +24,7 @@ struct item {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t wanted = PTHREAD_COND_INITIALIZER, finished = PTHREAD_COND_INITIALIZER;
 static struct item *first, **last = &first;
 static struct item *in_hand[WORKERS];
 
@@ -61,7 +61,7 @@ static void *work(void *arg)
 		struct item *i = take();
 
 		if (!i) {
-			pthread_cond_wait(&changed, &lock);
+			pthread_cond_wait(&wanted, &lock);
 			continue;
 		}
 		in_hand[me] = i;
@@ -72,8 +72,8 @@ static void *work(void *arg)
 		i->done = true;
 		if (!i->awaited)
 			free(i);
-		/* what others left because of us, and who awaits it */
-		pthread_cond_broadcast(&changed);
+		/* what others left because of us, we look for ourselves */
+		pthread_cond_broadcast(&finished);
 	}
 	return NULL;
 }
@@ -106,7 +106,7 @@ static void await(struct item *i)
 	until.tv_sec += until.tv_nsec / 1000000000;
 	until.tv_nsec %= 1000000000;
 	while (!i->done && !rc)
-		rc = pthread_cond_timedwait(&changed, &lock, &until);
+		rc = pthread_cond_timedwait(&finished, &lock, &until);
 	i->awaited = false;
 	i->late = true;
 	if (i->done)
@@ -137,7 +137,7 @@ void closer_close(uint32_t uid, int fd)
 	*i = (struct item){.uid = uid, .fd = fd, .awaited = !hangs(uid)};
 	*last = i;
 	last = &i->next;
-	pthread_cond_broadcast(&changed);
+	pthread_cond_signal(&wanted);
 	if (i->awaited)
 		await(i);
 	pthread_mutex_unlock(&lock);
