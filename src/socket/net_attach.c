@@ -63,7 +63,7 @@ static void close_all(const struct net_if *at)
 /* Move the reply's descriptors up and into *at. */
 static int take_fds(struct net_if *at, struct viaductd_reply *reply)
 {
-	int high[DAEMON_FDS_MAX], ret = 0;
+	int high[DAEMON_FDS_MAX] = {0}, ret = 0;
 	uint32_t n = reply->fd_count, i;
 
 	for (i = 0; i < n; i++) {
