@@ -71,13 +71,15 @@ static int take_fds(struct net_if *at, struct viaductd_reply *reply)
 		if (high[i] < 0)
 			break;
 	}
+	reply->fd_count = 0;
 	if (i < n) {
 		ret = high[i];
+		for (uint32_t j = i; j < n; j++)
+			host_sys.close(reply->fds[j]);
 		while (i-- > 0)
 			host_fd_close(high[i]);
 		return ret;
 	}
-	reply->fd_count = 0;
 	for (i = 0; i < n; i++)
 		vs_publish_fd(high[i], FD_OWN, VS_NONE, REASON_NONE);
 	at->umem_fd = high[0];

@@ -113,6 +113,13 @@ static bool look_at_steering(vsock_t v, struct steering *out)
 	return true;
 }
 
+static bool shared_in_kernel(uint16_t port)
+{
+	uint64_t inodes[2];
+
+	return diag_port_inodes(SOCK_UDP, port, inodes, 2) > 1;
+}
+
 /* Have what comes over networks for the socket come to its stack: from its peer, if it has one, else from all. Where
  * that can't be, it comes through the kernel. */
 static void steer(vsock_t v, int fd)
@@ -131,6 +138,8 @@ static void steer(vsock_t v, int fd)
 		return;
 	if (s.flags & SOCKF_REUSEPORT && !peer)
 		flags |= DAEMON_FILTER_SHARED;
+	else if (s.flags & SOCKF_REUSEADDR && !peer && shared_in_kernel(s.local.port))
+		return; /* which of them gets a datagram is the kernel's to say */
 	if (s.family == 6 && is_any(s.local.addr) && !(s.flags & SOCKF_V6ONLY))
 		flags |= DAEMON_FILTER_BOTH;
 	if (net_open_for(a, &s.local, &reason) < 0 ||

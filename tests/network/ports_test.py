@@ -243,4 +243,22 @@ def shared_datagram_port(test):
     datagrams(test, "far", server="s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)")
 
 
+@case
+def datagram_port_of_others_too_stays_the_kernels(test):
+    """With SO_REUSEADDR the kernel gives a datagram to the socket that was bound last, whoever's it is."""
+    reuse = "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)"
+    first = UDP_ECHO.format(reuse)
+    with linked(test, "far") as link:
+        port = link.port()
+        plain_first = machine.Program(link.sides["far"].inside(PYTHON + ["-c", first, link.address("far"), port]),
+                                      test.path("plain.log"))
+        test.programs.append(plain_first)
+        while not link.sides["far"].listening(port, udp=True):
+            time.sleep(0.02)
+        before = link.sides["far"].counters()
+        link.start("far", PYTHON + ["-c", first, link.address("far"), port], port, udp=True)
+        link.run("near", PYTHON + ["-c", UDP_ASK.format(""), link.address("far"), port])
+        check(link.sides["far"].counters() - before >= 150, "who answered?")
+
+
 harness.main()
