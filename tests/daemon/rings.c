@@ -9,6 +9,7 @@
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <string.h>
 
 int rings_map(struct rings *r, const struct answer *a, uint32_t q)
@@ -83,34 +84,30 @@ static uint16_t checksum(const void *data, uint32_t len, uint32_t sum)
 
 uint32_t make_datagram(uint8_t *frame, const struct datagram *d)
 {
-	struct ethhdr *eth = (struct ethhdr *)frame;
-	struct iphdr *ip = (struct iphdr *)(eth + 1);
-	struct udphdr *udp = (struct udphdr *)(ip + 1);
-	struct tcphdr *tcp = (struct tcphdr *)(ip + 1);
-	uint32_t head = d->proto == IPPROTO_TCP ? sizeof(*tcp) : sizeof(*udp), text = (uint32_t)strlen(d->text);
-	uint32_t sum = d->proto + head + text;
+	struct ethhdr eth = {.h_proto = htons(ETH_P_IP)};
+	struct iphdr ip = {.version = 4, .ihl = 5, .ttl = 64, .protocol = d->proto};
+	struct tcphdr tcp = {.source = htons(d->sport), .dest = htons(d->dport), .doff = 5, .rst = 1};
+	struct udphdr udp = {.source = htons(d->sport), .dest = htons(d->dport)};
+	bool is_tcp = d->proto == IPPROTO_TCP;
+	uint32_t head = is_tcp ? sizeof(tcp) : sizeof(udp), text = (uint32_t)strlen(d->text),
+		 at = sizeof(eth) + sizeof(ip);
+	uint32_t sum = d->proto + head + text, field = is_tcp ? 16 : 6;
+	uint16_t check;
 
-	memset(frame, 0, sizeof(*eth) + sizeof(*ip) + head);
-	memcpy(eth->h_dest, d->to, 6);
-	memcpy(eth->h_source, d->from, 6);
-	eth->h_proto = htons(ETH_P_IP);
-	*ip = (struct iphdr){.version = 4, .ihl = 5, .ttl = 64, .protocol = d->proto};
-	ip->tot_len = htons((uint16_t)(sizeof(*ip) + head + text));
-	inet_pton(AF_INET, d->saddr, &ip->saddr);
-	inet_pton(AF_INET, d->daddr, &ip->daddr);
-	ip->check = checksum(ip, sizeof(*ip), 0);
-	udp->source = htons(d->sport);
-	udp->dest = htons(d->dport);
-	memcpy((uint8_t *)udp + head, d->text, text);
-	for (int i = 0; i < 4; i++)
-		sum += ntohs(((uint16_t *)&ip->saddr)[i]);
-	if (d->proto == IPPROTO_TCP) {
-		tcp->doff = 5;
-		tcp->rst = 1;
-		tcp->check = checksum(tcp, head + text, sum);
-	} else {
-		udp->len = htons((uint16_t)(head + text));
-		udp->check = checksum(udp, head + text, sum);
-	}
-	return (uint32_t)sizeof(*eth) + (uint32_t)sizeof(*ip) + head + text;
+	memcpy(eth.h_dest, d->to, 6);
+	memcpy(eth.h_source, d->from, 6);
+	ip.tot_len = htons((uint16_t)(sizeof(ip) + head + text));
+	inet_pton(AF_INET, d->saddr, &ip.saddr);
+	inet_pton(AF_INET, d->daddr, &ip.daddr);
+	ip.check = checksum(&ip, sizeof(ip), 0);
+	udp.len = htons((uint16_t)(head + text));
+	memcpy(frame, &eth, sizeof(eth));
+	memcpy(frame + sizeof(eth), &ip, sizeof(ip));
+	memcpy(frame + at, is_tcp ? (const void *)&tcp : &udp, head);
+	memcpy(frame + at + head, d->text, text);
+	sum +=
+	    (ntohl(ip.saddr) >> 16) + (ntohl(ip.saddr) & 0xffff) + (ntohl(ip.daddr) >> 16) + (ntohl(ip.daddr) & 0xffff);
+	check = checksum(frame + at, head + text, sum);
+	memcpy(frame + at + field, &check, sizeof(check));
+	return at + head + text;
 }
