@@ -55,6 +55,26 @@ def viaductd_is_killed_and_started_again(test):
 
 
 @case
+def viaductd_is_killed_again_and_again(test):
+    """New connections all the time: those that begin while it is away are the kernel's, none may fail."""
+    with linked(test, "both") as link:
+        port, _ = serve(link, 4000)
+        dice = random.Random(1)
+        fetching = link.start("near", STREAM + ["fetch", link.address("far"), port, 3000, 50000])
+        kills = 0
+        while fetching.process.poll() is None and kills < 12:
+            side = link.sides[dice.choice(("near", "far"))]
+            time.sleep(dice.random() * 0.3)
+            side.daemon.kill()
+            side.daemon.wait()
+            kills += 1
+            time.sleep(dice.random() * 0.2)
+            side.start_daemon()
+        test.finish(fetching)
+        check(kills > 2, f"only {kills} kills")
+
+
+@case
 def connections_go_on_without_viaductd(test):
     with linked(test, "far") as link:
         port, _ = serve(link, 3)
