@@ -266,6 +266,19 @@ static bool not_ours(const uint8_t to[16], uint32_t ifindex)
 	return to[0] == 0xff || is_any(to) || (is_link_local(to) && !ifindex);
 }
 
+static bool has_addr(const struct netview_copy *c, const uint8_t addr[16])
+{
+	for (uint32_t i = 0; i < c->addrs && i < NETVIEW_ADDRS; i++)
+		if (addr_equal(c->addr[i].addr, addr))
+			return true;
+	return false;
+}
+
+bool route_is_own(const struct netview *view, const uint8_t addr[16])
+{
+	return view && has_addr(&view->copy[__atomic_load_n(&view->version, __ATOMIC_ACQUIRE) & 1], addr);
+}
+
 static int look_up(const struct netview_copy *c, const uint8_t to[16], const uint8_t from[16], uint32_t ifindex,
 		   uint32_t hash, struct route *r)
 {
@@ -277,6 +290,9 @@ static int look_up(const struct netview_copy *c, const uint8_t to[16], const uin
 	f = iface_of(c, way->ifindex);
 	if (way->type != NETVIEW_ROUTE_UNICAST || !f || f->flags & NETVIEW_IF_LOOPBACK ||
 	    !(f->flags & NETVIEW_IF_ALLOWED) || !choose_source(c, way, to, from, r))
+		return -ENOENT;
+	/* To Linux a gateway that is ourselves may mean the link, depending on when the address was added. */
+	if (!is_zero(way->via) && has_addr(c, way->via))
 		return -ENOENT;
 	r->ifindex = f->ifindex;
 	r->mtu = way->mtu && way->mtu < f->mtu ? way->mtu : f->mtu;
@@ -304,19 +320,6 @@ int route_lookup(const struct netview *view, const uint8_t to[16], const uint8_t
 			return ret;
 	}
 	return -ENOENT;
-}
-
-bool route_is_own(const struct netview *view, const uint8_t addr[16])
-{
-	const struct netview_copy *c;
-
-	if (!view)
-		return false;
-	c = &view->copy[__atomic_load_n(&view->version, __ATOMIC_ACQUIRE) & 1];
-	for (uint32_t i = 0; i < c->addrs && i < NETVIEW_ADDRS; i++)
-		if (addr_equal(c->addr[i].addr, addr))
-			return true;
-	return false;
 }
 
 /* May a packet carry this source address (as Linux asks: is it local, in whatever table)? */

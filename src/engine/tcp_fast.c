@@ -9,7 +9,7 @@
  *                   copied from those that tcp_fast_init made (RFC 9293 3.1), only what changes is written.
  *   tcp_fast_input  the next segment in order (header prediction, as V. Jacobson's), and an ACK of what was never
  *                   lost. It finds its connection by comparing addresses and ports with the last one's headers.
- *   tcp_fast_recv   a plain read of what is there.
+ *   tcp_fast_recv   a plain read of what is there, from a network too.
  *
  * A wire loses nothing, so there is nothing here of recovery and congestion control: with anything marked in txq the
  * general code takes over. The round trip is sampled once in RTT_EVERY_US, which is all that TCP_INFO and a timer that
@@ -506,7 +506,7 @@ ssize_t tcp_fast_recv(struct engine *e, struct sock *k, void *to, size_t len, ui
 	size_t done = 0;
 
 	sock_changing(e->s, k);
-	if (!t->hdr_len || bad_address(to) || t->flags & TCPF_URG_VALID)
+	if ((!t->hdr_len && !sock_mac(e, k)) || bad_address(to) || t->flags & TCPF_URG_VALID)
 		return 0;
 	while (p && done < len) {
 		struct vnic *v = p->kind == PKT_RX ? pkt_vnic(e, p) : NULL;

@@ -141,6 +141,10 @@ static void the_kernel_serves_what_is_not_ours(void **state)
 	c->route[1].type = NETVIEW_ROUTE_LOCAL;
 	assert_int_equal(find(v, "10.0.0.2", NULL, 0, &r), -ENOENT);
 	assert_int_equal(find(v, "10.0.0.2", NULL, 3, &r), -ENOENT);
+	view_own(v, 2, "10.0.0.254", 24); /* a gateway that is ourselves */
+	assert_int_equal(find(v, "192.0.2.1", NULL, 0, &r), -ENOENT);
+	c->addrs--;
+	assert_int_equal(find(v, "192.0.2.1", NULL, 0, &r), 0);
 	c->iface[1].flags &= ~NETVIEW_IF_ALLOWED;
 	assert_int_equal(find(v, "10.1.0.2", NULL, 0, &r), -ENOENT);
 	c->refuse = NETVIEW_REFUSE_RULES;
