@@ -24,7 +24,7 @@
 
 #include "engine/rebuild.h"
 #include "engine/tcp_internal.h"
-#include "vnic/ring.h"
+#include "vnic/wire.h"
 
 #define TREE_DEPTH 256u /* pending branches of a walk through an out-of-order queue */
 

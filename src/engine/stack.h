@@ -33,7 +33,6 @@
 #define TIMER_LEVELS 4u
 #define TIMER_SLOTS 64u /* per level: 64 ms, 4 s, 4.4 min, 4.7 h */
 #define PRIVATE_BUF_SIZE 2048u
-#define FRAME_PARTS 20u /* buffers of one frame: 64 KiB in buffers of 4 KiB, and room for headers */
 #define VNIC_WORDS (VNIC_MAX / 64)
 #define UDP_ROUTE_SETS 1024u /* power of two */
 #define UDP_ROUTE_WAYS 4u

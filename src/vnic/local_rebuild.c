@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A wire whose own end was left in the middle of a change (engine/rebuild.h). What the steps of the data path leave,
- * wherever they stop (wire.h, local.c):
+ * A wire whose own end was left in the middle of a change (src/engine/rebuild.c). What the steps of the data path
+ * leave, wherever they stop (wire.h, local.c):
  *
  *   posting      slots are filled, the first of a frame last; then the buffers are marked as with the peer; then the
  *                returns that travelled along are forgotten; then tx_prod moves on. So full slots from tx_prod on say
  *                what was posted, and what they return is not to be returned again.
  *   releasing    into the list of returns first, then no longer held: what is in the list is not held.
- *   taking       a buffer is held first, then evq_cons moves on: what is held, and in the event queue still, is not
- * held. all else     a buffer is held, or marked as a pkt's, and no pkt refers to it: it is let go.
+ *   taking       a buffer is held first, then evq_cons moves on: what is held, and in the event queue still, is not.
+ *   all else     a buffer is held, or marked as a pkt's, and no pkt refers to it: it is let go.
  *
  * Positions come from the stack. Rings are memory that the peer can write: what is read there is checked, and can at
  * worst confuse the peer's own wire.
  */
-#include "engine/rebuild.h"
 #include "vnic/wire.h"
 
 #define WRITTEN_AHEAD (FRAME_PARTS + VNIC_RETURNS + 1)

@@ -27,6 +27,7 @@
 #define VNIC_NONE 0xffffu
 #define VNIC_BURST 32
 #define VNIC_RETURNS 32u /* returned rx buffers that may wait for a frame to travel with */
+#define FRAME_PARTS 20u  /* buffers of one frame: 64 KiB in buffers of 4 KiB, and room for headers */
 
 /* Geometry of a wire made by the `local` provider. */
 #define WIRE_BUFS 2048u

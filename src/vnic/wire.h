@@ -177,4 +177,14 @@ static inline void wire_prefetch_next(const struct vnic *v)
 	}
 }
 
+/*
+ * For src/engine/rebuild.c, when an owner of the stack's lock died in the middle of a change (local_rebuild.c). rx and
+ * tx are bit sets of the buffers that pkts refer to: the wire's own state, and what is half in the rings, is brought
+ * into line with them. False: they contradict each other.
+ */
+#define VNIC_SET_WORDS (VNIC_BUFS_MAX / 64)
+bool wire_rebuild(struct vnic *v, const uint64_t *rx, const uint64_t *tx);
+/* The event taken last is a part of a frame whose end has not been taken. */
+bool wire_mid_frame(const struct vnic *v);
+
 #endif
