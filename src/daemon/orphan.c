@@ -15,6 +15,7 @@
 
 #define FDS_MAX (ORPHAN_FD_VNICS + TENANT_VNICS * (1 + DAEMON_QUEUES_MAX))
 #define FDS_ASIDE 1000   /* where they wait to be put into their order */
+#define WAITING_MAX 8    /* orphans that only wait */
 #define WORDS_AT_ONCE 64 /* then others have their turn */
 
 /* --- starting it --- */
@@ -150,7 +151,7 @@ void orphan_end(struct tenant *t)
 	if (t->orphan_words >= 0)
 		close(t->orphan_words);
 	t->orphan = 0;
-	t->orphan_waits = false;
+	t->orphan_waits = 0;
 }
 
 bool orphan_make_room(struct house *h, uint32_t device)
@@ -167,6 +168,30 @@ bool orphan_make_room(struct house *h, uint32_t device)
 			}
 	}
 	return false;
+}
+
+/* t only waits from now on. Each costs its buffers and its ports, so when there are too many the first gives way: its
+ * peers have got everything, and should one of them repeat its FIN, the kernel answers. */
+static void wait_on(struct tenant *t)
+{
+	static uint64_t turn;
+	struct tenant *first = NULL;
+	uint32_t waiting = 0;
+
+	if (t->orphan_waits)
+		return;
+	t->orphan_waits = ++turn;
+	for (uint32_t i = 0; i < STEER_STACKS; i++) {
+		struct tenant *other = t->house->tenant[i];
+
+		if (!other || !other->orphan_waits)
+			continue;
+		waiting++;
+		if (!first || other->orphan_waits < first->orphan_waits)
+			first = other;
+	}
+	if (waiting > WAITING_MAX)
+		tenant_free(first);
 }
 
 /* --- its words --- */
@@ -196,7 +221,7 @@ static void obey(struct tenant *t, const struct orphan_word *w)
 		mirror_resolve(t->house->mirror, w->ifindex, w->addr);
 		break;
 	case ORPHAN_WAITS:
-		t->orphan_waits = true;
+		wait_on(t);
 		break;
 	}
 }

@@ -88,7 +88,7 @@ struct tenant {
 	/* when its processes are gone (orphan.h) */
 	pid_t orphan;                /* child that finishes the connections; 0 none */
 	int orphan_fd, orphan_words; /* its pidfd; what it says, -1 when closed */
-	bool orphan_waits;           /* for nothing but the end of TIME-WAIT */
+	uint64_t orphan_waits;       /* for nothing but the end of TIME-WAIT: as which in turn; 0 not */
 };
 
 /* A new tenant. NULL: no room. */

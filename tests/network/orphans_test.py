@@ -243,6 +243,22 @@ except ConnectionResetError:
 
 
 @case
+def short_lived_programs_do_not_pile_up(test):
+    with linked(test, "near") as link:
+        side = link.sides["near"]
+        for i in range(14):
+            far, port = receiver(link, 0)
+            # TIME-WAIT as it is: a minute
+            near = link.start("near", DEATHS + ["send", link.address("far"), port, test.path(f"sent-{i}")])
+            until(lambda path=test.path(f"sent-{i}"): os.path.exists(path), 5, near.output)
+            near.process.kill()
+            ended(near)
+            ended(far)
+        until(lambda: len(children(side)) <= 8, 5, lambda: f"{len(children(side))} wait")
+        check(children(side), "nobody waits in TIME-WAIT")
+
+
+@case
 def with_viaductd_gone_too_the_kernel_answers(test):
     with linked(test, "near") as link:
         side = link.sides["near"]
