@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -198,13 +199,24 @@ static int hold_for(struct tenant *t, const struct daemon_filter *f, int fd, con
 	return at;
 }
 
+/* The port is no longer served as a whole, its connections go on: with us alone the kernel would go on accepting. The
+ * socket may be other processes' as well, who go on to listen: it is closed, not shut down. */
+static void stop_serving(struct tenant *t, struct tenant_hold *h)
+{
+	int stand_in = fcntl(t->house->sock, F_DUPFD_CLOEXEC, 0);
+
+	if (stand_in < 0)
+		return;
+	closer_close(t->uid, h->fd);
+	h->fd = stand_in;
+}
+
 static void let_go(struct tenant *t, const struct tenant_filter *f)
 {
 	struct tenant_hold *h = &t->hold[f->hold];
 
-	/* The port is no longer served as a whole: what still comes for it must not be accepted by the kernel. */
 	if (!f->key[0].remote_port && !--h->ports && h->proto == IPPROTO_TCP && h->filters > 1)
-		shutdown(h->fd, SHUT_RD);
+		stop_serving(t, h);
 	if (!--h->filters) {
 		closer_close(t->uid, h->fd);
 		h->fd = -1;

@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import signal
 import sys
+import time
 
 import harness
 from harness import case, check, need
@@ -68,6 +70,24 @@ def nginx_two_workers(link, family):
     nginx(link, family, workers=2)
 
 
+def nginx_reloads(link, family):
+    """Old workers leave, new ones come, one is killed: no request fails but those on connections that are closed."""
+    nginx(link, family, workers=2)
+    host, port = link.address("far", family), link.last_port
+    url = f"http://{host if family == 4 else f'[{host}]'}:{port}/small"
+    with open(link.test.path("nginx.pid"), encoding="ascii") as pid:
+        master = int(pid.read())
+    for number in (signal.SIGHUP, signal.SIGHUP, None):
+        if number:
+            os.kill(master, number)
+        else:
+            os.kill(harness.children_of(master)[0], signal.SIGKILL)
+        time.sleep(0.7)
+        with link.carried():
+            for _ in range(20):
+                link.run("near", ["curl", "-sS", "-g", "-o", "/dev/null", "--max-time", "5", url])
+
+
 def iperf3(link, family):
     need("iperf3")
     port, address = link.port(), link.address("far", family)
@@ -111,7 +131,7 @@ def netperf(link, family):
         check(any(float(word) > 100 for word in out.split() if re.fullmatch(r"[\d.]+", word)), out)
 
 
-PROGRAMS = (python_stream, redis, nginx, nginx_two_workers, iperf3, iperf3_udp, sockperf, sockperf_tcp, netperf)
+PROGRAMS = (python_stream, redis, nginx, nginx_two_workers, nginx_reloads, iperf3, iperf3_udp, sockperf, sockperf_tcp, netperf)
 
 
 def add(steps, accelerated, family):
@@ -125,6 +145,8 @@ def add(steps, accelerated, family):
 
 for program in PROGRAMS:
     for where in ("far", "near", "both"):
+        if program is nginx_reloads and where == "near":
+            continue
         for ip in (4, 6) if program not in (sockperf, sockperf_tcp) else (4,):  # Debian's sockperf knows no IPv6
             add(program, where, ip)
 
