@@ -11,8 +11,8 @@
 
 /* 0 or -errno. Before the first call of the others. */
 int closer_start(void);
-/* fd is gone: on return, unless its close waits, or an earlier one of the user; then sooner or later. So who is told that a
- * port is free can bind it. Memory's are closed at once: that never waits. */
+/* fd is gone: on return, unless its close waits, or an earlier one of the user; then sooner or later. So who is told
+ * that a port is free can bind it. Memory's are closed at once: that never waits. */
 void closer_close(uint32_t uid, int fd);
 /* Descriptors of the user that are still to be closed. */
 uint32_t closer_waiting(uint32_t uid);

@@ -17,7 +17,7 @@ struct xdp_program;
 struct device {
 	uint32_t ifindex; /* 0: free */
 	uint32_t uses;    /* interfaces of stacks on it */
-	int link; /* -1: shared */
+	int link;         /* -1: shared */
 	struct xdp_program *shared;
 	bool native;
 };
