@@ -13,31 +13,11 @@
  * kernel. Documentation/networking/af_xdp.rst, Documentation/bpf/redirect.rst.
  */
 #include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
-#include <linux/tcp.h>
-#include <linux/udp.h>
-#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "daemon/steer_maps.h"
+#include "daemon/steer_parse.h"
 #include "viaduct/daemon.h"
-
-#define OFFSET 0x1fff
-#define FRAGMENT 0x3fff /* offset, or more fragments to come */
-#define VLAN_ID 0x0fff
-
-/* RFC 792 and RFC 4443 agree on where things are; the kernel's headers would need the C library's. */
-struct icmp_head {
-	__u8 type, code;
-	__u16 checksum;
-	__u32 rest;
-};
-
-enum { UNREACHABLE4 = 3, EXCEEDED4 = 11, PARAMETER4 = 12, ERROR6_FIRST = 1, ERROR6_LAST = 4 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -118,195 +98,12 @@ struct {
 	__type(value, __u64);
 } vd_stats SEC(".maps");
 
-/* What a frame is, as far as it concerns us. */
-struct frame {
-	struct steer_key key; /* local is the destination of a frame that came, the source of one that goes */
-	__u32 vlan;
-	__u8 opens;  /* a SYN: the flow is new */
-	__u8 quoted; /* the key is that of the packet that an ICMP error quotes */
-};
-
-struct bytes {
-	void *at, *end;
-};
-
 static __always_inline void count(__u32 which)
 {
 	__u64 *n = bpf_map_lookup_elem(&vd_stats, &which);
 
 	if (n)
 		++*n;
-}
-
-/* Endpoints as they stand in the packet: source in remote, destination in local. */
-static __always_inline int take_ports(struct bytes b, __u8 proto, struct frame *f)
-{
-	const struct udphdr *ports = b.at; /* TCP's are in the same place */
-
-	if (b.at + 8 > b.end)
-		return -1;
-	f->key.proto = proto;
-	f->key.remote_port = ports->source;
-	f->key.local_port = ports->dest;
-	return 0;
-}
-
-static __always_inline int take_transport(struct bytes b, __u8 proto, struct frame *f)
-{
-	if (take_ports(b, proto, f))
-		return -1;
-	if (proto == IPPROTO_TCP) {
-		const struct tcphdr *tcp = b.at;
-
-		if (b.at + sizeof(*tcp) > b.end)
-			return -1;
-		f->opens = tcp->syn && !tcp->ack;
-		return 0;
-	}
-	return proto == IPPROTO_UDP ? 0 : -1;
-}
-
-static __always_inline void map_v4(__u8 to[16], __be32 addr)
-{
-	__u32 *word = (__u32 *)to;
-
-	word[0] = 0;
-	word[1] = 0;
-	word[2] = bpf_htonl(0xffff);
-	word[3] = addr;
-}
-
-static __always_inline void copy_v6(__u8 to[16], const struct in6_addr *from)
-{
-	__builtin_memcpy(to, from, 16);
-}
-
-/* The quoted packet was sent by us: its source is local. */
-static __always_inline int take_quoted_v4(struct bytes b, struct frame *f)
-{
-	const struct iphdr *ip = b.at;
-
-	if (b.at + sizeof(*ip) > b.end || ip->version != 4 || ip->ihl < 5 || ip->frag_off & bpf_htons(OFFSET))
-		return -1;
-	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP)
-		return -1;
-	b.at += ip->ihl * 4;
-	if (take_ports(b, ip->protocol, f))
-		return -1;
-	map_v4(f->key.local, ip->saddr);
-	map_v4(f->key.remote, ip->daddr);
-	f->quoted = 1;
-	return 0;
-}
-
-static __always_inline int take_quoted_v6(struct bytes b, struct frame *f)
-{
-	const struct ipv6hdr *ip = b.at;
-
-	if (b.at + sizeof(*ip) > b.end || ip->version != 6)
-		return -1;
-	if (ip->nexthdr != IPPROTO_TCP && ip->nexthdr != IPPROTO_UDP)
-		return -1;
-	b.at += sizeof(*ip);
-	if (take_ports(b, ip->nexthdr, f))
-		return -1;
-	copy_v6(f->key.local, &ip->saddr);
-	copy_v6(f->key.remote, &ip->daddr);
-	f->quoted = 1;
-	return 0;
-}
-
-/* Ports of a quoted packet stand the other way round. */
-static __always_inline void turn_ports(struct steer_key *k)
-{
-	__be16 port = k->local_port;
-
-	k->local_port = k->remote_port;
-	k->remote_port = port;
-}
-
-static __always_inline int take_icmp(struct bytes b, struct frame *f)
-{
-	const struct icmp_head *icmp = b.at;
-
-	if (b.at + sizeof(*icmp) > b.end)
-		return -1;
-	if (icmp->type != UNREACHABLE4 && icmp->type != EXCEEDED4 && icmp->type != PARAMETER4)
-		return -1;
-	b.at += sizeof(*icmp);
-	if (take_quoted_v4(b, f))
-		return -1;
-	turn_ports(&f->key);
-	return 0;
-}
-
-static __always_inline int take_icmp6(struct bytes b, struct frame *f)
-{
-	const struct icmp_head *icmp = b.at;
-
-	if (b.at + sizeof(*icmp) > b.end || icmp->type < ERROR6_FIRST || icmp->type > ERROR6_LAST)
-		return -1;
-	b.at += sizeof(*icmp);
-	if (take_quoted_v6(b, f))
-		return -1;
-	turn_ports(&f->key);
-	return 0;
-}
-
-static __always_inline int take_v4(struct bytes b, struct frame *f)
-{
-	const struct iphdr *ip = b.at;
-
-	if (b.at + sizeof(*ip) > b.end || ip->version != 4 || ip->ihl < 5 || ip->frag_off & bpf_htons(FRAGMENT))
-		return -1;
-	f->key.family = 4;
-	b.at += ip->ihl * 4;
-	if (ip->protocol == IPPROTO_ICMP)
-		return take_icmp(b, f);
-	map_v4(f->key.remote, ip->saddr);
-	map_v4(f->key.local, ip->daddr);
-	return take_transport(b, ip->protocol, f);
-}
-
-static __always_inline int take_v6(struct bytes b, struct frame *f)
-{
-	const struct ipv6hdr *ip = b.at;
-
-	if (b.at + sizeof(*ip) > b.end || ip->version != 6)
-		return -1;
-	f->key.family = 6;
-	b.at += sizeof(*ip);
-	if (ip->nexthdr == IPPROTO_ICMPV6)
-		return take_icmp6(b, f);
-	copy_v6(f->key.remote, &ip->saddr);
-	copy_v6(f->key.local, &ip->daddr);
-	return take_transport(b, ip->nexthdr, f);
-}
-
-/* 0: f says what the frame is; -1: nothing for us. */
-static __always_inline int take_frame(struct bytes b, struct frame *f)
-{
-	const struct ethhdr *eth = b.at;
-	__be16 type;
-
-	if (b.at + sizeof(*eth) > b.end)
-		return -1;
-	type = eth->h_proto;
-	b.at += sizeof(*eth);
-	if (type == bpf_htons(ETH_P_8021Q)) {
-		const __be16 *tag = b.at; /* TCI, then the type of what follows */
-
-		if (b.at + 4 > b.end)
-			return -1;
-		f->vlan = bpf_ntohs(tag[0]) & VLAN_ID;
-		type = tag[1];
-		b.at += 4;
-	}
-	if (type == bpf_htons(ETH_P_IP))
-		return take_v4(b, f);
-	if (type == bpf_htons(ETH_P_IPV6))
-		return take_v6(b, f);
-	return -1;
 }
 
 static __always_inline __u32 mix(__u32 h, __u32 word)
@@ -392,7 +189,7 @@ static __always_inline const struct steer_target *find_filter(struct steer_key *
 	return bpf_map_lookup_elem(&vd_filters, k);
 }
 
-static __always_inline __u32 stack_of(const struct frame *f)
+static __always_inline __u32 stack_of(const struct parsed *f)
 {
 	struct steer_key key = f->key;
 	const struct steer_target *t = find_filter(&key);
@@ -417,7 +214,7 @@ int vd_steer1(struct xdp_md *ctx)
 	struct steer_if_key where = {.ifindex = ctx->ingress_ifindex};
 	const struct steer_port *port;
 	const struct steer_if *iface;
-	struct frame f = {};
+	struct parsed f = {};
 	__u32 stack, at;
 
 	if (take_frame(b, &f) || b.at + sizeof(*eth) > b.end)
@@ -456,7 +253,7 @@ static __always_inline int may_send(struct __sk_buff *skb, const struct steer_ou
 	struct bytes b = {(void *)(long)skb->data, (void *)(long)skb->data_end};
 	const struct ethhdr *eth = b.at;
 	struct steer_key k;
-	struct frame f = {};
+	struct parsed f = {};
 
 	if (b.at + sizeof(*eth) > b.end || !same_mac(eth->h_source, o->mac))
 		return 0;
