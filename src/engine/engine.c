@@ -293,37 +293,6 @@ uint64_t engine_deadline(const struct engine *e)
 	return e->s->path_waiters && e->s->path_retry_us < next ? e->s->path_retry_us : next;
 }
 
-/*
- * Called without the lock, so other threads may post and look at the same time. Nothing is lost: whoever posted
- * compares `posted` with `rung` after its lock's release. If it finds them equal, another thread has looked at the arm
- * word after it had seen this post counted; and whoever sees the count sees (on x86 stores become visible in order) the
- * descriptor's store done, so either an arm word set before, or a peer that finds the descriptor when it looks again.
- */
-int engine_doorbells(struct engine *e, struct doorbell *out, int max)
-{
-	int n = 0;
-
-	for (uint32_t w = 0; w < VNIC_WORDS; w++) {
-		for (uint64_t bits = e->s->vnic_used[w]; bits; bits &= bits - 1) {
-			uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits), posted, kind;
-			struct vnic *v = &e->vnic[i];
-
-			if (!v->ops)
-				continue;
-			posted = __atomic_load_n(&v->st->posted, __ATOMIC_ACQUIRE);
-			if (posted == __atomic_load_n(&v->rung, __ATOMIC_RELAXED))
-				continue;
-			if (n == max)
-				return n;
-			kind = vnic_take_armed(v);
-			__atomic_store_n(&v->rung, posted, __ATOMIC_RELAXED);
-			if (kind)
-				out[n++] = (struct doorbell){.vnic = (uint16_t)i, .kind = (uint16_t)kind};
-		}
-	}
-	return n;
-}
-
 /* --- lives of vNICs --- */
 
 int engine_vnic_alloc(struct engine *e)

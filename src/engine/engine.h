@@ -10,7 +10,7 @@
  * A packet's way out: tcp_send (tcp_send.c) -> tcp_output (tcp_output.c) -> ip_output (ip.c) -> vnic ops->post
  *
  * After any call that may have posted frames, the caller releases the lock and rings what
- * vnic_take_armed() asks for on each vNIC over which something was posted (engine_doorbells collects them).
+ * vnic_take_armed() asks for on each vNIC over which something was posted.
  */
 #ifndef VD_ENGINE_H
 #define VD_ENGINE_H
@@ -114,14 +114,6 @@ static inline bool sock_elsewhere(const struct engine *e, const struct sock *k)
 void engine_tick(struct engine *e, uint64_t now_us);
 /* When engine_tick wants to be called next, in us; UINT64_MAX: never. May be early, never late. */
 uint64_t engine_deadline(const struct engine *e);
-/* For each vNIC over which something was posted since this process last asked: take the peer's arm word, and store
- * (vnic index, VNIC_ARMED_*) where a doorbell is due. Callable without the lock right after its release.
- * Returns the number of pairs stored. */
-struct doorbell {
-	uint16_t vnic, kind;
-};
-int engine_doorbells(struct engine *e, struct doorbell *out, int max);
-
 /* The lock's owner died: whatever it was changing may be half done. All connections end as if reset, every pool and
  * table is made anew (repair.c). */
 void engine_repair(struct engine *e);

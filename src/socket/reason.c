@@ -1,15 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The reasons' names and sentences, made from the table in reason.h. */
+/* The reasons' sentences, made from the table in reason.h. */
 #include "socket/reason.h"
 
 const char *const reason_sentence[REASON_COUNT] = {
 #define R(name, sentence) [REASON_##name] = sentence,
-    REASON_TABLE(R)
-#undef R
-};
-
-const char *const reason_name[REASON_COUNT] = {
-#define R(name, sentence) [REASON_##name] = #name,
     REASON_TABLE(R)
 #undef R
 };

@@ -17,6 +17,7 @@ enum fd_kind { FD_OTHER, FD_ACCELERATED, FD_KERNEL_SOCKET, FD_EPOLL, FD_OWN /* o
 	R(NO_INTERFACE, "viaductd could not attach to the interface of its route; viaduct check says why.")            \
 	R(ROUTE, "Only the kernel follows its route: none, an encapsulation, policy rules, or a local address.")       \
 	R(FILTER, "viaductd could not steer its port to this process: another one has it, or there are too many.")     \
+	R(NOT_STEERED, "It came over an interface from which nothing was steered to its listener when it came.")       \
 	R(FOREIGN_STACK, "It was made before fork; only the process that made it speaks with viaductd.")               \
 	R(PLAIN_PEER, "The peer that connected to the listener does not run under viaduct.")                           \
 	R(OTHER_USER,                                                                                                  \
@@ -50,6 +51,5 @@ static inline enum reason reason_with(enum reason why, unsigned detail)
 }
 
 extern const char *const reason_sentence[REASON_COUNT];
-extern const char *const reason_name[REASON_COUNT];
 
 #endif

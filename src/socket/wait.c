@@ -275,7 +275,7 @@ static int watch_doorbells(int epfd, uint32_t from)
 	uint32_t n = atomic_load(&attached_count);
 
 	for (uint32_t i = from; i < n; i++) {
-		struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.u64 = WAIT_DOORBELL};
+		struct epoll_event ev = {.events = EPOLLIN | EPOLLET};
 
 		if (host_sys.epoll_ctl(epfd, EPOLL_CTL_ADD, attached[i]->doorbell[0], &ev) < 0 && errno != EEXIST)
 			return -errno;
@@ -290,7 +290,7 @@ static void watch_rings(void)
 	uint32_t n = net_wakes();
 
 	for (; self.rings < n; self.rings++) {
-		struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.u64 = WAIT_DOORBELL};
+		struct epoll_event ev = {.events = EPOLLIN | EPOLLET};
 
 		host_sys.epoll_ctl(self.epfd - 1, EPOLL_CTL_ADD, net_wake_fd(self.rings), &ev);
 	}
@@ -493,19 +493,7 @@ int wait_for(struct wait *w)
 	}
 }
 
-/* --- registration --- */
-
-int wait_watch(int epfd)
-{
-	int n = watch_doorbells(epfd, 0);
-
-	return n < 0 ? n : 0;
-}
-
-uint32_t wait_generation(void)
-{
-	return atomic_load(&generation);
-}
+/* --- what changes under those who wait --- */
 
 /* Async-signal-safe. */
 void wait_nudge(void)

@@ -19,8 +19,7 @@ struct wait {
 	void *arg;
 	int64_t timeout_us;      /* < 0: for ever; 0: look once */
 	const sigset_t *sigmask; /* during the wait, as ppoll's; NULL: unchanged */
-	int kernel_fd;           /* an epoll descriptor to look at from time to time and while asleep; -1 none.
-				    The stacks' doorbells are registered in it with wait_watch(). */
+	int kernel_fd;           /* an epoll descriptor to look at from time to time and while asleep; -1 none */
 	bool restart;            /* SA_RESTART handlers do not end the wait (blocking recv, send, accept, connect) */
 	bool kernel_ready;       /* out: kernel_fd has events */
 	/* What follows may be left zero. */
@@ -57,14 +56,6 @@ static inline void wait_relax(void)
 int wait_for(struct wait *w);
 /* The same with w->sigmask in force from the start, also while it spins. */
 int wait_for_masked(struct wait *w);
-
-/* Register the doorbells of all attached stacks, edge-triggered, in an epoll descriptor, with event data WAIT_DOORBELL
- * (to be filtered out of what the program sees). Only for those who sleep on it themselves: wait_for has a descriptor
- * of its own for the doorbells and only asks, without taking events out, whether kernel_fd has any. Idempotent; call
- * again whenever wait_generation() has changed (a stack was attached). 0 or -errno. */
-#define WAIT_DOORBELL 0x7669616475637400ull
-int wait_watch(int epfd);
-uint32_t wait_generation(void);
 
 /* Take in what has arrived on all attached stacks (bounded burst) and hand news to epoll sets. True: something
  * was taken in. The cheap look before every nonblocking operation. */

@@ -64,7 +64,7 @@ struct vnic_state {
 	uint32_t one_ring;                   /* tx ring and rx ring are the same */
 	uint32_t free_top;                   /* entries of tx_free in use */
 	uint32_t rx_held;                    /* rx buffers that we hold */
-	uint32_t posted;                   /* descriptors posted so far that the peer should hear of (see vnic.rung) */
+	uint32_t posted;                   /* descriptors posted that the peer should hear of; who rings sets it to 0 */
 	uint32_t ret_count;                /* entries of ret in use */
 	uint32_t ret_quiet;                /* buffers given back since the peer was last told (a frame, or `posted`) */
 	uint32_t idle_polls;               /* polls in a row that found nothing while returns waited */
@@ -127,10 +127,9 @@ struct vnic {
 	int doorbell_fd[2]; /* [0] wakes a thread of the peer, [1] its helper; -1 none */
 	int life_fd;        /* socket that hangs up when the peer is gone; -1 none */
 	int wire_fd;        /* wire that relatives may ask for (src/socket/relatives.c): its memory (plus 1; 0 none) */
-	int wake_fd;   /* network: readable when events wait, and kicked after frames were posted (plus 1; 0 none) */
-	uint32_t gen;  /* st->gen when it was mapped */
-	uint32_t rung; /* st->posted when this process last looked whether a doorbell is due */
-	void *priv;    /* the provider's own */
+	int wake_fd;  /* network: readable when events wait, and kicked after frames were posted (plus 1; 0 none) */
+	uint32_t gen; /* st->gen when it was mapped */
+	void *priv;   /* the provider's own */
 	uint64_t alive_us; /* wires: when this process last saw that the other end lives (socket/connect.c) */
 };
 
