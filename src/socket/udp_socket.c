@@ -23,6 +23,7 @@
 #define NOBODY_US 100000u
 #define NOBODY_SLOTS 256u
 #define KERNEL_TURN 64u
+#define QUIET_US 1000u /* a wire's other end that was alive so long ago may be gone, and another have its port */
 
 /* --- who is not reached over a wire --- */
 
@@ -372,7 +373,34 @@ struct sender {
 	uint64_t timeout_us;
 	int error;
 	uint32_t vnic;
+	int life_fd; /* hangs up when the other end's process has ended; -1: no need to look */
+	uint32_t gen;
 };
+
+/* The other end's process may have ended and our helper not know it yet: every QUIET_US we look ourselves, or what is
+ * sent to whoever has the port now would be lost. With the lock. */
+static void want_life(struct attached *a, struct sender *out)
+{
+	struct vnic *wire = &a->e.vnic[out->vnic % VNIC_MAX];
+	uint64_t now = stack_now(a);
+
+	out->life_fd = -1;
+	if (out->vnic == VNIC_NONE || out->elsewhere || now - wire->alive_us < QUIET_US)
+		return;
+	out->life_fd = wire->life_fd;
+	out->gen = wire->gen;
+	wire->alive_us = now;
+}
+
+static bool has_ended(struct attached *a, const struct sender *s)
+{
+	struct pollfd p = {.fd = s->life_fd, .events = POLLRDHUP};
+
+	if (s->life_fd < 0 || host_sys.poll(&p, 1, 0) <= 0)
+		return false;
+	wire_gone(a, s->vnic, s->gen);
+	return true;
+}
 
 static int look_at_sender(vsock_t v, const struct endpoint *to, struct sender *out)
 {
@@ -396,6 +424,7 @@ static int look_at_sender(vsock_t v, const struct endpoint *to, struct sender *o
 		k->so_error = 0;
 	out->vnic = out->remote.port ? udp_route_lookup(&a->e, &out->remote) : VNIC_NONE;
 	out->elsewhere = vnic_elsewhere(&a->e, out->vnic, out->vnic < VNIC_MAX ? stack_vnic(a->s, out->vnic)->gen : 0);
+	want_life(a, out);
 	if (out->vnic == VNIC_NONE && k->flags & SOCKF_STEERED &&
 	    route_to(&a->e, out->remote.addr, k->local.addr, k->dst.ifindex, &out->vnic, &r) < 0)
 		out->vnic = VNIC_NONE;
@@ -447,7 +476,7 @@ ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int
 	c.vnic = s.vnic;
 	if (s.itself)
 		return kernel_send(fd, iov, iovcnt, flags, to, tolen, NULL, 0);
-	if (s.elsewhere && wire_map(vs_attached(v), c.vnic) < 0)
+	if ((s.elsewhere && wire_map(vs_attached(v), c.vnic) < 0) || has_ended(vs_attached(v), &s))
 		c.vnic = VNIC_NONE;
 	if (c.vnic == VNIC_NONE && c.to.port)
 		c.vnic = find_vnic(v, fd, s.family, &c.to);

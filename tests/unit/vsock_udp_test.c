@@ -4,14 +4,19 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "host/host.h"
 #include "lib/test_vsock.h"
 #include "socket/process.h"
 
@@ -268,6 +273,61 @@ static void a_connected_socket_is_told_that_it_was_refused(void **state)
 	with_a_server_that_lingers(be_refused);
 }
 
+/* --- sockets whose process has ended --- */
+
+static _Atomic bool busy; /* the helper hears nothing: other programs have the processors */
+
+static int hear_late(int epfd, struct epoll_event *ev, int max, int timeout, const sigset_t *mask)
+{
+	int n = epoll_pwait(epfd, ev, max, timeout, mask);
+
+	while (busy)
+		usleep(1000);
+	return n;
+}
+
+static void outlive(uint16_t port, pid_t server)
+{
+	struct sockaddr_in to = sk_loopback(port);
+	struct timeval tv = {.tv_sec = 2};
+	struct pollfd end = {.events = POLLIN};
+	struct sk s;
+	char buf[64];
+	int fd;
+
+	host_sys.epoll_pwait = hear_late;
+	s = sk_make(AF_INET, SOCK_DGRAM);
+	NEED(put(&s, "over a wire", 11, &to) == 11);
+	NEED(get(&s, buf, sizeof(buf), 0, NULL, NULL) == 11);
+	busy = true;
+	fd = take_its_place(&s, &to);
+	end.fd = (int)syscall(SYS_pidfd_open, server, 0);
+	NEED(end.fd >= 0 && poll(&end, 1, 10000) == 1);
+	usleep(2000); /* whoever lived a moment ago is taken to live */
+	NEED(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) == 0);
+	NEED(put(&s, "new owner", 9, &to) == 9);
+	NEED(recv(fd, buf, sizeof(buf), 0) == 9 && !memcmp(buf, "new owner", 9));
+	busy = false;
+	close(end.fd);
+	close(fd);
+	sk_close(&s);
+}
+
+static void no_datagram_is_lost_to_a_process_that_has_ended_however_late_the_helper_hears_of_it(void **state)
+{
+	uint16_t port = 0;
+	pid_t server = test_serve(SOCK_DGRAM, echo, 0, &port), c = fork();
+
+	(void)state;
+	if (!c) {
+		alarm(30);
+		outlive(port, server);
+		_exit(0);
+	}
+	test_ended_well(c);
+	test_ended_well(server);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -277,6 +337,7 @@ int main(void)
 	    cmocka_unit_test(one_socket_hears_wires_and_the_kernel),
 	    cmocka_unit_test(a_refused_datagram_makes_the_next_one_find_the_new_owner),
 	    cmocka_unit_test(a_connected_socket_is_told_that_it_was_refused),
+	    cmocka_unit_test(no_datagram_is_lost_to_a_process_that_has_ended_however_late_the_helper_hears_of_it),
 	};
 
 	return test_vsock_main(tests);
