@@ -233,7 +233,7 @@ static uint64_t next_cookie;
 int port_device(int sock, uint32_t ifindex, struct port_device *d)
 {
 	(void)sock;
-	*d = (struct port_device){.ifindex = ifindex, .queues = 1 + ifindex % 6, .mtu = 1500, .veth = true, .up = true};
+	*d = (struct port_device){.ifindex = ifindex, .queues = 1 + ifindex % 6, .mtu = 1500, .up = true};
 	return 0;
 }
 
