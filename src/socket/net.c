@@ -42,12 +42,23 @@ struct net *net_of(const struct attached *a)
 
 /* --- the connection --- */
 
+/* With the lock, which who only wants to know whether there is anything to do does not take. */
+static void set_state(struct net *n, enum net_state state)
+{
+	__atomic_store_n(&n->state, state, __ATOMIC_RELAXED);
+}
+
+static enum net_state glance(const struct net *n)
+{
+	return __atomic_load_n(&n->state, __ATOMIC_RELAXED);
+}
+
 static void lose(struct net *n)
 {
 	helper_forget_fd(n->fd);
 	host_fd_close(n->fd);
 	n->fd = -1;
-	n->state = NET_LOST;
+	set_state(n, NET_LOST);
 	n->retry_us = 0;
 	n->look_us = LOOK_AGAIN_US;
 }
@@ -159,7 +170,7 @@ static int open_connection(struct attached *a, struct net *n, int timeout_ms)
 		n->fd = -1;
 		return ret;
 	}
-	n->state = NET_UP;
+	set_state(n, NET_UP);
 	helper_watch_daemon(a, n->fd);
 	return 0;
 }
@@ -184,7 +195,7 @@ int net_start_locked(struct attached *a, enum reason *reason)
 		ret = open_connection(a, n, NET_TIMEOUT_MS);
 	if (ret == 0)
 		return 0;
-	n->state = NET_OFF;
+	set_state(n, NET_OFF);
 	n->why = *reason = reason_of_start(ret);
 	n->retry_us = now + (ret == -ETIMEDOUT ? HANGS_US : RETRY_US);
 	return ret;
@@ -437,9 +448,9 @@ uint64_t net_tick(void)
 	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
 		struct net *n = &nets[i];
 
-		if (n->state == NET_UP)
+		if (glance(n) == NET_UP)
 			ask_for_neighbours(attached[i]);
-		if (__atomic_load_n(&n->state, __ATOMIC_RELAXED) != NET_LOST)
+		if (glance(n) != NET_LOST)
 			continue;
 		quiet_lock(&net_lock);
 		if (n->state == NET_LOST && now >= n->retry_us)
@@ -453,7 +464,7 @@ uint64_t net_tick(void)
 
 bool net_finishes(const struct attached *a)
 {
-	return __atomic_load_n(&net_of(a)->state, __ATOMIC_RELAXED) == NET_UP;
+	return glance(net_of(a)) == NET_UP;
 }
 
 /* --- fork --- */
@@ -491,7 +502,7 @@ void net_after_fork(void)
 		if (n->state == NET_UP)
 			host_fd_close(n->fd);
 		n->fd = -1;
-		n->state = NET_FOREIGN;
+		set_state(n, NET_FOREIGN);
 	}
 	net_filters_after_fork();
 }
