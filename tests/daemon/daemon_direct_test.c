@@ -96,7 +96,7 @@ static void connections_that_the_kernel_has_on_a_port_stay_with_it(void **state)
 	assert_int_equal(rings_receive(&r, frame, sizeof(frame), 50), 0);
 	/* a new one is the stack's */
 	other = peer_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK);
-	connect(other, (struct sockaddr *)&sa, sizeof(sa));
+	assert_int_equal(connect(other, (struct sockaddr *)&sa, sizeof(sa)), -1);
 	assert_true(rings_receive(&r, frame, sizeof(frame), 1000) > 0);
 	rings_unmap(&r);
 	answer_close(&a);
