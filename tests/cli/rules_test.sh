@@ -28,17 +28,22 @@ resolver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 resolver.connect(("127.0.0.1", 53))
 bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 bound.bind(("127.0.0.1", int(sys.argv[2])))
-subprocess.run([sys.argv[1], "explain", str(os.getpid())], env={}, check=True)
+names = {"listener": listener, "client": client, "resolver": resolver, "bound": bound}
+told = subprocess.run([sys.argv[1], "explain", str(os.getpid())], env={}, check=True, capture_output=True, text=True).stdout
+for line in told.splitlines():
+    for name, its in names.items():
+        line = line.replace(f"fd {its.fileno()}:", name + ":")
+    print(line)
 PY
 ruled=("$viaduct" run --rules "$work/port" python3 "$work/sockets.py" "$viaduct")
 check "a listener that a rule names is the kernel's, and explain says which rule" 0 \
-	"^fd 3: the kernel's. A rule leaves it to the kernel. It is in $work/port, line 1.$" "${ruled[@]}" 7005
-check "so is a connection to it" 0 "^fd 4: the kernel's. A rule.* line 1.$" "${ruled[@]}" 7005
-check "and a UDP socket that is bound there" 0 "^fd 7: the kernel's. A rule.* line 1.$" "${ruled[@]}" 7005
-check "one that no rule names is accelerated" 0 '^fd 3: tcp 127.0.0.1:7006: accelerated' "${ruled[@]}" 7006
-check "a file of rules replaces the built-in ones" 0 '^fd 6: udp .*accelerated' "${ruled[@]}" 7006
+	"^listener: the kernel's. A rule leaves it to the kernel. It is in $work/port, line 1.$" "${ruled[@]}" 7005
+check "so is a connection to it" 0 "^client: the kernel's. A rule.* line 1.$" "${ruled[@]}" 7005
+check "and a UDP socket that is bound there" 0 "^bound: the kernel's. A rule.* line 1.$" "${ruled[@]}" 7005
+check "one that no rule names is accelerated" 0 '^listener: tcp 127.0.0.1:7006: accelerated' "${ruled[@]}" 7006
+check "a file of rules replaces the built-in ones" 0 '^resolver: udp .*accelerated' "${ruled[@]}" 7006
 if [ ! -e /etc/viaduct/rules ]; then
-	check "without a file DNS stays in the kernel" 0 "^fd 6: the kernel's. A rule .* built-in rules, line 1.$" \
+	check "without a file DNS stays in the kernel" 0 "^resolver: the kernel's. A rule .* built-in rules, line 1.$" \
 		"$viaduct" run python3 "$work/sockets.py" "$viaduct" 7007
 fi
 finish
