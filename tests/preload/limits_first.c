@@ -3,46 +3,7 @@
  * RLIMIT_NOFILE reached when two processes meet for the first time, at either end: what does not find its descriptors
  * is served by the kernel, and the next who come are served at all.
  */
-#include <sys/resource.h>
-
-#include "pair.h"
-
-static int taken[2048], taken_count;
-
-static void take_all_but(int n)
-{
-	int fd;
-
-	while ((fd = open("/dev/null", O_RDONLY)) >= 0)
-		taken[taken_count++] = fd;
-	while (n-- > 0 && taken_count)
-		close(taken[--taken_count]);
-}
-
-static void give_back(void)
-{
-	while (taken_count)
-		close(taken[--taken_count]);
-}
-
-static void set_limit(void)
-{
-	struct rlimit r = {256, 256};
-
-	setrlimit(RLIMIT_NOFILE, &r);
-}
-
-static void echo_once(int l)
-{
-	int fd = accept(l, NULL, NULL);
-	char c = 0;
-
-	if (fd < 0)
-		show("accept", fd);
-	show("read", read(fd, &c, 1));
-	show("write", write(fd, &c, 1));
-	close(fd);
-}
+#include "limits.h"
 
 static void server(void)
 {
@@ -54,7 +15,7 @@ static void server(void)
 		take_all_but(left);
 		tell();
 		echo_once(l);
-		give_back();
+		give_back(taken_count);
 	}
 	tell();
 	for (int i = 0; i < 6; i++)
