@@ -520,6 +520,21 @@ static bool accept_step(void *arg)
 	return c->result != -EAGAIN;
 }
 
+/* Why the kernel has a connection that it has accepted. */
+static enum reason why_plain(vsock_t v, int fd)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof(ss);
+	enum reason reason = REASON_NOT_STEERED;
+	struct endpoint remote;
+	int family;
+
+	if (host_sys.getpeername(fd, (struct sockaddr *)&ss, &len) < 0 ||
+	    addr_from_sockaddr((struct sockaddr *)&ss, len, &remote, &family) < 0 || addr_is_local(remote.addr))
+		return REASON_PLAIN_PEER;
+	return net_start(vs_attached(v), &reason) < 0 ? reason : REASON_NOT_STEERED;
+}
+
 int vs_accept(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len, int flags, bool wait, vsock_t *child,
 	      enum reason *reason)
 {
@@ -555,6 +570,8 @@ int vs_accept(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len, int flags,
 		return ret == -ETIMEDOUT ? -EAGAIN : ret;
 	if (c.result >= 0)
 		atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed);
+	if (c.result >= 0 && c.child == VS_NONE)
+		*reason = why_plain(v, c.result);
 	*child = c.child;
 	return c.result;
 }

@@ -192,6 +192,18 @@ def why_not_is_explained(test):
 
 
 @case
+def why_not_is_explained_of_accepted_connections(test):
+    with linked(test, "far") as link:
+        port = link.port()
+        server = link.start("far", STREAM + ["serve", link.address("far"), port, 1], port, knobs=["NETWORK=off"])
+        pacing = link.start("near", STREAM + ["pace", link.address("far"), port, 2])
+        time.sleep(0.7)
+        said = machine.run([harness.VIADUCT, "explain", str(server.process.pid)], 10)
+        check("VIADUCT_NETWORK=off" in said, said)
+        test.finish(pacing)
+
+
+@case
 def required_network_is_not_left_to_the_kernel(test):
     with linked(test, "near") as link:
         side = link.sides["near"]
