@@ -19,6 +19,7 @@
 #include "engine/hash.h"
 #include "host/host.h"
 #include "host/knobs.h"
+#include "host/xsk.h"
 #include "socket/helper.h"
 #include "socket/net_internal.h"
 #include "socket/raw.h"
@@ -27,6 +28,7 @@
 #define HANGS_US 10000000u    /* the same for one that took the connection and did not answer */
 #define HELPER_MS 250         /* the helper has other things to do than to wait for such a one */
 #define LOOK_AGAIN_US 100000u /* for a viaductd that takes the place of one that is gone, then twice as long, ... */
+#define KICK_AGAIN_US 10000u
 #define LOOK_LAST_US 5000000u /* ... until it is this long: one that is started waits for us for 20 s */
 #define RESOLVE_US 100000u    /* how long a connect waits for a neighbour before it leaves the rest to retransmission */
 #define RESOLVE_STEP_US 200u
@@ -441,6 +443,25 @@ static void ask_for_neighbours(struct attached *a)
 	}
 }
 
+/* Frames that the kernel would not send when they were posted (the interface was down, its queue or the socket's memory
+ * full) lie in their ring, where nobody posts behind them: TCP waits for their buffers. Microseconds until the next
+ * try, 0: none is needed. */
+static uint64_t kick_again(struct attached *a)
+{
+	uint32_t active = __atomic_load_n(&a->active, __ATOMIC_ACQUIRE);
+	bool due = false;
+
+	for (uint32_t i = 0; i < active; i++) {
+		struct vnic *v = &a->e.vnic[a->vnic[i] % VNIC_MAX];
+
+		if (!v->wake_fd || !v->ops || !xdp_kick_due(v))
+			continue;
+		(void)xsk_kick(v->wake_fd - 1, v->priv);
+		due |= xdp_kick_due(v);
+	}
+	return due ? KICK_AGAIN_US : 0;
+}
+
 uint64_t net_tick(void)
 {
 	uint64_t now = clock_us(), next = net_filters_sweep(now);
@@ -448,6 +469,10 @@ uint64_t net_tick(void)
 	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
 		struct net *n = &nets[i];
 
+		uint64_t kick = kick_again(attached[i]);
+
+		if (kick && (!next || kick < next))
+			next = kick;
 		if (glance(n) == NET_UP)
 			ask_for_neighbours(attached[i]);
 		if (glance(n) != NET_LOST)
