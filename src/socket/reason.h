@@ -18,7 +18,6 @@ enum fd_kind { FD_OTHER, FD_ACCELERATED, FD_KERNEL_SOCKET, FD_EPOLL, FD_OWN /* o
 	R(ROUTE, "Only the kernel follows its route: none, an encapsulation, policy rules, or a local address.")       \
 	R(FILTER, "viaductd could not steer its port to this process: another one has it, or there are too many.")     \
 	R(NOT_STEERED, "It came over an interface from which nothing was steered to its listener when it came.")       \
-	R(NOT_STEERED, "It came over an interface from which nothing was steered to its listener when it came.")       \
 	R(FOREIGN_STACK, "It was made before fork; only the process that made it speaks with viaductd.")               \
 	R(PLAIN_PEER, "The peer that connected to the listener does not run under viaduct.")                           \
 	R(OTHER_USER,                                                                                                  \
