@@ -78,8 +78,9 @@ enum daemon_mode {
 };
 
 /* daemon_vnic.features */
-#define DAEMON_VNIC_PARTIAL_CSUM 0x1u /* received TCP and UDP checksums may be the pseudo-header's sum alone (veth) */
-#define DAEMON_VNIC_SCATTER 0x2u      /* frames may span several buffers (XDP_USE_SG) */
+#define DAEMON_VNIC_PARTIAL_CSUM                                                                                       \
+	0x1u                     /* received TCP and UDP checksums may be the pseudo-header's sum alone (veth, tap) */
+#define DAEMON_VNIC_SCATTER 0x2u /* frames may span several buffers (XDP_USE_SG) */
 #define DAEMON_VNIC_ZEROCOPY 0x4u
 #define DAEMON_VNIC_NATIVE 0x8u /* the program runs in the driver; else in the kernel's generic hook */
 
@@ -135,10 +136,19 @@ struct daemon_filter {
 #define DAEMON_FILTER_SHARED                                                                                           \
 	0x2u /* SO_REUSEPORT: other stacks of the same user may add the same; new flows are spread */
 
-/* Reply to DAEMON_FILTER_ADD, body of DAEMON_FILTER_DEL. */
+/* Reply to DAEMON_FILTER_ADD. */
 struct daemon_filter_id {
 	uint32_t id;
 	uint32_t reserved;
+};
+
+/* DAEMON_FILTER_DEL: of many, or one, whose ports are free when the reply comes. The reply speaks of `id`; of the
+ * others those that are no filters are passed over. May be sent as short as it is. */
+#define DAEMON_FILTERS_MORE 62u
+struct daemon_filter_ids {
+	uint32_t id;
+	uint32_t more; /* how many others */
+	uint32_t others[DAEMON_FILTERS_MORE];
 };
 
 struct daemon_resolve {

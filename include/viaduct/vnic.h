@@ -73,10 +73,11 @@ struct vnic_desc {
 };
 
 /* vnic_end.features */
-#define VNIC_FEAT_LOSSLESS 0x1u     /* delivers every frame once, in order, unaltered */
-#define VNIC_FEAT_CSUM_TX 0x2u      /* checksums need not be computed on transmit */
-#define VNIC_FEAT_SCATTER 0x4u      /* a frame may span several buffers (VNIC_F_MORE) */
-#define VNIC_FEAT_CSUM_PARTIAL 0x8u /* received TCP and UDP checksums may be the pseudo-header's sum alone (veth) */
+#define VNIC_FEAT_LOSSLESS 0x1u /* delivers every frame once, in order, unaltered */
+#define VNIC_FEAT_CSUM_TX 0x2u  /* checksums need not be computed on transmit */
+#define VNIC_FEAT_SCATTER 0x4u  /* a frame may span several buffers (VNIC_F_MORE) */
+#define VNIC_FEAT_CSUM_PARTIAL                                                                                         \
+	0x8u /* received TCP and UDP checksums may be the pseudo-header's sum alone (veth, tap) */
 
 /* Where one end's parts are. Offsets are bytes from the start of the region. */
 struct vnic_end {

@@ -19,7 +19,7 @@
 #include "host/rules.h"
 
 #define KERNEL(major, minor) ((major) << 8 | (minor))
-#define KERNEL_LINKS KERNEL(5, 9)   /* XDP programs held by a descriptor (bpf_link) */
+#define KERNEL_SHARED KERNEL(6, 4)  /* rings of an AF_XDP socket that another process has bound can be mapped */
 #define KERNEL_BUSY KERNEL(5, 11)   /* AF_XDP memory no longer counts against viaductd's locked memory */
 #define KERNEL_SCATTER KERNEL(6, 6) /* XDP_USE_SG */
 
@@ -56,11 +56,11 @@ void check_kernel(struct check *c)
 	uname(&u);
 	sscanf(u.release, "%u.%u", &major, &minor);
 	c->version = KERNEL(major, minor);
-	if (c->version >= KERNEL_LINKS)
+	if (c->version >= KERNEL_SHARED)
 		check_add(c, LEVEL_OK, NULL, "Linux %.60s", u.release);
 	else
-		check_add(c, LEVEL_LACK, "boot Linux 5.9 or newer; 6.6 or newer is better",
-			  "Linux %.60s can't hold an XDP program by a descriptor", u.release);
+		check_add(c, LEVEL_LACK, "boot Linux 6.4 or newer; 6.6 or newer is better",
+			  "Linux %.60s does not let a program map the rings that viaductd has made for it", u.release);
 	check_socket(c);
 	if (access("/sys/kernel/btf/vmlinux", R_OK) == 0)
 		check_add(c, LEVEL_OK, NULL, "it describes its types (BTF)");

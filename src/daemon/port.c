@@ -38,6 +38,8 @@ static int ethtool(int sock, const char name[IFNAMSIZ], void *command)
 	return ioctl(sock, SIOCETHTOOL, &ifr) ? -errno : 0;
 }
 
+/* Behind a veth, a tap, or a virtual machine's NIC is another kernel, which may leave the checksum to a device that
+ * never comes. */
 int port_device(int sock, uint32_t ifindex, struct port_device *d)
 {
 	struct ethtool_channels channels = {.cmd = ETHTOOL_GCHANNELS};
@@ -50,8 +52,10 @@ int port_device(int sock, uint32_t ifindex, struct port_device *d)
 	d->mtu = (uint32_t)ifr.ifr_mtu;
 	if (!ethtool(sock, ifr.ifr_name, &channels) && channels.combined_count + channels.rx_count)
 		d->queues = channels.combined_count + channels.rx_count;
-	if (!ethtool(sock, ifr.ifr_name, &driver))
-		d->veth = !strcmp(driver.driver, "veth");
+	if (!ethtool(sock, ifr.ifr_name, &driver)) {
+		d->partial = !strcmp(driver.driver, "veth") || !strcmp(driver.driver, "tun");
+		d->partial_generic = !strcmp(driver.driver, "virtio_net");
+	}
 	if (!ioctl(sock, SIOCGIFFLAGS, &ifr))
 		d->up = ifr.ifr_flags & IFF_UP;
 	return 0;

@@ -22,7 +22,8 @@
 /* What the kernel says of a device. */
 struct port_device {
 	uint32_t ifindex, queues, mtu;
-	bool veth; /* hands over partial checksums */
+	bool partial;         /* received checksums may be the pseudo-header's sum alone, ... */
+	bool partial_generic; /* ... in the kernel's generic hook, as the driver's own XDP mends them */
 	bool up;
 };
 

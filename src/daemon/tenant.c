@@ -274,7 +274,7 @@ static void describe(struct tenant_vnic *v, const struct netview_iface *f, const
 {
 	v->about = (struct daemon_vnic){.ifindex = f->ifindex, .mtu = f->mtu, .keep_fds = 1, .vlan = f->vlan};
 	memcpy(v->about.mac, f->mac, sizeof(v->about.mac));
-	if (d->veth)
+	if (d->partial || (!native && d->partial_generic))
 		v->about.features |= DAEMON_VNIC_PARTIAL_CSUM;
 	if (native)
 		v->about.features |= DAEMON_VNIC_NATIVE;
