@@ -130,7 +130,8 @@ struct vnic {
 	int wake_fd;  /* network: readable when events wait, and kicked after frames were posted (plus 1; 0 none) */
 	uint32_t gen; /* st->gen when it was mapped */
 	void *priv;   /* the provider's own */
-	uint64_t alive_us; /* wires: when this process last saw that the other end lives (socket/connect.c, udp_socket.c) */
+	uint64_t
+	    alive_us; /* wires: when this process last saw that the other end lives (socket/connect.c, udp_socket.c) */
 };
 
 static inline uint8_t *vnic_tx_buf(const struct vnic *v, uint32_t buf)
