@@ -11,6 +11,9 @@
  * Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d, so prefix lengths of IPv4 are 96 + n. Ports and
  * numbers are in host order. Readers check counts and indices before use: a page of another version of viaductd must do
  * no harm.
+ *
+ * Any number of threads and processes may read at once, without a lock. What is here is what rtnetlink(7) said; routes
+ * are ordered as fib_lookup and fib6_rule_lookup of Linux ask them, source addresses of IPv6 are left to RFC 6724.
  */
 #ifndef VIADUCT_NETVIEW_H
 #define VIADUCT_NETVIEW_H
@@ -79,11 +82,11 @@ struct netview_route {
 	uint8_t from[16]; /* source address; IPv6: the preferred one, all zero: to be chosen by RFC 6724; IPv4: always
 			     filled in, as the kernel chooses it */
 	uint32_t ifindex;
-	uint32_t metric;
-	uint32_t mtu; /* of the route, 0: the interface's */
+	uint32_t metric; /* RTA_PRIORITY: of two routes to one prefix the lower one counts */
+	uint32_t mtu;    /* of the route, 0: the interface's */
 	uint8_t prefix;
-	uint8_t type; /* enum netview_route_type */
-	uint8_t hops, weight;
+	uint8_t type;         /* enum netview_route_type */
+	uint8_t hops, weight; /* weight from 1, as rtnh_hops + 1 */
 };
 
 /* Sorted by address, then interface. Neighbours that were not asked for yet, or are being resolved, are not here. */
