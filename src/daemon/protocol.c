@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "daemon/closer.h"
+#include "host/host.h"
 
 #define SCM_MAX 253 /* descriptors that the kernel carries with one packet */
 
@@ -107,16 +108,7 @@ static int send_packet(int sock, struct iovec *iov, int parts, const int *fds, i
 
 	if (count < 0 || count > (int)DAEMON_FDS_MAX)
 		return -EINVAL;
-	if (count) {
-		msg.msg_control = control;
-		msg.msg_controllen = CMSG_SPACE((size_t)count * sizeof(int));
-		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, (size_t)count * sizeof(int));
-	}
+	host_fds_attach(&msg, control, fds, (uint32_t)count);
 	do
 		n = sendmsg(sock, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);

@@ -214,18 +214,8 @@ uint32_t pkt_room(struct engine *e, const struct pkt *p)
 
 void pkt_push_tail(struct stack *s, struct pkt_queue *q, struct pkt *p)
 {
-	uint32_t i = pkt_index(s, p);
-	struct pkt *last = pkt_at(s, q->tail);
-
 	p->next = 0;
-	p->prev = q->tail;
-	if (last)
-		last->next = i;
-	else
-		q->head = i;
-	q->tail = i;
-	q->count++;
-	q->bytes += p->len;
+	pkt_append(s, q, p);
 }
 
 void pkt_insert_after(struct stack *s, struct pkt_queue *q, struct pkt *after, struct pkt *p)

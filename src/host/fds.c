@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -108,4 +109,18 @@ void host_fd_close(int fd)
 	if (fd < FD_TRACKED)
 		atomic_fetch_and(&ours[fd / BITS], ~(1ull << (fd % BITS)));
 	host_sys.close(fd);
+}
+
+void host_fds_attach(struct msghdr *msg, void *control, const int *fds, uint32_t count)
+{
+	struct cmsghdr *c = control;
+
+	if (!count)
+		return;
+	msg->msg_control = control;
+	msg->msg_controllen = CMSG_SPACE(count * sizeof(int));
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(count * sizeof(int));
+	memcpy(CMSG_DATA(c), fds, count * sizeof(int));
 }

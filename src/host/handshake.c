@@ -90,15 +90,7 @@ int hello_send(int fd, const struct hello *h, const int *fds, int count)
 	_Alignas(struct cmsghdr) char control[CMSG_SPACE(HELLO_FDS * sizeof(int))] = {0};
 	struct iovec iov = {(void *)h, sizeof(*h)};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	if (count) {
-		msg.msg_control = control;
-		msg.msg_controllen = CMSG_SPACE((size_t)count * sizeof(int));
-		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, (size_t)count * sizeof(int));
-	}
+	host_fds_attach(&msg, control, fds, (uint32_t)count);
 	ssize_t n;
 	do
 		n = host_sys.sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);

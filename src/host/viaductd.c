@@ -68,16 +68,7 @@ static int send_request(int fd, const struct viaductd_request *r, uint32_t seq, 
 
 	if (r->fd_count > DAEMON_FDS_MAX || head.size > DAEMON_MESSAGE_MAX)
 		return -EINVAL;
-	if (r->fd_count) {
-		struct cmsghdr *h = (struct cmsghdr *)(void *)control.room;
-
-		m.msg_control = control.room;
-		m.msg_controllen = CMSG_SPACE(sizeof(int) * r->fd_count);
-		h->cmsg_level = SOL_SOCKET;
-		h->cmsg_type = SCM_RIGHTS;
-		h->cmsg_len = CMSG_LEN(sizeof(int) * r->fd_count);
-		memcpy(CMSG_DATA(h), r->fds, sizeof(int) * r->fd_count);
-	}
+	host_fds_attach(&m, control.room, r->fds, r->fd_count);
 	while (host_sys.sendmsg(fd, &m, MSG_NOSIGNAL) < 0) {
 		if (errno != EAGAIN && errno != EINTR)
 			return -errno;

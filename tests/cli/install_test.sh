@@ -18,7 +18,7 @@ check "nothing in braces or at signs is left in what is made from a pattern" 1 '
 mv "$first" "$tree"
 library=$(find "$tree" -name libviaduct.so)
 check "a moved tree finds its library" 0 "$library" "$tree/bin/viaduct" run cat /proc/self/maps
-check "a moved tree finds viaduct-dump" 0 'pcapng' "$tree/bin/viaduct" dump --help
+check "a moved tree finds viaduct-dump" 2 'pcap-filter' "$tree/bin/viaduct" dump no filter
 check "viaductd says what it takes" 0 'interface' "$tree/bin/viaductd" --help
 check "the example of rules holds" 0 '' "$tree/bin/viaduct" run --rules "$tree/etc/viaduct/rules" true
 
