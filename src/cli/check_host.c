@@ -20,7 +20,6 @@
 
 #define KERNEL(major, minor) ((major) << 8 | (minor))
 #define KERNEL_SHARED KERNEL(6, 4)  /* rings of an AF_XDP socket that another process has bound can be mapped */
-#define KERNEL_BUSY KERNEL(5, 11)   /* AF_XDP memory no longer counts against viaductd's locked memory */
 #define KERNEL_SCATTER KERNEL(6, 6) /* XDP_USE_SG */
 
 #define NOFILE_WANTED 1024u
