@@ -12,15 +12,17 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* All but those that listen, are closed, or wait for nothing but the end of TIME-WAIT. */
+/* All but those that wait for nothing but the end of TIME-WAIT. TCP_CLOSE are UDP's that are bound only. */
 #define STATES                                                                                                         \
-	(1u << TCP_ESTABLISHED | 1u << TCP_SYN_SENT | 1u << TCP_SYN_RECV | 1u << TCP_FIN_WAIT1 | 1u << TCP_FIN_WAIT2 | \
-	 1u << TCP_CLOSE_WAIT | 1u << TCP_LAST_ACK | 1u << TCP_CLOSING)
+	(1u << TCP_ESTABLISHED | 1u << TCP_SYN_SENT | 1u << TCP_SYN_RECV | 1u << TCP_FIN_WAIT1 | 1u << TCP_LISTEN |    \
+	 1u << TCP_CLOSE | 1u << TCP_FIN_WAIT2 | 1u << TCP_CLOSE_WAIT | 1u << TCP_LAST_ACK | 1u << TCP_CLOSING)
 
 struct search {
 	const struct steer_key *port;
 	struct steer_key *flow;
 	int count, max;
+	uint32_t uid;
+	bool others; /* another user owns the port there */
 };
 
 static int option(int fd, int name)
@@ -56,20 +58,38 @@ static bool all_zero(const uint8_t addr[16])
 	return !memcmp(addr, zero, sizeof(zero));
 }
 
+static bool loopback(const struct steer_key *k)
+{
+	static const uint8_t one[16] = {[15] = 1};
+
+	return k->family == 4 ? k->local[12] == 127 : !memcmp(k->local, one, sizeof(one));
+}
+
+/* An owner of the port: would he lose frames to who has the key? The exact address goes before any, here as there. */
+static bool loses(const struct search *s, const struct steer_key *owner)
+{
+	if (all_zero(s->port->local))
+		return owner->family == s->port->family && !loopback(owner);
+	return !memcmp(owner->local, s->port->local, 16);
+}
+
 static int take_socket(const struct nlmsghdr *h, void *arg)
 {
+	static const uint8_t v4[12] = {[10] = 0xff, [11] = 0xff};
 	const struct inet_diag_msg *m = mnl_nlmsg_get_payload(h);
 	struct search *s = arg;
 	struct steer_key k = {
 	    .proto = s->port->proto, .local_port = m->id.idiag_sport, .remote_port = m->id.idiag_dport};
-	bool v4;
 
-	if (mnl_nlmsg_get_payload_len(h) < sizeof(*m) || k.local_port != s->port->local_port || !k.remote_port)
+	if (mnl_nlmsg_get_payload_len(h) < sizeof(*m) || k.local_port != s->port->local_port)
 		return MNL_CB_OK;
 	take_address(k.local, m->id.idiag_src, m->idiag_family);
 	take_address(k.remote, m->id.idiag_dst, m->idiag_family);
-	v4 = !memcmp(k.local, (const uint8_t[12]){[10] = 0xff, [11] = 0xff}, 12);
-	k.family = v4 ? 4 : 6;
+	k.family = memcmp(k.local, v4, sizeof(v4)) != 0 ? 6 : 4;
+	if (!k.remote_port) {
+		s->others |= s->uid && m->idiag_uid != s->uid && loses(s, &k);
+		return MNL_CB_OK;
+	}
 	if (k.family != s->port->family || (!all_zero(s->port->local) && memcmp(k.local, s->port->local, 16) != 0))
 		return MNL_CB_OK;
 	if (s->count < s->max)
@@ -102,9 +122,9 @@ static int dump(struct mnl_socket *nl, uint8_t family, struct search *s)
 	return rc < 0 ? -errno : 0;
 }
 
-int kernel_flows(const struct steer_key *port, struct steer_key *flow, int max)
+int kernel_flows(const struct steer_key *port, uint32_t uid, struct steer_key *flow, int max)
 {
-	struct search s = {.port = port, .flow = flow, .max = max};
+	struct search s = {.port = port, .flow = flow, .max = max, .uid = uid};
 	struct mnl_socket *nl = mnl_socket_open2(NETLINK_SOCK_DIAG, SOCK_CLOEXEC);
 	int rc;
 
@@ -119,5 +139,7 @@ int kernel_flows(const struct steer_key *port, struct steer_key *flow, int max)
 	mnl_socket_close(nl);
 	if (rc)
 		return rc;
+	if (s.others)
+		return -EADDRINUSE;
 	return s.count > max ? -E2BIG : s.count;
 }

@@ -6,13 +6,15 @@
 #ifndef VD_KERNEL_FLOWS_H
 #define VD_KERNEL_FLOWS_H
 
+#include <stdint.h>
+
 #include "daemon/steer_maps.h"
 
 /* Can there be any? Without SO_REUSEADDR and SO_REUSEPORT the kernel gives nobody a port on which it has connections.
  */
 int kernel_flows_possible(int fd);
 /* Those that the key of a port would take from the kernel (sock_diag(7)): the number, keys in flow; -E2BIG: more than
- * max; other -errno. */
-int kernel_flows(const struct steer_key *port, struct steer_key *flow, int max);
+ * max; -EADDRINUSE: another user than uid listens, or is bound (UDP), there; other -errno. uid 0 takes from anybody. */
+int kernel_flows(const struct steer_key *port, uint32_t uid, struct steer_key *flow, int max);
 
 #endif

@@ -150,6 +150,9 @@ int tenant_resume(struct tenant *t, const struct daemon_vnic *about, int umem, c
 	*why = rc == -ENODEV ? "there is no such interface, or a vNIC on it already" : "these are no rings";
 	if (!rc) {
 		new = (struct tenant_vnic){.where = {f->device, f->vlan}, .about = *about};
+		/* what frames may carry is not the client's to say */
+		new.about.vlan = f->vlan;
+		memcpy(new.about.mac, f->mac, sizeof(new.about.mac));
 		rc = take_port(t, &new, f, socket_cookie(xsk[0]), &native, why);
 	}
 	if (rc) {

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon/closer.h"
@@ -283,16 +284,21 @@ static int refresh(struct tenant *t, uint32_t id, int fd)
 static int keep_kernel_flows(struct tenant *t, struct tenant_filter *f, int fd, const char **why)
 {
 	struct steer_key flow[KERNEL_FLOWS];
+	struct stat st;
 	int n = 0;
 
 	if (fd < 0 || f->key[0].remote_port || !kernel_flows_possible(fd))
 		return 0;
+	/* of the socket's user: a server may have made it as root */
+	if (fstat(fd, &st))
+		return -errno;
 	for (uint32_t i = 0; i < f->keys && n >= 0; i++) {
-		int more = kernel_flows(&f->key[i], flow + n, KERNEL_FLOWS - n);
+		int more = kernel_flows(&f->key[i], st.st_uid, flow + n, KERNEL_FLOWS - n);
 
 		n = more < 0 ? more : n + more;
 	}
-	*why = "the kernel has too many connections on that port, of an earlier program";
+	*why = n == -EADDRINUSE ? "another user has a socket on that port too"
+				: "the kernel has too many connections on that port, of an earlier program";
 	if (n <= 0)
 		return n;
 	f->kernel = malloc((size_t)n * sizeof(*flow));
@@ -326,7 +332,7 @@ static int new_filter(struct tenant *t, const struct daemon_filter *asked, int f
 	rc = keep_kernel_flows(t, &f, fd, why);
 	id = rc ? rc : free_filter(t);
 	rc = id < 0 ? id : claim_keys(t, (uint32_t)id, &f);
-	if (rc != id) {
+	if (id < 0 || rc != id) {
 		if (id > 0)
 			give_back_filter(t, (uint32_t)id);
 		if (fd >= 0)

@@ -167,8 +167,8 @@ static void a_connection_stays_with_its_stack_when_others_join(void **state)
 	daemon_stop(daemon, SIGTERM);
 }
 
-/* In a child of another user: the answer to asking for the same port. */
-static int ask_as(uint32_t uid, int owner)
+/* In a child of another user: the answer to asking for that port. */
+static int ask_as(uint32_t uid, int owner, uint8_t proto, const char *local, uint16_t port, uint16_t flags)
 {
 	pid_t child = fork();
 	int status;
@@ -179,8 +179,7 @@ static int ask_as(uint32_t uid, int owner)
 		if (setresgid(uid, uid, uid) || setresuid(uid, uid, uid))
 			_exit(99);
 		sock = client_make();
-		_exit(sock < 0 ? 98
-			       : -client_filter(sock, IPPROTO_UDP, HERE4, PORT, owner, DAEMON_FILTER_SHARED) & 0x7f);
+		_exit(sock < 0 ? 97 : -client_filter(sock, proto, local, port, owner, flags) & 0x7f);
 	}
 	waitpid(child, &status, 0);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
@@ -194,8 +193,30 @@ static void another_user_cannot_join(void **state)
 	(void)state;
 	guest_make(&g, SOCK_DGRAM);
 	/* even with the very socket */
-	assert_int_equal(ask_as(1001, g.owner), EADDRINUSE);
+	assert_int_equal(ask_as(1001, g.owner, IPPROTO_UDP, HERE4, PORT, DAEMON_FILTER_SHARED), EADDRINUSE);
 	guest_free(&g);
+	daemon_stop(daemon, SIGTERM);
+}
+
+/* Both with SO_REUSEADDR, the one that does not listen bound first: the kernel allows that. */
+static void a_port_on_which_another_user_listens_is_not_given_away(void **state)
+{
+	pid_t daemon = daemon_start(daemon_path, NULL);
+	int first = socket(AF_INET, SOCK_STREAM, 0), server = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+	struct sockaddr_in sa;
+
+	(void)state;
+	setsockopt(first, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	setsockopt(server, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	assert_int_equal(fchown(first, 1001, (gid_t)-1), 0);
+	v4_addr(&sa, "0.0.0.0", 7301);
+	assert_int_equal(bind(first, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	v4_addr(&sa, HERE4, 7301);
+	assert_int_equal(bind(server, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	assert_int_equal(listen(server, 5), 0);
+	assert_int_equal(ask_as(1001, first, IPPROTO_TCP, NULL, 7301, 0), EADDRINUSE);
+	close(server);
+	close(first);
 	daemon_stop(daemon, SIGTERM);
 }
 
@@ -205,6 +226,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test(datagrams_of_a_flow_go_to_one_stack_and_flows_are_spread),
 	    cmocka_unit_test(a_connection_stays_with_its_stack_when_others_join),
 	    cmocka_unit_test(another_user_cannot_join),
+	    cmocka_unit_test(a_port_on_which_another_user_listens_is_not_given_away),
 	};
 
 	if (argc < 2 || !world_make())

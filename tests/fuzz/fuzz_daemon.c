@@ -314,10 +314,13 @@ int kernel_flows_possible(int fd)
 	return fd % 2;
 }
 
-int kernel_flows(const struct steer_key *port, struct steer_key *flow, int max)
+int kernel_flows(const struct steer_key *port, uint32_t uid, struct steer_key *flow, int max)
 {
+	(void)uid;
 	int n = port->local_port % 4;
 
+	if (port->local_port % 8 == 7)
+		return -EADDRINUSE;
 	for (int i = 0; i < n && i < max; i++) {
 		flow[i] = *port;
 		fuzz_address(flow[i].local, 1);
