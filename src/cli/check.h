@@ -17,12 +17,13 @@ enum level {
 };
 
 #define FINDINGS_MAX 256u
+#define MEND_LEN 200u
 
 struct finding {
 	const char *section;
 	enum level level;
 	char text[400];
-	char mend[200]; /* the one command or step that mends it; "": none */
+	char mend[MEND_LEN]; /* the one command or step that mends it; "": none */
 };
 
 struct check {

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cli/check.h"
+#include "cli/start.h"
 #include "engine/route.h"
 #include "engine/stack.h"
 #include "host/viaductd.h"
@@ -86,15 +87,19 @@ static void status(struct check *c, int fd)
 			  "it gives you a veth of your own behind the interface: about 2 us more a round trip");
 }
 
-/* By its unit, where one is installed. */
+/* By its unit, where one is installed; else by its path, which need not be in root's PATH. */
 static const char *start_command(void)
 {
+	static char command[MEND_LEN];
 	static const char *const units[] = {
 	    "/etc/systemd/system/viaductd.socket", "/usr/local/lib/systemd/system/viaductd.socket",
 	    "/usr/lib/systemd/system/viaductd.socket", "/lib/systemd/system/viaductd.socket"};
 	for (unsigned i = 0; i < sizeof(units) / sizeof(units[0]); i++)
 		if (access(units[i], F_OK) == 0)
 			return "sudo systemctl start viaductd.socket";
+	char path[PATH_MAX];
+	if (start_find_viaductd(path) && snprintf(command, sizeof(command), "sudo %s", path) < (int)sizeof(command))
+		return command;
 	return "sudo viaductd";
 }
 

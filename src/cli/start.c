@@ -50,8 +50,7 @@ static bool answers(void)
 	return fd != -ENOENT; /* whoever has the name: a second one could not start */
 }
 
-/* Beside this executable, or where it is installed. */
-static bool find_daemon(char path[PATH_MAX])
+bool start_find_viaductd(char path[PATH_MAX])
 {
 	static const char *const places[] = {"", "../sbin/", "../libexec/viaduct/", "../libexec/"};
 	char self[PATH_MAX];
@@ -88,7 +87,7 @@ void start_viaductd(void)
 	pid_t child;
 
 	if (knob[K_NETWORK] == NETWORK_OFF || !knob[K_ENABLE] || geteuid() != 0 || !has_network() || answers() ||
-	    !find_daemon(path))
+	    !start_find_viaductd(path))
 		return;
 	child = fork();
 	if (child == 0)
