@@ -41,6 +41,28 @@ enum daemon_type {
 	DAEMON_TYPES
 };
 
+/*
+ * What each request carries, and what comes back; besides, any may fail with the kernel's own errno.
+ *
+ *   type        body, descriptors                reply, descriptors           errors of ours
+ *   HELLO       daemon_hello, memfd and pidfd    daemon_welcome, netview      EPERM user not served, EUSERS too many
+ *                                                                             stacks, EINVAL no such memory
+ *   OPEN        daemon_open                      daemon_vnic, umem, sockets,  ENODEV, EOPNOTSUPP loopback or MTU, EPERM
+ *                                                keep_fds                     interface not served, EEXIST, EUSERS too
+ *                                                                             many, EBUSY another XDP program, ENETDOWN
+ *   RESUME      daemon_vnic, umem, sockets       daemon_vnic, keep_fds        EINVAL no rings, ENODEV, ENOENT
+ *   FILTER_ADD  daemon_filter, socket (or none)  daemon_filter_id             EINVAL, EPERM port not owned, EADDRINUSE,
+ *                                                                             ENOSPC too many, ENOMEM
+ *   FILTER_DEL  see below                        nothing                      ENOENT
+ *   RESOLVE     daemon_resolve                   nothing
+ *   STATUS      nothing                          daemon_status
+ *   PROCESS     nothing, pidfd                   nothing                      EEXIST, EUSERS too many
+ *
+ * ENOTCONN: a request that needs a stack, before a HELLO that showed one. EOPNOTSUPP: an unknown type. EMFILE: the
+ * daemon had no room for the descriptors. A packet that is none of these, a second HELLO, and an asker that does not
+ * read its replies end the connection.
+ */
+
 struct daemon_head {
 	uint16_t type;     /* enum daemon_type */
 	uint16_t protocol; /* DAEMON_PROTOCOL */
