@@ -17,7 +17,7 @@
 struct item {
 	struct item *next;
 	uint32_t uid;
-	int fd;
+	int fd;       /* -1: only to be waited for */
 	bool awaited; /* closer_close looks at done, and frees it */
 	bool done;
 	bool late; /* nobody awaits it any longer */
@@ -27,6 +27,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wanted = PTHREAD_COND_INITIALIZER, finished = PTHREAD_COND_INITIALIZER;
 static struct item *first, **last = &first;
 static struct item *in_hand[WORKERS];
+static bool gathering;
+static uint32_t gathered;
 
 static bool in_work(uint32_t uid)
 {
@@ -66,7 +68,8 @@ static void *work(void *arg)
 		}
 		in_hand[me] = i;
 		pthread_mutex_unlock(&lock);
-		close(i->fd);
+		if (i->fd >= 0)
+			close(i->fd);
 		pthread_mutex_lock(&lock);
 		in_hand[me] = NULL;
 		i->done = true;
@@ -122,6 +125,20 @@ static bool hangs(uint32_t uid)
 	return false;
 }
 
+static void hand_over(struct item *i, uint32_t uid, int fd)
+{
+	pthread_mutex_lock(&lock);
+	*i = (struct item){.uid = uid, .fd = fd, .awaited = !gathering && !hangs(uid)};
+	*last = i;
+	last = &i->next;
+	gathered += gathering;
+	if (!gathering)
+		pthread_cond_signal(&wanted);
+	if (i->awaited)
+		await(i);
+	pthread_mutex_unlock(&lock);
+}
+
 void closer_close(uint32_t uid, int fd)
 {
 	struct item *i;
@@ -129,18 +146,28 @@ void closer_close(uint32_t uid, int fd)
 	if (fd < 0)
 		return;
 	i = fcntl(fd, F_GET_SEALS) >= 0 ? NULL : malloc(sizeof(*i));
-	if (!i) {
+	if (i)
+		hand_over(i, uid, fd);
+	else
 		close(fd);
-		return;
-	}
-	pthread_mutex_lock(&lock);
-	*i = (struct item){.uid = uid, .fd = fd, .awaited = !hangs(uid)};
-	*last = i;
-	last = &i->next;
-	pthread_cond_signal(&wanted);
-	if (i->awaited)
-		await(i);
-	pthread_mutex_unlock(&lock);
+}
+
+void closer_gather(void)
+{
+	gathering = true;
+	gathered = 0;
+}
+
+/* One user's are closed one after the other: who waits for the last waits for all. */
+void closer_settle(uint32_t uid)
+{
+	struct item *i = gathered ? malloc(sizeof(*i)) : NULL;
+
+	gathering = false;
+	if (i)
+		hand_over(i, uid, -1);
+	else if (gathered)
+		pthread_cond_signal(&wanted);
 }
 
 uint32_t closer_waiting(uint32_t uid)

@@ -14,6 +14,10 @@ int closer_start(void);
 /* fd is gone: on return, unless its close waits, or an earlier one of the user; then sooner or later. So who is told
  * that a port is free can bind it. Memory's are closed at once: that never waits. */
 void closer_close(uint32_t uid, int fd);
+/* What is closed until closer_settle is waited for there, all at once: it costs one change of threads, not one each. Of
+ * one user, and by one thread only. */
+void closer_gather(void);
+void closer_settle(uint32_t uid);
 /* Descriptors of the user that are still to be closed. */
 uint32_t closer_waiting(uint32_t uid);
 

@@ -18,7 +18,7 @@ struct request {
 		struct daemon_open open;
 		struct daemon_vnic resume;
 		struct daemon_filter filter;
-		struct daemon_filter_id filter_id;
+		struct daemon_filter_ids filter_ids;
 		struct daemon_resolve resolve;
 	} body;
 	int fd[DAEMON_FDS_MAX];

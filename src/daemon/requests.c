@@ -152,8 +152,15 @@ static int serve_filter_add(struct client *c, struct request *q)
 
 static int serve_filter_del(struct client *c, const struct request *q)
 {
-	int rc = tenant_filter_del(c->tenant, q->body.filter_id.id);
+	const struct daemon_filter_ids *d = &q->body.filter_ids;
+	uint32_t more = d->more < DAEMON_FILTERS_MORE ? d->more : DAEMON_FILTERS_MORE;
+	int rc;
 
+	closer_gather();
+	rc = tenant_filter_del(c->tenant, d->id);
+	for (uint32_t i = 0; i < more; i++)
+		(void)tenant_filter_del(c->tenant, d->others[i]);
+	closer_settle(c->uid);
 	return rc ? refuse(c, q, rc, "there is no such filter") : reply_send(c->fd, &q->head, NULL, 0, NULL, 0);
 }
 

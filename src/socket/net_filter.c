@@ -14,6 +14,7 @@
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +28,8 @@
 #define GRACE_US 5000000u        /* between asking for a filter and the connection's being there */
 #define SWEEP_US 1000000u        /* between sweeps, twice as long after each that found nothing, ... */
 #define SWEEP_LAST_US 128000000u /* ... until it is this long */
-#define CLEAN 4u                 /* old filters looked at for each new one */
+#define CLEAN 4u                 /* old filters looked at for each new one, ... */
+#define CLEAN_EVERY 32u          /* ... together for so many */
 #define CLEAN_US 200000u
 #define PORT_WORDS (65536 / 64)
 
@@ -128,23 +130,24 @@ static int ask_add(struct net *n, const struct filter *f, int fd)
 	return ret;
 }
 
-static void ask_del(struct net *n, uint32_t id)
+static void ask_del(struct net *n, const struct daemon_filter_ids *body)
 {
-	struct daemon_filter_id body = {.id = id};
+	struct viaductd_request r = {.type = DAEMON_FILTER_DEL,
+				     .body = body,
+				     .len = (uint32_t)offsetof(struct daemon_filter_ids, others) +
+					    body->more * (uint32_t)sizeof(body->others[0])};
 	struct viaductd_reply reply;
 
-	if (n->state == NET_UP &&
-	    net_ask(n, &(struct viaductd_request){.type = DAEMON_FILTER_DEL, .body = &body, .len = sizeof(body)},
-		    &reply) == 0)
+	if (n->state == NET_UP && net_ask(n, &r, &reply) == 0)
 		viaductd_reply_drop(&reply);
 }
 
 static void remove_locked(struct attached *a, struct filter *f)
 {
-	uint32_t id = f->id;
+	struct daemon_filter_ids body = {.id = f->id};
 
 	forget(f);
-	ask_del(net_of(a), id);
+	ask_del(net_of(a), &body);
 }
 
 static bool connection_lives(struct attached *a, const struct filter *f)
@@ -171,19 +174,31 @@ static bool bound_lives(struct attached *a, const struct filter *f)
 	return yes;
 }
 
-/* With each new filter some old ones are looked at, so that a program that binds the sockets of its many connections
- * does not come to the end of the table. */
+/* With some new filters old ones are looked at, so that a program that binds the sockets of its many connections
+ * does not come to the end of the table. Those that nobody needs go with one request: each alone would cost the
+ * connection more than its frames. */
 static void clean_some(struct attached *a, uint64_t now_us)
 {
 	static uint16_t hand;
+	static uint32_t added;
+	struct daemon_filter_ids old = {0};
 
-	for (uint32_t i = 0; i < CLEAN && in_use > CLEAN; i++) {
+	if (++added % CLEAN_EVERY || in_use < CLEAN_EVERY)
+		return;
+	for (uint32_t i = 0; i < CLEAN * CLEAN_EVERY && old.more < DAEMON_FILTERS_MORE; i++) {
 		struct filter *f = &filters[hand = (uint16_t)(hand + 1 < mark ? hand + 1 : 1)];
 
-		if (f->id && f->stack == a->index && f->remote.port && now_us - f->used_us > CLEAN_US &&
-		    !connection_lives(a, f))
-			remove_locked(a, f);
+		if (!f->id || f->stack != a->index || !f->remote.port || now_us - f->used_us <= CLEAN_US ||
+		    connection_lives(a, f))
+			continue;
+		if (old.id)
+			old.others[old.more++] = f->id;
+		else
+			old.id = f->id;
+		forget(f);
 	}
+	if (old.id)
+		ask_del(net_of(a), &old);
 }
 
 static int add_locked(struct attached *a, const struct filter *want, int fd, enum reason *reason)

@@ -121,10 +121,47 @@ static void stacks_behind_veths_have_their_flows_and_no_others(void **state)
 	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
 }
 
+/* One request takes many filters back. When it is answered their ports are free, and what was no filter does no harm.
+ */
+static void many_filters_go_with_one_request_and_their_ports_are_free(void **state)
+{
+	enum { PORTS = 20 };
+	pid_t daemon = daemon_start(daemon_path, "--veth-only", NULL);
+	struct daemon_filter_ids gone = {.more = PORTS - 1};
+	struct daemon_filter_ids wild = {.id = UINT32_MAX, .more = UINT32_MAX};
+	struct answer vnic, a;
+	int sock = client_make();
+
+	(void)state;
+	assert_true(sock >= 0);
+	assert_int_equal(client_open(sock, v0_index(), &vnic), 0);
+	for (int i = 0; i < PORTS; i++) {
+		int fd = bound_socket(SOCK_STREAM, HERE4, (uint16_t)(7400 + i));
+		int id = client_filter(sock, IPPROTO_TCP, HERE4, (uint16_t)(7400 + i), fd, 0);
+
+		assert_true(id > 0);
+		*(i ? &gone.others[i - 1] : &gone.id) = (uint32_t)id;
+		close(fd);
+	}
+	assert_int_equal(client_ask(sock, DAEMON_FILTER_DEL, &wild, sizeof(wild), NULL, 0, &a), -ENOENT);
+	assert_int_equal(client_ask(sock, DAEMON_STATUS, NULL, 0, NULL, 0, &a), 0);
+	assert_int_equal(a.body.status.filters, PORTS);
+	assert_int_equal(client_ask(sock, DAEMON_FILTER_DEL, &gone, sizeof(gone), NULL, 0, &a), 0);
+	for (int i = 0; i < PORTS; i++)
+		close(bound_socket(SOCK_STREAM, HERE4, (uint16_t)(7400 + i)));
+	assert_int_equal(client_ask(sock, DAEMON_STATUS, NULL, 0, NULL, 0, &a), 0);
+	assert_int_equal(a.body.status.filters, 0);
+	assert_int_equal(client_ask(sock, DAEMON_FILTER_DEL, &gone, sizeof(gone), NULL, 0, &a), -ENOENT);
+	answer_close(&vnic);
+	close(sock);
+	daemon_stop(daemon, SIGTERM);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(stacks_behind_veths_have_their_flows_and_no_others),
+	    cmocka_unit_test(many_filters_go_with_one_request_and_their_ports_are_free),
 	};
 
 	if (argc < 2 || !world_make())
