@@ -26,6 +26,10 @@
  *
  * All fields are little-endian (host order on the machines supported). Nothing in the region may be
  * trusted by either side: sizes and offsets are checked once, at attach, and copied.
+ *
+ * A side works on its rings with one thread at a time (a stack: under its lock); only the control line is exchanged by
+ * both. There are no errors to return: a descriptor that breaks the rules is ignored and counted by whoever reads it,
+ * and can cost its sender's traffic alone. docs/vnic.md has pictures.
  */
 #ifndef VIADUCT_VNIC_H
 #define VIADUCT_VNIC_H
@@ -59,7 +63,7 @@ enum vnic_desc_type {
 #define VNIC_F_MORE 0x01u    /* the frame continues in the next descriptor */
 #define VNIC_F_CSUM_OK 0x02u /* rx: the device has verified IP and TCP/UDP checksums */
 #define VNIC_F_CSUM_TX 0x04u /* tx: the device fills in the TCP/UDP checksum */
-#define VNIC_F_OPEN 0x08u    /* wires: the sender may still lengthen the frame, see below */
+#define VNIC_F_OPEN 0x08u    /* wires: the sender may still lengthen the frame, see above */
 
 /* One entry of any ring. 16 bytes. */
 struct vnic_desc {
