@@ -27,9 +27,9 @@
  * All fields are little-endian (host order on the machines supported). Nothing in the region may be
  * trusted by either side: sizes and offsets are checked once, at attach, and copied.
  *
- * A side works on its rings with one thread at a time (a stack: under its lock); only the control line is exchanged by
- * both. There are no errors to return: a descriptor that breaks the rules is ignored and counted by whoever reads it,
- * and can cost its sender's traffic alone. docs/vnic.md has pictures.
+ * A side works on its rings with one thread at a time (a stack: under its lock); only the control line, and the first
+ * word of an open frame's slot, are exchanged by both. There are no errors to return: a descriptor that breaks the
+ * rules is ignored and counted by whoever reads it, and can cost its sender's traffic alone. docs/vnic.md has pictures.
  */
 #ifndef VIADUCT_VNIC_H
 #define VIADUCT_VNIC_H
