@@ -8,7 +8,7 @@ import threading
 import time
 
 PATTERN = bytes(i % 251 for i in range(251 * 1024))
-
+SILENCE = 40
 
 TROUBLE = []
 
@@ -25,6 +25,13 @@ def send(connection, seconds, piece):
         TROUBLE.append(error.strerror)
 
 
+def watch(last):
+    while time.monotonic() - last[0] < SILENCE:
+        time.sleep(1)
+    print(f"nothing came for {SILENCE} s", flush=True)
+    os._exit(1)
+
+
 def main():
     address, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     piece = int(sys.argv[4]) if len(sys.argv) > 4 else 20000
@@ -32,13 +39,14 @@ def main():
     connection.settimeout(None)
     threading.Thread(target=send, args=(connection, seconds, piece), daemon=True).start()
     print("started", flush=True)
-    got, last, silence = 0, time.monotonic(), 0.0
+    got, last, silence = 0, [time.monotonic()], 0.0
+    threading.Thread(target=watch, args=(last,), daemon=True).start()
     try:
         while part := connection.recv(1 << 16):
             if part != PATTERN[got % 251:][:len(part)]:
                 sys.exit(f"wrong bytes after {got}")
             got += len(part)
-            silence, last = max(silence, time.monotonic() - last), time.monotonic()
+            silence, last[0] = max(silence, time.monotonic() - last[0]), time.monotonic()
     except OSError as error:
         sys.exit(f"{error.strerror} after {got}")
     if TROUBLE:
