@@ -19,6 +19,6 @@ fetch_kernel() {
 	dpkg -x "$dir"/deb/linux-image-*.deb "$dir" || return 1
 	depmod -b "$dir" "$version" || return 1
 	python3 -B "$(dirname "${BASH_SOURCE[0]}")/vmlinux.py" "$dir/boot/vmlinuz-$version" "$dir/vmlinux" || return 1
-	rm -rf "$dir/deb" "$dir/boot"
+	rm -rf "${dir:?}/deb" "${dir:?}/boot"
 	echo "$version" >"$dir/version"
 }
