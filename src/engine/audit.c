@@ -89,7 +89,7 @@ uint32_t stack_audit(struct engine *e)
 {
 	struct stack *s = e->s;
 	struct census c = {0};
-	uint32_t socks = 0;
+	uint32_t socks = 0, kept = 0;
 	uint64_t promised = 0;
 
 	for (uint32_t i = 1; i < s->sock_pool.mark; i++) {
@@ -102,12 +102,14 @@ uint32_t stack_audit(struct engine *e)
 		if (k->proto == SOCK_TCP) {
 			census_queue(e, &k->tcp.txq, &c);
 			promised += k->tcp.promised;
+			kept += k->tcp.state == TCP_LISTEN ? k->tcp.open_offered : 0;
 			c.pkts += k->tcp.ooo_count;
 		}
 	}
 	c.bad += differ(socks, s->sock_pool.in_use) + differ(c.pkts, s->pkt_pool.in_use);
 	c.bad += c.private > s->private_pool.in_use;
 	c.bad += promised != s->promised;
+	c.bad += kept != s->socks_kept;
 	if (!s->pkt_pool.in_use)
 		c.bad += s->private_pool.in_use;
 	c.bad += audit_pkt_pool(s);

@@ -313,8 +313,10 @@ static void relink(struct rebuild *r, struct sock *k, bool broken)
 		k->tcp.ack_soon_next = s->ack_soon;
 		s->ack_soon = sock_index(s, k);
 	}
-	if (k->tcp.state == TCP_LISTEN)
+	if (k->tcp.state == TCP_LISTEN) {
 		k->tcp.open_offered = promised_places(s, k);
+		s->socks_kept += k->tcp.open_offered;
+	}
 	s->orphan_count += (k->flags & SOCKF_ORPHAN) != 0;
 	s->promised += k->tcp.promised;
 	s->promisers += k->tcp.promised != 0;
@@ -332,7 +334,7 @@ static void clear_lists(struct stack *s)
 	s->ack_soon = s->last_tcp = 0;
 	s->tw_head = s->tw_tail = s->tw_count = s->orphan_count = 0;
 	s->promised = s->promisers = 0;
-	s->sock_pool.free_head = s->sock_pool.in_use = 0;
+	s->sock_pool.free_head = s->sock_pool.in_use = s->socks_kept = 0;
 	s->udp_refused++; /* the routes that the socket layer would give again at once are vouched for anew */
 	for (uint32_t i = 0; i < VNIC_MAX; i++) {
 		struct vnic_state *st = stack_vnic(s, i);

@@ -87,7 +87,7 @@ void engine_repair(struct engine *e)
 	s->path_waiters = 0;
 	reset_pool(&s->pkt_pool);
 	reset_pool(&s->private_pool);
-	s->sock_pool.free_head = s->sock_pool.in_use = 0;
+	s->sock_pool.free_head = s->sock_pool.in_use = s->socks_kept = 0;
 	for (uint32_t i = 0; i < VNIC_MAX; i++)
 		repair_vnic(e, i);
 	for (uint32_t i = high; i-- > 1;) {
@@ -103,6 +103,8 @@ void engine_repair(struct engine *e)
 		}
 		s->sock_pool.in_use++;
 		repair_sock(e, k);
+		if (k->proto == SOCK_TCP && k->tcp.state == TCP_LISTEN)
+			s->socks_kept += k->tcp.open_offered;
 	}
 	tcp_share_init(s);
 	for (uint32_t i = 0; i < PROC_MAX; i++) {

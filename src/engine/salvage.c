@@ -234,7 +234,9 @@ static void clear_tables(struct stack *s)
 	s->path_waiters = s->orphan_count = s->promisers = 0;
 	s->promised = 0;
 	s->lock.changing = 0;
-	s->sock_pool.free_head = s->sock_pool.in_use = 0;
+	s->sock_pool.free_head = s->sock_pool.in_use = s->socks_kept = 0;
+	for (uint32_t i = 0; i < VNIC_MAX; i++)
+		stack_vnic(s, i)->open_sock = 0; /* nobody opens at once with the dead */
 }
 
 /* Scoreboard and receiver begin anew. */

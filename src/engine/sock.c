@@ -20,6 +20,10 @@ struct sock *sock_alloc(struct engine *e, enum sock_proto proto, int family)
 	uint64_t dirty_mask;
 	uint32_t gen;
 
+	if (pool->limit - 1 - pool->in_use <= s->socks_kept) {
+		count(s, C_sock_none);
+		return NULL;
+	}
 	if (k) {
 		pool->free_head = k->pool_next;
 	} else if (pool->mark < pool->limit) {

@@ -26,7 +26,7 @@
 #include "vnic/vnic.h"
 
 #define STACK_MAGIC 0x4b54535441444956ull /* "VIDATSTK" */
-#define STACK_VERSION 6u
+#define STACK_VERSION 7u
 
 #define PROC_MAX 64u     /* processes that share a stack (fork) */
 #define DIRTY_RING 2048u /* per process; power of two */
@@ -146,9 +146,10 @@ struct stack {
 	uint32_t poll_next; /* vNIC that engine_poll begins with */
 	/* a second one */
 	struct stack_pool sock_pool, private_pool;
-	uint64_t promised;  /* bytes that connections hold unread or have offered to take: sum of tcb.promised */
-	uint32_t share;     /* what one connection may hold and offer now (tcp_recv.c) */
-	uint32_t promisers; /* connections that promised something */
+	uint64_t promised;   /* bytes that connections hold unread or have offered to take: sum of tcb.promised */
+	uint32_t share;      /* what one connection may hold and offer now (tcp_recv.c) */
+	uint32_t promisers;  /* connections that promised something */
+	uint32_t socks_kept; /* free sockets that are promised to connections offered beforehand (tcp_open.c) */
 	uint64_t vnic_attention[VNIC_WORDS]; /* bit per vNIC whose struct iface must be looked at in engine_poll */
 	uint64_t hash_key[4];                /* of the lookup table and the UDP routes, derived from cfg.secret */
 	struct timer_wheel wheel;

@@ -15,6 +15,8 @@
  * before he saw that is reset, as a connection is that waits in the queue of a listener that closes. A process that
  * died withdraws nothing: the socket layer looks whether it lives before it opens at once (connect.c).
  *
+ * A socket is kept for each, too (stack.socks_kept).
+ *
  * The window. The first one is that which every new connection gets, however short memory is (tcp_recv.c).
  *
  * The counts: open_used is the client's number of SYNs sent so, open_seen the server's of those received; open_limit is
@@ -138,6 +140,13 @@ static struct sock *offerer(struct engine *e, const struct vnic_state *st)
 	return l && l->gen == st->open_gen && l->proto == SOCK_TCP && l->tcp.state == TCP_LISTEN ? l : NULL;
 }
 
+/* n more places are promised by the listener, or less. */
+static void promise(struct stack *s, struct sock *l, uint32_t n)
+{
+	l->tcp.open_offered += n;
+	s->socks_kept += n;
+}
+
 static bool may_offer(struct engine *e, const struct sock *l, const struct sock *c, const struct vnic *v)
 {
 	return v && v->st->provider == VNIC_PROV_LOCAL && v->ctrl && !l->tcp.defer_accept_s && !l->tcp.maxseg &&
@@ -148,7 +157,9 @@ static bool may_offer(struct engine *e, const struct sock *l, const struct sock 
 void tcp_open_offer(struct engine *e, struct sock *l, const struct sock *c)
 {
 	struct vnic *v = tcp_vnic(e, c);
+	const struct stack_pool *pool = &e->s->sock_pool;
 	uint32_t most = l->tcp.backlog / OPEN_SHARE, used = l->tcp.open_offered + l->tcp.accept_count, n;
+	uint32_t room = (pool->limit - 1 - pool->in_use - e->s->socks_kept) / OPEN_SHARE;
 	struct vnic_state *st;
 
 	if (used >= most || !may_offer(e, l, c, v))
@@ -165,7 +176,8 @@ void tcp_open_offer(struct engine *e, struct sock *l, const struct sock *c)
 	if (n > OPEN_MOST / 2)
 		return;
 	n = OPEN_MOST - n < most - used ? OPEN_MOST - n : most - used;
-	l->tcp.open_offered += n;
+	n = n < room ? n : room;
+	promise(e->s, l, n);
 	st->open_limit += n;
 	__atomic_store_n(&v->ctrl->open_limit, st->open_limit, __ATOMIC_RELEASE);
 }
@@ -177,7 +189,7 @@ static void withdraw(struct engine *e, uint32_t vnic)
 	struct sock *l = offerer(e, st);
 
 	if (l)
-		l->tcp.open_offered -= offered(st);
+		promise(e->s, l, 0 - offered(st));
 	st->open_limit = st->open_seen;
 	st->open_sock = 0;
 	if (e->vnic[vnic].ops && e->vnic[vnic].gen == st->gen && e->vnic[vnic].ctrl)
@@ -229,7 +241,7 @@ static struct sock *take_one(struct engine *e, uint32_t vnic)
 	st->open_seen++;
 	__atomic_store_n(&e->vnic[vnic].ctrl->open_seen, st->open_seen, __ATOMIC_RELEASE);
 	if (l)
-		l->tcp.open_offered--;
+		promise(e->s, l, 0 - 1u);
 	return l;
 }
 

@@ -312,6 +312,26 @@ static void without_a_buffer_for_the_syn_nothing_opens(void **state)
 	pair_free(p);
 }
 
+static void a_socket_is_kept_for_each_that_is_offered(void **state)
+{
+	struct pair *p = make();
+	struct sock *c, *s, *l = offering(p, 64, &c, &s);
+	uint32_t offer = left(p), taken = 0;
+
+	(void)state;
+	assert_int_not_equal(offer, 0);
+	while (sock_alloc(&p->e[1], SOCK_UDP, 4))
+		taken++;
+	assert_int_not_equal(taken, 0);
+	for (uint32_t i = 0; i < offer; i++)
+		assert_int_equal(pair_connect(p, 0, (uint16_t)(4001 + i), 80)->tcp.state, TCP_ESTABLISHED);
+	pair_run(p);
+	assert_int_equal(COUNTED(p, 1, tcp_open_refused), 0);
+	assert_int_equal(tcp_accept_pending(&p->e[1], l), offer);
+	assert_int_equal(left(p), 0); /* nothing is offered that is not there */
+	pair_free(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -328,6 +348,7 @@ int main(void)
 	    cmocka_unit_test(a_connection_of_the_same_name_gives_way),
 	    cmocka_unit_test(a_dead_wire_resets_who_was_never_heard_of),
 	    cmocka_unit_test(without_a_buffer_for_the_syn_nothing_opens),
+	    cmocka_unit_test(a_socket_is_kept_for_each_that_is_offered),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
