@@ -22,8 +22,9 @@ check "a moved tree finds viaduct-dump" 2 'pcap-filter' "$tree/bin/viaduct" dump
 check "viaductd says what it takes" 0 'interface' "$tree/bin/viaductd" --help
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null && [ ! -e /usr/local/lib/systemd/system/viaductd.socket ]; then
 	chmod 755 "$work"
+	# a namespace of its own: in this one a viaductd of an earlier test may still run
 	check "check names the viaductd that lies beside it" 1 "mend: sudo $tree/bin/viaductd" \
-		setpriv --reuid 65534 --regid 65534 --clear-groups "$tree/bin/viaduct" check
+		unshare --net setpriv --reuid 65534 --regid 65534 --clear-groups "$tree/bin/viaduct" check
 fi
 check "the example of rules holds" 0 '' "$tree/bin/viaduct" run --rules "$tree/etc/viaduct/rules" true
 
