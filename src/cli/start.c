@@ -60,9 +60,15 @@ bool start_find_viaductd(char path[PATH_MAX])
 		return false;
 	self[n] = 0;
 	*strrchr(self, '/') = 0;
-	for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++)
-		if (snprintf(path, PATH_MAX, "%s/%sviaductd", self, places[i]) < PATH_MAX && access(path, X_OK) == 0)
+	for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		char place[PATH_MAX];
+
+		if (snprintf(place, sizeof(place), "%s/%sviaductd", self, places[i]) < PATH_MAX &&
+		    access(place, X_OK) == 0) {
+			memcpy(path, place, sizeof(place));
 			return true;
+		}
+	}
 	return false;
 }
 
