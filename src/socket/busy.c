@@ -115,6 +115,11 @@ bool busy_defers_close(vsock_t v)
 	return stored && !take_deferred(v);
 }
 
+bool busy_ending(void)
+{
+	return atomic_load_explicit(&ending, memory_order_relaxed);
+}
+
 void busy_exit(void)
 {
 	atomic_store(&ending, true);

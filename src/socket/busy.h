@@ -16,6 +16,8 @@ void busy_begin(vsock_t v);
 void busy_end(vsock_t v);
 /* v is to be closed. True: a thread of this process waits for it, and the last that does will close it. */
 bool busy_defers_close(vsock_t v);
+/* exit() has begun. */
+bool busy_ending(void);
 /* The process ends: nothing is deferred any more, and what was is closed. */
 void busy_exit(void);
 /* In the child after fork: the other threads are not there. */

@@ -5,6 +5,7 @@
  * step again whenever something has arrived.
  */
 #include "socket/busy.h"
+#include "socket/raw.h"
 #include "socket/sockopt.h"
 #include "socket/sockets.h"
 #include "socket/unlocked.h"
@@ -93,6 +94,14 @@ static ssize_t io_result(const struct io *io)
 	return io->done ? (ssize_t)io->done : io->result;
 }
 
+/* The kernel closes the sockets of a process that ends when its threads are gone; we do it before. A thread that would
+ * see the end of the stream by that waits for its own. */
+static void end_with_process(void)
+{
+	while (busy_ending())
+		raw_call(SYS_ppoll, 0, 0, 0, 0, 0, 0);
+}
+
 static __attribute__((noinline)) ssize_t io_wait(struct io *io)
 {
 	struct wait w = {
@@ -110,6 +119,8 @@ static __attribute__((noinline)) ssize_t io_wait(struct io *io)
 	busy_begin(io->v);
 	ret = wait_for(&w);
 	busy_end(io->v);
+	if (ret == 0 && !io->done && io->result <= 0)
+		end_with_process();
 	if (ret < 0 && !io->done)
 		return ret == -ETIMEDOUT ? -EAGAIN : ret;
 	return io_result(io);

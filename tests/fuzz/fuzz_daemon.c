@@ -337,6 +337,15 @@ void closer_close(uint32_t uid, int fd)
 		close(fd);
 }
 
+void closer_gather(void)
+{
+}
+
+void closer_settle(uint32_t uid)
+{
+	(void)uid;
+}
+
 uint32_t closer_waiting(uint32_t uid)
 {
 	(void)uid;
