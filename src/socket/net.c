@@ -448,10 +448,11 @@ static void ask_for_neighbours(struct attached *a)
  * try, 0: none is needed. */
 static uint64_t kick_again(struct attached *a)
 {
-	uint32_t active = __atomic_load_n(&a->active, __ATOMIC_ACQUIRE);
 	bool due = false;
 
-	for (uint32_t i = 0; i < active; i++) {
+	stack_enter(a);
+	a->seen_acquired++; /* it was us, not the program */
+	for (uint32_t i = 0; i < a->active; i++) {
 		struct vnic *v = &a->e.vnic[a->vnic[i] % VNIC_MAX];
 
 		if (!v->wake_fd || !v->ops || !xdp_kick_due(v))
@@ -459,6 +460,7 @@ static uint64_t kick_again(struct attached *a)
 		(void)xsk_kick(v->wake_fd - 1, v->priv);
 		due |= xdp_kick_due(v);
 	}
+	stack_leave(a);
 	return due ? KICK_AGAIN_US : 0;
 }
 
@@ -469,7 +471,7 @@ uint64_t net_tick(void)
 	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
 		struct net *n = &nets[i];
 
-		uint64_t kick = kick_again(attached[i]);
+		uint64_t kick = glance(n) != NET_NEW && glance(n) != NET_OFF ? kick_again(attached[i]) : 0;
 
 		if (kick && (!next || kick < next))
 			next = kick;
