@@ -26,7 +26,6 @@ int net_to(struct attached *a, const struct endpoint *remote, struct endpoint *l
  * filter's id (> 0) or -errno with *reason. */
 int net_filter(struct attached *a, enum sock_proto proto, int family, int fd, const struct endpoint *local,
 	       const struct endpoint *remote, uint16_t flags, enum reason *reason);
-void net_unfilter(struct attached *a, uint32_t id);
 /* A socket is bound to local (listens, UDP): vNICs on all interfaces on which something may come for it. How many, or
  * -errno with *reason. */
 int net_open_for(struct attached *a, const struct endpoint *local, enum reason *reason);

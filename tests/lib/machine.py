@@ -20,9 +20,9 @@ def enter():
         os.execv(CONTAIN, [CONTAIN, sys.executable] + sys.argv)
 
 
-def counter(protocol, name):
-    """One value of /proc/net/snmp, of this network namespace."""
-    with open("/proc/net/snmp", encoding="ascii") as table:
+def counter(protocol, name, net="/proc/net"):
+    """One value of /proc/net/snmp, of this network namespace, or of the one that net shows."""
+    with open(f"{net}/snmp", encoding="ascii") as table:
         rows = [line.split() for line in table if line.startswith(protocol + ":")]
     return int(rows[1][rows[0].index(name)])
 
@@ -32,11 +32,11 @@ def kernel_segments():
     return counter("Tcp", "OutSegs") + counter("Udp", "OutDatagrams")
 
 
-def listening(port, udp=False):
-    """True once the kernel shows a socket listening (UDP: bound) on the port."""
+def listening(port, udp=False, net="/proc/net"):
+    """True once the kernel shows a socket listening (UDP: bound) on the port, here or where net shows."""
     state = "07" if udp else "0A"
     for suffix in ("", "6"):
-        with open(f"/proc/net/{'udp' if udp else 'tcp'}{suffix}", encoding="ascii") as table:
+        with open(f"{net}/{'udp' if udp else 'tcp'}{suffix}", encoding="ascii") as table:
             for line in table:
                 fields = line.split()
                 if fields[1].endswith(f":{port:04X}") and fields[3] == state:

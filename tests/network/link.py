@@ -57,19 +57,10 @@ class Side:
                 udp6["Udp6InDatagrams"] + udp6["Udp6OutDatagrams"])
 
     def resets(self):
-        with open(f"/proc/{self.holder.pid}/net/snmp", encoding="ascii") as table:
-            rows = [line.split() for line in table if line.startswith("Tcp:")]
-        return int(rows[1][rows[0].index("OutRsts")])
+        return machine.counter("Tcp", "OutRsts", f"/proc/{self.holder.pid}/net")
 
     def listening(self, port, udp=False):
-        state = "07" if udp else "0A"
-        for suffix in ("", "6"):
-            with open(f"/proc/{self.holder.pid}/net/{'udp' if udp else 'tcp'}{suffix}", encoding="ascii") as table:
-                for line in table:
-                    fields = line.split()
-                    if fields[1].endswith(f":{port:04X}") and fields[3] == state:
-                        return True
-        return False
+        return machine.listening(port, udp, f"/proc/{self.holder.pid}/net")
 
     def start_daemon(self):
         log = open(os.path.join("/mnt", f"viaductd-{self.name}"), "wb")

@@ -66,10 +66,10 @@ static void client(void (*fn)(uint16_t, pid_t), void (*server)(struct sk *, int)
 
 /* --- a process per connection --- */
 
-static void fork_per_connection(struct sk *l, int unused)
+/* The parent accepts count connections and forks a child to echo on each. */
+static void fork_echoes(struct sk *l, int count)
 {
-	(void)unused;
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < count; i++) {
 		struct sk c = accepted(l);
 		vsock_t all[] = {l->v, c.v};
 		pid_t pid = test_vs_fork(all, 2);
@@ -83,6 +83,12 @@ static void fork_per_connection(struct sk *l, int unused)
 		}
 		sk_close(&c);
 	}
+}
+
+static void fork_per_connection(struct sk *l, int unused)
+{
+	(void)unused;
+	fork_echoes(l, 3);
 	while (wait(NULL) > 0)
 		;
 	sk_close(l);
@@ -118,20 +124,7 @@ static void an_inherited_connection_goes_on_in_the_child(void **state)
 static void backends(struct sk *l, int unused)
 {
 	(void)unused;
-	for (int i = 0; i < BACKENDS; i++) {
-		struct sk c = accepted(l);
-		vsock_t all[] = {l->v, c.v};
-		pid_t pid = test_vs_fork(all, 2);
-
-		if (!pid) {
-			alarm(30);
-			sk_close(l);
-			echo(&c);
-			sk_close(&c);
-			_exit(0);
-		}
-		sk_close(&c);
-	}
+	fork_echoes(l, BACKENDS);
 	for (int i = 0; i < BACKENDS; i++) {
 		int status;
 
