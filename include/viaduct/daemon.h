@@ -26,8 +26,9 @@
 #define DAEMON_NAME "viaduct1/daemon" /* abstract: preceded by a 0 byte, length without a trailing one */
 #define DAEMON_PROTOCOL 1u
 #define DAEMON_MESSAGE_MAX 2048u
-#define DAEMON_FDS_MAX 16u
-#define DAEMON_QUEUES_MAX 4u /* rings in one reply to DAEMON_OPEN */
+#define DAEMON_FDS_MAX 80u
+#define DAEMON_QUEUES_MAX 64u  /* of one vNIC */
+#define DAEMON_QUEUES_LEAST 4u /* that an asker can take which does not say how many */
 
 enum daemon_type {
 	DAEMON_HELLO = 1,  /* first on each connection */
@@ -109,6 +110,8 @@ enum daemon_mode {
 struct daemon_open {
 	uint32_t ifindex; /* of the interface that the route names (a VLAN, say); the daemon finds the device */
 	uint32_t reserved;
+	uint32_t queues; /* that the asker can take; 0: DAEMON_QUEUES_LEAST */
+	uint32_t reserved2;
 };
 
 /*

@@ -63,6 +63,24 @@ int port_device(int sock, uint32_t ifindex, struct port_device *d)
 
 /* --- the umem --- */
 
+/*
+ * Chunks of a queue for one direction. More than four queues share what four have, as far as that goes: 64 MiB in all.
+ * What a stack opens it sends by the first queue, which has as many as ever.
+ */
+static uint32_t chunks_of(uint32_t queues)
+{
+	uint32_t n = PORT_CHUNKS;
+
+	while (n > PORT_CHUNKS_LEAST && n * queues > 4 * PORT_CHUNKS)
+		n /= 2;
+	return n;
+}
+
+static size_t umem_size(uint32_t queues)
+{
+	return (PORT_CHUNKS + (2 * queues - 1) * (size_t)chunks_of(queues)) * PORT_CHUNK;
+}
+
 static int umem_make(size_t size)
 {
 	int fd = memfd_create(UMEM_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -138,13 +156,12 @@ static int bind_first(int xsk, uint32_t ifindex, struct port *p)
 
 static int open_queue(struct port *p, uint32_t queue, uint32_t ifindex)
 {
-	size_t size = (size_t)p->queues * (PORT_RX + PORT_TX) * PORT_CHUNK;
 	int xsk = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0), rc;
 
 	if (xsk < 0)
 		return -errno;
 	p->xsk[queue] = xsk;
-	rc = queue ? 0 : umem_register(xsk, p->umem, size);
+	rc = queue ? 0 : umem_register(xsk, p->umem, umem_size(p->queues));
 	if (!rc)
 		rc = make_rings(xsk);
 	if (!rc)
@@ -160,7 +177,7 @@ int port_open(uint32_t ifindex, uint32_t queues, uint32_t mtu, struct port *p)
 	memset(p->xsk, -1, sizeof(p->xsk));
 	if (!queues || queues > DAEMON_QUEUES_MAX)
 		return -EINVAL;
-	p->umem = umem_make((size_t)queues * (PORT_RX + PORT_TX) * PORT_CHUNK);
+	p->umem = umem_make(umem_size(queues));
 	if (p->umem < 0)
 		return p->umem;
 	for (uint32_t q = 0; q < queues && !rc; q++)
@@ -192,12 +209,13 @@ void port_describe(const struct port *p, struct daemon_vnic *v)
 	v->queues = p->queues;
 	v->chunk_size = PORT_CHUNK;
 	v->ring_size = PORT_RING;
-	v->umem_size = (uint64_t)p->queues * (PORT_RX + PORT_TX) * PORT_CHUNK;
-	for (uint32_t q = 0; q < p->queues; q++) {
-		v->queue[q].rx_first = q * (PORT_RX + PORT_TX);
-		v->queue[q].rx_count = PORT_RX;
-		v->queue[q].tx_first = v->queue[q].rx_first + PORT_RX;
-		v->queue[q].tx_count = PORT_TX;
+	v->umem_size = umem_size(p->queues);
+	for (uint32_t q = 0, next = 0; q < p->queues; q++) {
+		v->queue[q].rx_first = next;
+		v->queue[q].rx_count = chunks_of(p->queues);
+		v->queue[q].tx_first = next + v->queue[q].rx_count;
+		v->queue[q].tx_count = q ? chunks_of(p->queues) : PORT_CHUNKS;
+		next = v->queue[q].tx_first + v->queue[q].tx_count;
 	}
 }
 

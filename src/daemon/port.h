@@ -16,8 +16,8 @@
 
 #define PORT_CHUNK 4096u
 #define PORT_RING 2048u
-#define PORT_RX 2048u /* chunks per queue */
-#define PORT_TX 2048u
+#define PORT_CHUNKS 2048u      /* of a queue, for each direction, ... */
+#define PORT_CHUNKS_LEAST 256u /* ... and down to this where there are many */
 
 /* What the kernel says of a device. */
 struct port_device {

@@ -122,7 +122,7 @@ static int serve_open(struct house *h, struct client *c, const struct request *q
 {
 	struct tenant_vnic *v = NULL;
 	const char *why = "";
-	int rc = tenant_open(c->tenant, q->body.open.ifindex, &v, &why);
+	int rc = tenant_open(c->tenant, &q->body.open, &v, &why);
 
 	return rc ? refuse(c, q, rc, why) : send_vnic(h, c, q, v, true);
 }

@@ -44,7 +44,7 @@ static struct bpf_object *open_again(const struct steer *s)
 			bpf_map__reuse_fd(map, bpf_map__fd(ours));
 	}
 	bpf_object__for_each_program(prog, obj) bpf_program__set_autoload(
-	    prog, !strcmp(bpf_program__name(prog), bpf_program__name(s->skel->progs.vd_steer1)));
+	    prog, !strcmp(bpf_program__name(prog), bpf_program__name(s->skel->progs.vd_steer2)));
 	return obj;
 }
 
@@ -52,7 +52,7 @@ int share_attach(struct steer *s, uint32_t device, bool *native, struct xdp_prog
 {
 	struct bpf_object *obj = open_again(s);
 	struct xdp_program_opts opts = {
-	    .sz = sizeof(opts), .obj = obj, .prog_name = bpf_program__name(s->skel->progs.vd_steer1)};
+	    .sz = sizeof(opts), .obj = obj, .prog_name = bpf_program__name(s->skel->progs.vd_steer2)};
 	struct xdp_program *prog;
 	int rc;
 

@@ -207,7 +207,7 @@ static __always_inline int same_mac(const __u8 *a, const __u8 *b)
 }
 
 SEC("xdp.frags")
-int vd_steer1(struct xdp_md *ctx)
+int vd_steer2(struct xdp_md *ctx)
 {
 	struct bytes b = {(void *)(long)ctx->data, (void *)(long)ctx->data_end};
 	const struct ethhdr *eth = b.at;
@@ -242,7 +242,7 @@ kernel:
 }
 
 SEC("xdp.frags")
-int vd_inner1(struct xdp_md *ctx)
+int vd_inner2(struct xdp_md *ctx)
 {
 	return bpf_redirect_map(&vd_xsks, (ctx->ingress_ifindex - STEER_INNER) * STEER_QUEUES, XDP_DROP);
 }
@@ -272,16 +272,19 @@ static __always_inline int may_send(struct __sk_buff *skb, const struct steer_ou
 }
 
 SEC("tc")
-int vd_outer1(struct __sk_buff *skb)
+int vd_outer2(struct __sk_buff *skb)
 {
 	__u32 ifindex = skb->ifindex;
-	const struct steer_outer *o = bpf_map_lookup_elem(&vd_outers, &ifindex);
+	struct steer_outer *o = bpf_map_lookup_elem(&vd_outers, &ifindex);
 
 	/* Ethernet, IP and TCP headers must lie in the part that can be read directly. */
 	if (o && !bpf_skb_pull_data(skb, skb->len < 128 ? skb->len : 128) && may_send(skb, o)) {
 		count(STEER_STAT_SENT);
+		__sync_fetch_and_add(&o->sent, 1);
 		return bpf_redirect(o->device, 0);
 	}
+	if (o)
+		__sync_fetch_and_add(&o->refused, 1);
 	count(STEER_STAT_REFUSED);
 	return TC_ACT_SHOT;
 }
@@ -289,7 +292,7 @@ int vd_outer1(struct __sk_buff *skb)
 /* Into a stack's veth go only frames that `steer` redirects: what a program here would send by that device is stopped.
  */
 SEC("tc")
-int vd_shut1(struct __sk_buff *skb)
+int vd_shut2(struct __sk_buff *skb)
 {
 	(void)skb;
 	return TC_ACT_SHOT;

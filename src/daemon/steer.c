@@ -109,7 +109,7 @@ static uint32_t program_on(struct steer *s, uint32_t ifindex)
 
 	if (bpf_xdp_query_id((int)ifindex, 0, &id) || !id)
 		return 0;
-	shared = share_find(ifindex, bpf_program__name(s->skel->progs.vd_steer1), &native);
+	shared = share_find(ifindex, bpf_program__name(s->skel->progs.vd_steer2), &native);
 	if (!shared)
 		return 0;
 	id = share_program_id(shared);
@@ -139,8 +139,8 @@ static void find_maps(struct steer *s)
 /* A link whose program uses our maps: our program in its place, and it is held with ours. */
 static bool take_link(struct steer *s, int link, const char *program, uint32_t ifindex)
 {
-	bool steer = !strcmp(program, bpf_program__name(s->skel->progs.vd_steer1));
-	struct bpf_program *ours = steer ? s->skel->progs.vd_steer1 : s->skel->progs.vd_inner1;
+	bool steer = !strcmp(program, bpf_program__name(s->skel->progs.vd_steer2));
+	struct bpf_program *ours = steer ? s->skel->progs.vd_steer2 : s->skel->progs.vd_inner2;
 	struct bpf_xdp_query_opts q = {.sz = sizeof(q)};
 	struct device *d = steer ? device_slot(s, 0) : NULL;
 	char path[64];
@@ -204,7 +204,7 @@ static void take_shared(struct steer *s)
 		struct xdp_program *shared;
 		bool native;
 
-		shared = d ? share_find(i->if_index, bpf_program__name(s->skel->progs.vd_steer1), &native) : NULL;
+		shared = d ? share_find(i->if_index, bpf_program__name(s->skel->progs.vd_steer2), &native) : NULL;
 		if (shared)
 			*d = (struct device){.ifindex = i->if_index, .link = -1, .shared = shared, .native = native};
 	}
@@ -272,7 +272,7 @@ bool steer_adopted(const struct steer *s)
 
 int steer_program(const struct steer *s)
 {
-	return bpf_program__fd(s->skel->progs.vd_steer1);
+	return bpf_program__fd(s->skel->progs.vd_steer2);
 }
 
 int steer_keep(const struct steer *s)
@@ -284,7 +284,7 @@ int steer_keep(const struct steer *s)
 
 static int attach_new(struct steer *s, struct device *d, uint32_t ifindex)
 {
-	int prog = bpf_program__fd(s->skel->progs.vd_steer1), link;
+	int prog = bpf_program__fd(s->skel->progs.vd_steer2), link;
 	struct bpf_link_create_opts opts = {.sz = sizeof(opts), .flags = XDP_FLAGS_DRV_MODE};
 	char path[64];
 
@@ -366,7 +366,7 @@ void steer_settle(struct steer *s)
 int steer_attach_inner(struct steer *s, uint32_t at)
 {
 	struct bpf_link_create_opts opts = {.sz = sizeof(opts), .flags = XDP_FLAGS_DRV_MODE};
-	int prog = bpf_program__fd(s->skel->progs.vd_inner1), rc = 0;
+	int prog = bpf_program__fd(s->skel->progs.vd_inner2), rc = 0;
 	int link = bpf_link_create(prog, (int)(STEER_INNER + at), BPF_XDP, &opts);
 	char path[64];
 
@@ -402,7 +402,7 @@ static int attach_tc(uint32_t ifindex, enum bpf_tc_attach_point point, const str
 
 int steer_attach_outer(struct steer *s, uint32_t ifindex)
 {
-	int rc = attach_tc(ifindex, BPF_TC_INGRESS, s->skel->progs.vd_outer1);
+	int rc = attach_tc(ifindex, BPF_TC_INGRESS, s->skel->progs.vd_outer2);
 
-	return rc ? rc : attach_tc(ifindex, BPF_TC_EGRESS, s->skel->progs.vd_shut1);
+	return rc ? rc : attach_tc(ifindex, BPF_TC_EGRESS, s->skel->progs.vd_shut2);
 }

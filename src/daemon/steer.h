@@ -51,6 +51,8 @@ int steer_port_get(struct steer *s, uint32_t iface, uint32_t stack, struct steer
 void steer_port_clear(struct steer *s, uint32_t iface, uint32_t stack);
 int steer_xsk(struct steer *s, uint32_t iface, uint32_t stack, uint32_t queue, int xsk);
 int steer_veth(struct steer *s, uint32_t iface, uint32_t stack, uint32_t outer, const struct steer_outer *o);
+/* What has come out of it, as well. 0 or -errno. */
+int steer_veth_get(struct steer *s, uint32_t outer, struct steer_outer *o);
 void steer_veth_gone(struct steer *s, uint32_t iface, uint32_t stack, uint32_t outer);
 
 int steer_filter_set(struct steer *s, const struct steer_key *key, const struct steer_target *target);

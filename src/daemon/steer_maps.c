@@ -91,10 +91,22 @@ int steer_xsk(struct steer *s, uint32_t iface, uint32_t stack, uint32_t queue, i
 	return map_set(s->skel->maps.vd_xsks, &at, &xsk);
 }
 
+int steer_veth_get(struct steer *s, uint32_t outer, struct steer_outer *o)
+{
+	return map_get(s->skel->maps.vd_outers, &outer, o);
+}
+
 int steer_veth(struct steer *s, uint32_t iface, uint32_t stack, uint32_t outer, const struct steer_outer *o)
 {
 	uint32_t at = steer_port_index(iface, stack);
-	int rc = map_set(s->skel->maps.vd_outers, &outer, o);
+	struct steer_outer new = *o, old;
+	int rc;
+
+	if (!steer_veth_get(s, outer, &old) && old.stack == o->stack) {
+		new.sent = old.sent;
+		new.refused = old.refused;
+	}
+	rc = map_set(s->skel->maps.vd_outers, &outer, &new);
 
 	return rc ? rc : map_set(s->skel->maps.vd_veths, &at, &outer);
 }

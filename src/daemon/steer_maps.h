@@ -11,10 +11,10 @@
 
 #include <linux/types.h>
 
-#define STEER_FORMAT 1
+#define STEER_FORMAT 2
 #define STEER_STACKS 1024u  /* stacks at once */
 #define STEER_IFACES 16u    /* interfaces with vNICs at once, VLANs counted one by one */
-#define STEER_QUEUES 4u     /* receive queues of an interface on which a stack can have rings of its own */
+#define STEER_QUEUES 64u    /* receive queues of an interface on which a stack can have rings of its own */
 #define STEER_FILTERS 65536 /* entries of the filter map */
 #define STEER_GROUPS 256u   /* ports that several stacks share */
 #define STEER_MEMBERS 64u   /* stacks of one group */
@@ -72,7 +72,7 @@ struct steer_port {
 	__u32 outer;  /* behind a veth: ifindex of its outer end */
 	__u64 cookie; /* of the AF_XDP socket of the first queue: who has it, owns the port */
 	__u32 uid;
-	__u32 reserved;
+	__u32 first; /* receive queue of the device that the stack's first ring is for */
 };
 
 /* By the ifindex of a veth's outer end: whose frames come out of it, and where they go. */
@@ -81,6 +81,7 @@ struct steer_outer {
 	__u32 device; /* ifindex that they leave by */
 	__u16 vlan;
 	__u8 mac[6];
+	__u64 sent, refused; /* frames that came out; those of them that no filter of the stack covers */
 };
 
 enum steer_stat {

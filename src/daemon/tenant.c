@@ -230,12 +230,14 @@ static bool queues_taken(const struct house *h, uint32_t device)
 	return false;
 }
 
-static int try_direct(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, const char **why)
+/* most: queues that the client can take. */
+static int try_direct(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, uint32_t most,
+		      const char **why)
 {
 	struct house *h = t->house;
 	int tries = 1, rc = -EBUSY;
 
-	if (!policy_direct(&h->policy, t->uid) || d->queues > DAEMON_QUEUES_MAX)
+	if (!policy_direct(&h->policy, t->uid) || d->queues > most)
 		return -EBUSY;
 	if (queues_taken(h, d->ifindex)) {
 		if (!orphan_make_room(h, d->ifindex))
@@ -251,9 +253,10 @@ static int try_direct(struct tenant *t, struct tenant_vnic *v, const struct port
 }
 
 /* Rings of one kind or the other, and the maps say so: last the port, which lets frames in. */
-static int open_rings(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, const char **why)
+static int open_rings(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, uint32_t most,
+		      const char **why)
 {
-	int rc = try_direct(t, v, d, why);
+	int rc = try_direct(t, v, d, most, why);
 	struct steer_port port = {.uid = t->uid};
 
 	if (rc == -EBUSY)
@@ -302,7 +305,7 @@ static int open_iface(struct tenant *t, struct tenant_vnic *v, const struct netv
 	return 0;
 }
 
-/* Each takes 16 MiB. */
+/* Each takes 16 MiB and more. */
 static uint32_t vnics_of(const struct house *h, uint32_t uid)
 {
 	uint32_t n = 0;
@@ -313,10 +316,18 @@ static uint32_t vnics_of(const struct house *h, uint32_t uid)
 	return n;
 }
 
-int tenant_open(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, const char **why)
+/* A client of an older version has room for fewer. */
+static uint32_t queues_asked(const struct daemon_open *asked)
 {
-	const struct netview_iface *f = house_iface(t->house, ifindex);
-	struct tenant_vnic *v = tenant_vnic_place(t, ifindex);
+	if (!asked->queues)
+		return DAEMON_QUEUES_LEAST;
+	return asked->queues < DAEMON_QUEUES_MAX ? asked->queues : DAEMON_QUEUES_MAX;
+}
+
+int tenant_open(struct tenant *t, const struct daemon_open *asked, struct tenant_vnic **made, const char **why)
+{
+	const struct netview_iface *f = house_iface(t->house, asked->ifindex);
+	struct tenant_vnic *v = tenant_vnic_place(t, asked->ifindex);
 	struct port_device d;
 	bool native;
 	int rc = check_iface(t, f, &d, why);
@@ -339,7 +350,7 @@ int tenant_open(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, c
 	if (rc)
 		return rc;
 	describe(v, f, &d, native);
-	rc = open_rings(t, v, &d, why);
+	rc = open_rings(t, v, &d, queues_asked(asked), why);
 	if (rc)
 		close_vnic(t, v);
 	*made = v;

@@ -98,7 +98,7 @@ void tenant_free(struct tenant *t);
 uint32_t tenants_of(const struct house *h, uint32_t uid);
 
 /* Each of these returns 0 or -errno, and then *why, a sentence for the user. */
-int tenant_open(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, const char **why);
+int tenant_open(struct tenant *t, const struct daemon_open *asked, struct tenant_vnic **made, const char **why);
 /* Rings that exist: umem and sockets (-1: none) become the tenant's, or are closed. */
 int tenant_resume(struct tenant *t, const struct daemon_vnic *about, int umem, const int xsk[DAEMON_QUEUES_MAX],
 		  struct tenant_vnic **made, const char **why);

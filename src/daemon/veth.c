@@ -152,7 +152,8 @@ int veth_open(struct steer *s, struct cellar *c, uint32_t at, uint32_t mtu, uint
 	char name[IFNAMSIZ];
 	int rc;
 
-	*p = (struct port){.umem = -1, .xsk = {-1, -1, -1, -1}};
+	*p = (struct port){.umem = -1};
+	memset(p->xsk, -1, sizeof(p->xsk));
 	outer_name(at, name);
 	*outer = if_nametoindex(name);
 	/* of a stack that died while no viaductd was there */

@@ -237,7 +237,7 @@ static bool if_alive(struct attached *a, const struct net_if *at)
 int net_vnic_locked(struct attached *a, uint32_t ifindex, enum reason *reason)
 {
 	struct net *n = net_of(a);
-	struct daemon_open body = {.ifindex = ifindex};
+	struct daemon_open body = {.ifindex = ifindex, .queues = DAEMON_QUEUES_MAX};
 	struct net_if *at = ifindex ? find_if(n, ifindex) : NULL;
 	struct viaductd_reply reply;
 	int ret;

@@ -99,7 +99,7 @@ int client_make(void)
 
 int client_open(int sock, uint32_t ifindex, struct answer *a)
 {
-	struct daemon_open open = {.ifindex = ifindex};
+	struct daemon_open open = {.ifindex = ifindex, .queues = DAEMON_QUEUES_MAX};
 
 	return client_ask(sock, DAEMON_OPEN, &open, sizeof(open), NULL, 0, a);
 }

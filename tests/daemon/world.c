@@ -91,6 +91,20 @@ uint32_t v0_index(void)
 	return if_nametoindex("v0");
 }
 
+uint32_t world_wide(unsigned queues)
+{
+	if (run("ip link add w0 numrxqueues %u numtxqueues %u type veth peer name w1 numrxqueues %u numtxqueues %u "
+		"netns "
+		"/proc/%d/fd/%d",
+		queues, queues, queues, queues, (int)getpid(), peer_ns))
+		die("veth");
+	must("ip address add " WIDE4 "/24 dev w0 && ip link set w0 up");
+	in_peer(true);
+	must("ip address add 10.78.0.2/24 dev w1 && ip link set w1 up");
+	in_peer(false);
+	return if_nametoindex("w0");
+}
+
 pid_t daemon_start(const char *path, ...)
 {
 	char *argv[16] = {(char *)path};

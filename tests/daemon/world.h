@@ -26,6 +26,10 @@ int peer_socket(int family, int type);
 void in_peer(bool there);
 uint32_t v0_index(void);
 
+/* Another pair of veths, w0 here (WIDE4) and w1 at the peer, each with so many queues. w0's index. */
+#define WIDE4 "10.78.0.1"
+uint32_t world_wide(unsigned queues);
+
 /* Start viaductd with these arguments (NULL at the end), and $TEST_VIADUCTD_OPTION; wait until it listens. */
 pid_t daemon_start(const char *path, ...);
 /* SIGTERM or SIGKILL, and its exit status as waitpid gives it. */

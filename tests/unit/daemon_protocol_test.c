@@ -63,12 +63,12 @@ static void another_protocol_is_refused(void **state)
 
 static void send_with(int sock, int count)
 {
-	_Alignas(struct cmsghdr) char control[CMSG_SPACE(32 * sizeof(int))] = {0};
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE((DAEMON_FDS_MAX + 1) * sizeof(int))] = {0};
 	struct daemon_head head = {DAEMON_STATUS, DAEMON_PROTOCOL, sizeof(head), 7, 0};
 	struct iovec iov = {&head, sizeof(head)};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control};
 	struct cmsghdr *c = (struct cmsghdr *)(void *)control;
-	int fds[32];
+	int fds[DAEMON_FDS_MAX + 1];
 
 	msg.msg_controllen = CMSG_SPACE((size_t)count * sizeof(int));
 	for (int i = 0; i < count; i++)
