@@ -39,6 +39,7 @@ enum daemon_type {
 	DAEMON_RESOLVE, /* have the kernel resolve, or confirm, a neighbour */
 	DAEMON_STATUS,  /* what `viaduct check` and `viaduct stat` ask; also on a connection without a stack */
 	DAEMON_PROCESS, /* a forked process of the tree: keep the stack alive while it lives */
+	DAEMON_STACK,   /* what `viaduct stat` asks of one stack; also on a connection without a stack */
 	DAEMON_TYPES
 };
 
@@ -58,6 +59,7 @@ enum daemon_type {
  *   RESOLVE     daemon_resolve                   nothing
  *   STATUS      nothing                          daemon_status
  *   PROCESS     nothing, pidfd                   nothing                      EEXIST, EUSERS too many
+ *   STACK       daemon_stack_ask                 daemon_stack                 ENOENT none, or another user's
  *
  * ENOTCONN: a request that needs a stack, before a HELLO that showed one. EOPNOTSUPP: an unknown type. EMFILE: the
  * daemon had no room for the descriptors. A packet that is none of these, a second HELLO, and an asker that does not
@@ -77,8 +79,8 @@ struct daemon_error {
 	char text[256]; /* what is wrong and what to do about it; NUL-terminated */
 };
 
-/* DAEMON_HELLO. Descriptors: the stack's memfd; a pidfd of this process. Without descriptors: only DAEMON_STATUS may
- * follow. */
+/* DAEMON_HELLO. Descriptors: the stack's memfd; a pidfd of this process. Without descriptors: only DAEMON_STATUS and
+ * DAEMON_STACK may follow. */
 struct daemon_hello {
 	uint32_t
 	    stack_version; /* STACK_VERSION: a daemon that runs another one can't finish the connections of the dead */
@@ -192,6 +194,24 @@ struct daemon_status {
 	uint32_t uid;
 	uint32_t allowed; /* 1: the asker's user may open vNICs */
 	uint32_t direct;  /* 1: the asker would get DAEMON_MODE_DIRECT where a queue is free */
+};
+
+struct daemon_stack_ask {
+	uint64_t inode; /* of the stack's memfd */
+};
+
+/* Reply to DAEMON_STACK: what a stack has on interfaces. */
+#define DAEMON_STACK_VNICS 16u
+struct daemon_stack {
+	uint32_t filters;
+	uint32_t vnics; /* entries of vnic */
+	struct {
+		uint32_t ifindex;
+		uint32_t mode; /* enum daemon_mode */
+		/* frames behind a veth: that left; that were not let out, because they are not from a port or flow of
+		 * the stack, from its interface's address, or cannot be told to be */
+		uint64_t sent, refused;
+	} vnic[DAEMON_STACK_VNICS];
 };
 
 #endif

@@ -4,13 +4,16 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/json.h"
 #include "cli/view.h"
+#include "host/viaductd.h"
 
 static uint32_t unacknowledged(const struct sock *k)
 {
@@ -28,6 +31,39 @@ static uint32_t recv_queue(const struct sock *k)
 static uint32_t send_queue(const struct sock *k)
 {
 	return k->proto == SOCK_TCP && k->tcp.state == TCP_LISTEN ? k->tcp.backlog : unacknowledged(k);
+}
+
+/* --- what viaductd knows --- */
+
+#define ANSWER_MS 2000
+
+/* Of a stack that has vNICs on interfaces, from this network namespace's viaductd. False: it does not know it. */
+static bool ask_viaductd(const struct view *w, struct daemon_stack *out)
+{
+	static int fd = -1;
+	static struct viaductd_reply reply;
+	struct daemon_stack_ask body = {.inode = w->inode};
+	struct viaductd_request r = {.type = DAEMON_STACK, .body = &body, .len = sizeof(body)};
+	if (fd < 0)
+		fd = viaductd_connect();
+	if (fd < 0 || viaductd_ask(fd, &r, ANSWER_MS, &reply) < 0) {
+		/* after any other error than a refusal it is of no more use */
+		if (fd >= 0 && !reply.refused) {
+			close(fd);
+			fd = -1;
+		}
+		return false;
+	}
+	memcpy(out, reply.body, sizeof(*out));
+	viaductd_reply_drop(&reply);
+	return out->vnics && out->vnics <= DAEMON_STACK_VNICS;
+}
+
+static const char *interface_name(uint32_t ifindex, char out[IF_NAMESIZE])
+{
+	if (!if_indextoname(ifindex, out))
+		snprintf(out, IF_NAMESIZE, "%u", ifindex);
+	return out;
 }
 
 /* --- text --- */
@@ -66,6 +102,26 @@ static void print_vnics(const struct view *w)
 	}
 }
 
+static void print_interfaces(const struct view *w, bool explain)
+{
+	struct daemon_stack d;
+	char name[IF_NAMESIZE];
+	if (!ask_viaductd(w, &d))
+		return;
+	for (uint32_t i = 0; i < d.vnics; i++) {
+		interface_name(d.vnic[i].ifindex, name);
+		if (d.vnic[i].mode == DAEMON_MODE_DIRECT)
+			printf("  interface %s: its own queues (direct)\n", name);
+		else
+			printf("  interface %s: behind a veth, let out %" PRIu64 " frames, refused %" PRIu64 "\n", name,
+			       d.vnic[i].sent, d.vnic[i].refused);
+	}
+	if (explain)
+		printf(
+		    "  refused: frames that the stack sent, and that are not from a port or flow that it has, or not "
+		    "from the interface's address; they were dropped.\n");
+}
+
 static void print_counters(const struct stack *s, bool explain)
 {
 	for (int i = 0; i < COUNTER_COUNT; i++) {
@@ -95,6 +151,7 @@ static void print_view(const struct view *w, bool explain)
 		printf("  lock taken over from a dead thread %u times\n", s->lock.repairs);
 	view_each_sock(w, print_sock, &lines);
 	print_vnics(w);
+	print_interfaces(w, explain);
 	print_counters(s, explain);
 }
 
@@ -161,6 +218,27 @@ static void json_vnics(const struct view *w)
 	json_close(']');
 }
 
+static void json_interfaces(const struct view *w)
+{
+	struct daemon_stack d;
+	char name[IF_NAMESIZE];
+	if (!ask_viaductd(w, &d))
+		return;
+	json_open("interfaces", '[');
+	for (uint32_t i = 0; i < d.vnics; i++) {
+		json_open(NULL, '{');
+		json_number("ifindex", d.vnic[i].ifindex);
+		json_string("name", interface_name(d.vnic[i].ifindex, name));
+		json_string("mode", d.vnic[i].mode == DAEMON_MODE_DIRECT ? "direct" : "veth");
+		if (d.vnic[i].mode == DAEMON_MODE_VETH) {
+			json_number("sent", d.vnic[i].sent);
+			json_number("refused", d.vnic[i].refused);
+		}
+		json_close('}');
+	}
+	json_close(']');
+}
+
 static void json_counters(const struct stack *s, bool explain)
 {
 	json_open("counters", '{');
@@ -199,6 +277,7 @@ static void json_view(const struct view *w, bool explain)
 	view_each_sock(w, json_sock, NULL);
 	json_close(']');
 	json_vnics(w);
+	json_interfaces(w);
 	json_counters(s, explain);
 	json_close('}');
 }

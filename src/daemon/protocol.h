@@ -20,6 +20,7 @@ struct request {
 		struct daemon_filter filter;
 		struct daemon_filter_ids filter_ids;
 		struct daemon_resolve resolve;
+		struct daemon_stack_ask stack;
 	} body;
 	int fd[DAEMON_FDS_MAX];
 	int fds;

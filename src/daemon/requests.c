@@ -102,6 +102,43 @@ static int serve_status(struct house *h, struct client *c, const struct request 
 	return reply_send(c->fd, &q->head, &st, sizeof(st), NULL, 0);
 }
 
+static struct tenant *find_tenant(const struct house *h, uint64_t inode, uint32_t uid)
+{
+	struct stat st;
+
+	for (uint32_t i = 0; i < STEER_STACKS; i++) {
+		struct tenant *t = h->tenant[i];
+
+		if (t && (!uid || t->uid == uid) && !fstat(t->memory, &st) && st.st_ino == inode)
+			return t;
+	}
+	return NULL;
+}
+
+static int serve_stack(struct house *h, struct client *c, const struct request *q)
+{
+	const struct tenant *t = find_tenant(h, q->body.stack.inode, c->uid);
+	struct daemon_stack reply = {0};
+
+	if (!t)
+		return refuse(c, q, -ENOENT, "no stack of this user's has that memory");
+	reply.filters = t->filters;
+	for (uint32_t i = 0; i < TENANT_VNICS && reply.vnics < DAEMON_STACK_VNICS; i++) {
+		const struct tenant_vnic *v = &t->vnic[i];
+		struct steer_outer o = {0};
+
+		if (!v->ifindex)
+			continue;
+		if (v->outer)
+			(void)steer_veth_get(h->steer, v->outer, &o);
+		reply.vnic[reply.vnics].ifindex = v->ifindex;
+		reply.vnic[reply.vnics].mode = v->about.mode;
+		reply.vnic[reply.vnics].sent = o.sent;
+		reply.vnic[reply.vnics++].refused = o.refused;
+	}
+	return reply_send(c->fd, &q->head, &reply, sizeof(reply), NULL, 0);
+}
+
 /* --- vNICs --- */
 
 static int send_vnic(struct house *h, struct client *c, const struct request *q, const struct tenant_vnic *v,
@@ -180,6 +217,8 @@ static int serve(struct server *s, struct house *h, struct client *c, struct req
 		return serve_hello(s, h, c, q);
 	if (q->head.type == DAEMON_STATUS)
 		return serve_status(h, c, q);
+	if (q->head.type == DAEMON_STACK)
+		return serve_stack(h, c, q);
 	if (!c->tenant)
 		return refuse(c, q, -ENOTCONN, "no stack was shown with DAEMON_HELLO");
 	switch (q->head.type) {

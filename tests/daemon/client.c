@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -75,13 +76,25 @@ void answer_close(struct answer *a)
 	a->fds = 0;
 }
 
+static uint64_t memory_inode;
+
+uint64_t client_memory(void)
+{
+	return memory_inode;
+}
+
 int client_hello(int sock)
 {
 	struct daemon_hello hello = {0};
 	int fds[2] = {memfd_create("viaduct:stack", MFD_CLOEXEC | MFD_ALLOW_SEALING),
 		      (int)syscall(SYS_pidfd_open, getpid(), 0)};
 	struct answer a;
-	int rc = client_ask(sock, DAEMON_HELLO, &hello, sizeof(hello), fds, 2, &a);
+	struct stat st = {0};
+	int rc;
+
+	fstat(fds[0], &st);
+	memory_inode = st.st_ino;
+	rc = client_ask(sock, DAEMON_HELLO, &hello, sizeof(hello), fds, 2, &a);
 
 	answer_close(&a);
 	close(fds[0]);

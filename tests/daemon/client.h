@@ -14,6 +14,7 @@ struct answer {
 		struct daemon_vnic vnic;
 		struct daemon_filter_id id;
 		struct daemon_status status;
+		struct daemon_stack stack;
 		struct daemon_error error;
 	} body;
 	int fd[DAEMON_FDS_MAX], fds;
@@ -25,6 +26,8 @@ int client_ask(int sock, uint16_t type, const void *body, size_t len, const int 
 void answer_close(struct answer *a);
 /* Say HELLO with a stack of sorts and a pidfd of this process. The daemon's status. */
 int client_hello(int sock);
+/* The inode of the stack's memory that the last HELLO showed. */
+uint64_t client_memory(void);
 /* Connect, HELLO. */
 int client_make(void);
 int client_open(int sock, uint32_t ifindex, struct answer *a);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -24,6 +25,7 @@ static const char *daemon_path;
 struct guest {
 	int sock, owner;
 	uint16_t port;
+	uint64_t memory; /* its inode */
 	struct answer vnic;
 	struct rings rings;
 };
@@ -32,6 +34,7 @@ static void guest_make(struct guest *g, uint16_t port)
 {
 	g->sock = client_make();
 	assert_true(g->sock >= 0);
+	g->memory = client_memory();
 	g->port = port;
 	g->owner = bound_socket(SOCK_DGRAM, HERE4, port);
 	assert_int_equal(client_open(g->sock, v0_index(), &g->vnic), 0);
@@ -59,6 +62,20 @@ static void send_as(struct guest *g, const uint8_t *came, const uint8_t from[6],
 	memcpy(d.to, came + 6, 6);
 	memcpy(d.from, from, 6);
 	rings_send(&g->rings, frame, make_datagram(frame, &d));
+}
+
+/* What `viaduct stat` asks: frames of the stack that were let out, and those that were not. */
+static void assert_counted(int sock, uint64_t memory, uint64_t sent, uint64_t refused)
+{
+	struct daemon_stack_ask ask = {.inode = memory};
+	struct answer a;
+
+	assert_int_equal(client_ask(sock, DAEMON_STACK, &ask, sizeof(ask), NULL, 0, &a), 0);
+	assert_int_equal(a.body.stack.vnics, 1);
+	assert_int_equal(a.body.stack.vnic[0].ifindex, v0_index());
+	assert_int_equal(a.body.stack.vnic[0].mode, DAEMON_MODE_VETH);
+	assert_int_equal(a.body.stack.vnic[0].sent, sent);
+	assert_int_equal(a.body.stack.vnic[0].refused, refused);
 }
 
 static bool arrives(int fd)
@@ -121,6 +138,61 @@ static void stacks_behind_veths_have_their_flows_and_no_others(void **state)
 	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
 }
 
+static void frames_that_are_not_the_stacks_own_are_counted_for_it(void **state)
+{
+	pid_t daemon = daemon_start(daemon_path, "--veth-only", NULL);
+	int peer = peer_udp(7001), looker = client_connect();
+	uint8_t frame[2048];
+	struct guest a, b;
+	const uint8_t *mac = a.vnic.body.vnic.mac;
+
+	(void)state;
+	guest_make(&a, 7000);
+	guest_make(&b, 7100);
+	assert_counted(looker, a.memory, 0, 0);
+	say(peer, HERE4, 7000, "for a");
+	assert_true(rings_receive(&a.rings, frame, sizeof(frame), 1000) > 0);
+	send_as(&a, frame, mac, HERE4, 7000, IPPROTO_UDP);
+	assert_true(arrives(peer));
+	send_as(&a, frame, mac, HERE4, 7100, IPPROTO_UDP);
+	send_as(&a, frame, mac, HERE4, 53, IPPROTO_UDP);
+	assert_false(arrives(peer));
+	assert_counted(looker, a.memory, 1, 2);
+	assert_counted(looker, b.memory, 0, 0);
+	/* the interface's address changes, the counts stay */
+	assert_int_equal(run("ip link set v0 address 02:77:00:00:00:05"), 0);
+	usleep(300000);
+	assert_counted(looker, a.memory, 1, 2);
+	close(looker);
+	guest_free(&a);
+	guest_free(&b);
+	close(peer);
+	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
+}
+
+static void one_user_is_not_told_of_anothers_stack(void **state)
+{
+	pid_t daemon = daemon_start(daemon_path, "--veth-only", NULL), child;
+	int sock = client_make(), status;
+	struct daemon_stack_ask ask = {.inode = client_memory()}, wrong = {.inode = client_memory() + 1000};
+	struct answer a;
+
+	(void)state;
+	assert_int_equal(client_ask(sock, DAEMON_STACK, &ask, sizeof(ask), NULL, 0, &a), 0);
+	assert_int_equal(a.body.stack.vnics, 0);
+	assert_int_equal(client_ask(sock, DAEMON_STACK, &wrong, sizeof(wrong), NULL, 0, &a), -ENOENT);
+	child = fork();
+	if (!child) {
+		int mine = setuid(4711) ? -1 : client_connect();
+
+		_exit(mine >= 0 && client_ask(mine, DAEMON_STACK, &ask, sizeof(ask), NULL, 0, &a) == -ENOENT ? 0 : 1);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	close(sock);
+	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
+}
+
 /* One request takes many filters back. When it is answered their ports are free, and what was no filter does no harm.
  */
 static void many_filters_go_with_one_request_and_their_ports_are_free(void **state)
@@ -161,6 +233,8 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(stacks_behind_veths_have_their_flows_and_no_others),
+	    cmocka_unit_test(frames_that_are_not_the_stacks_own_are_counted_for_it),
+	    cmocka_unit_test(one_user_is_not_told_of_anothers_stack),
 	    cmocka_unit_test(many_filters_go_with_one_request_and_their_ports_are_free),
 	};
 
