@@ -40,6 +40,7 @@ enum daemon_type {
 	DAEMON_STATUS,  /* what `viaduct check` and `viaduct stat` ask; also on a connection without a stack */
 	DAEMON_PROCESS, /* a forked process of the tree: keep the stack alive while it lives */
 	DAEMON_STACK,   /* what `viaduct stat` asks of one stack; also on a connection without a stack */
+	DAEMON_BIND,    /* the rings of a vNIC are mapped: let it be used */
 	DAEMON_TYPES
 };
 
@@ -52,6 +53,8 @@ enum daemon_type {
  *   OPEN        daemon_open                      daemon_vnic, umem, sockets,  ENODEV, EOPNOTSUPP loopback or MTU, EPERM
  *                                                keep_fds                     interface not served, EEXIST, EUSERS too
  *                                                                             many, EBUSY another XDP program, ENETDOWN
+ *   BIND        daemon_bind                      daemon_vnic                  ENOENT none to be bound, EBUSY another's
+ *                                                                             queues, EOPNOTSUPP MTU, ENETDOWN
  *   RESUME      daemon_vnic, umem, sockets       daemon_vnic, keep_fds        EINVAL no rings, ENODEV, ENOENT
  *   FILTER_ADD  daemon_filter, socket (or none)  daemon_filter_id             EINVAL, EPERM port not owned, EADDRINUSE,
  *                                                                             ENOSPC too many, ENOMEM
@@ -108,12 +111,27 @@ enum daemon_mode {
 #define DAEMON_VNIC_SCATTER 0x2u /* frames may span several buffers (XDP_USE_SG) */
 #define DAEMON_VNIC_ZEROCOPY 0x4u
 #define DAEMON_VNIC_NATIVE 0x8u /* the program runs in the driver; else in the kernel's generic hook */
+#define DAEMON_VNIC_UNBOUND                                                                                            \
+	0x10u /* in the reply to DAEMON_OPEN: nothing comes or goes before DAEMON_BIND, whose reply says the rest */
 
 struct daemon_open {
 	uint32_t ifindex; /* of the interface that the route names (a VLAN, say); the daemon finds the device */
+	uint32_t flags;   /* DAEMON_OPEN_* */
+	uint32_t queues;  /* that the asker can take; 0: DAEMON_QUEUES_LEAST */
 	uint32_t reserved;
-	uint32_t queues; /* that the asker can take; 0: DAEMON_QUEUES_LEAST */
-	uint32_t reserved2;
+};
+#define DAEMON_OPEN_BINDS 0x1u  /* the asker maps the rings, then says DAEMON_BIND, if the reply says UNBOUND */
+#define DAEMON_OPEN_BEHIND 0x2u /* a veth in any case: DAEMON_BIND has found the interface's queues taken */
+
+/*
+ * DAEMON_BIND. Before Linux 6.4 the rings of an AF_XDP socket can be mapped only until it is bound. So the daemon binds
+ * the sockets of a vNIC when its owner has mapped them (they can be bound to that interface alone, by whomever), and
+ * steers nothing to them before. The reply is the vNIC as it is now, without descriptors. When it fails the vNIC is
+ * gone. An older daemon binds at once and says no UNBOUND; an older library says no BINDS.
+ */
+struct daemon_bind {
+	uint32_t ifindex; /* as in DAEMON_OPEN */
+	uint32_t reserved;
 };
 
 /*

@@ -79,6 +79,12 @@ static bool allowed(const char *name, uint32_t ifindex, void *house)
 	return !veth_is_ours(name) && policy_interface(&((struct house *)house)->policy, name);
 }
 
+static int look_at_kernel(void *house)
+{
+	((struct house *)house)->kernel = port_kernel();
+	return 0;
+}
+
 static int house_open(struct house *h)
 {
 	const char *why;
@@ -97,6 +103,7 @@ static int house_open(struct house *h)
 		return say(
 		    rc,
 		    "no network namespace for the processes' own interfaces (CAP_SYS_ADMIN is needed at the start)");
+	cellar_call(h->cellar, look_at_kernel, h);
 	h->filters = filters_new(h->steer);
 	rc = h->filters ? house_adopt(h) : -ENOMEM;
 	if (rc)

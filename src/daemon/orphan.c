@@ -20,13 +20,19 @@
 
 /* --- starting it --- */
 
+/* One that was never bound has no connections. */
+static bool is_used(const struct tenant_vnic *v)
+{
+	return v->ifindex && v->port.bound;
+}
+
 static int make_estate(const struct tenant *t)
 {
 	struct orphan_estate estate = {.magic = ORPHAN_MAGIC};
 	int fd;
 
 	for (uint32_t i = 0; i < TENANT_VNICS; i++)
-		if (t->vnic[i].ifindex)
+		if (is_used(&t->vnic[i]))
 			estate.vnic[estate.vnics++] = t->vnic[i].about;
 	if (!estate.vnics)
 		return -ENOENT;
@@ -50,7 +56,7 @@ static uint32_t list_fds(const struct tenant *t, int estate, int words, int *fds
 	fds[n++] = mirror_view_fd(t->house->mirror);
 	fds[n++] = words;
 	for (uint32_t i = 0; i < TENANT_VNICS; i++) {
-		if (!t->vnic[i].ifindex)
+		if (!is_used(&t->vnic[i]))
 			continue;
 		fds[n++] = t->vnic[i].port.umem;
 		for (uint32_t q = 0; q < t->vnic[i].about.queues; q++)

@@ -26,6 +26,7 @@
 #define XDP_HEADROOM 256u /* that the kernel leaves before a received frame */
 #define FRAME_EXTRA 22u   /* Ethernet with a tag, checksum */
 #define UMEM_NAME "viaduct:umem"
+#define NO_DEVICE 0x7ffffff0u /* an interface number that none has */
 
 /* --- devices --- */
 
@@ -139,41 +140,51 @@ static int bind_to(int xsk, uint32_t ifindex, uint32_t queue, int flags, int sha
 }
 
 /* The first one chooses: scatter where the kernel has it, zero copy where the driver has it. */
-static int bind_first(int xsk, uint32_t ifindex, struct port *p)
+static int bind_first(struct port *p)
 {
 	struct xdp_options options = {0};
 	socklen_t len = sizeof(options);
-	int rc = bind_to(xsk, ifindex, 0, XDP_USE_NEED_WAKEUP | XDP_USE_SG, -1);
+	int xsk = p->xsk[0], rc = bind_to(xsk, p->ifindex, 0, XDP_USE_NEED_WAKEUP | XDP_USE_SG, -1);
 
 	if (!rc)
 		p->features |= DAEMON_VNIC_SCATTER;
 	else if (rc == -EINVAL || rc == -EOPNOTSUPP)
-		rc = bind_to(xsk, ifindex, 0, XDP_USE_NEED_WAKEUP, -1);
+		rc = bind_to(xsk, p->ifindex, 0, XDP_USE_NEED_WAKEUP, -1);
 	if (!rc && !getsockopt(xsk, SOL_XDP, XDP_OPTIONS, &options, &len) && options.flags & XDP_OPTIONS_ZEROCOPY)
 		p->features |= DAEMON_VNIC_ZEROCOPY;
 	return rc;
 }
 
-static int open_queue(struct port *p, uint32_t queue, uint32_t ifindex)
+int port_bind(struct port *p)
+{
+	int rc = bind_first(p);
+
+	for (uint32_t q = 1; q < p->queues && !rc; q++)
+		rc = bind_to(p->xsk[q], p->ifindex, q, XDP_SHARED_UMEM, p->xsk[0]);
+	if (!rc && !(p->features & DAEMON_VNIC_SCATTER) && p->mtu + FRAME_EXTRA > PORT_CHUNK - XDP_HEADROOM)
+		rc = -EOPNOTSUPP;
+	p->bound = !rc;
+	return rc;
+}
+
+static int open_queue(struct port *p, uint32_t queue)
 {
 	int xsk = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0), rc;
 
 	if (xsk < 0)
 		return -errno;
 	p->xsk[queue] = xsk;
-	rc = queue ? 0 : umem_register(xsk, p->umem, umem_size(p->queues));
-	if (!rc)
-		rc = make_rings(xsk);
-	if (!rc)
-		rc = queue ? bind_to(xsk, ifindex, queue, XDP_SHARED_UMEM, p->xsk[0]) : bind_first(xsk, ifindex, p);
-	return rc;
+	rc = setsockopt(xsk, SOL_SOCKET, SO_BINDTOIFINDEX, &p->ifindex, sizeof(p->ifindex)) ? -errno : 0;
+	if (!rc && !queue)
+		rc = umem_register(xsk, p->umem, umem_size(p->queues));
+	return rc ? rc : make_rings(xsk);
 }
 
 int port_open(uint32_t ifindex, uint32_t queues, uint32_t mtu, struct port *p)
 {
 	int rc = 0;
 
-	*p = (struct port){.umem = -1, .queues = queues};
+	*p = (struct port){.umem = -1, .queues = queues, .ifindex = ifindex, .mtu = mtu};
 	memset(p->xsk, -1, sizeof(p->xsk));
 	if (!queues || queues > DAEMON_QUEUES_MAX)
 		return -EINVAL;
@@ -181,14 +192,46 @@ int port_open(uint32_t ifindex, uint32_t queues, uint32_t mtu, struct port *p)
 	if (p->umem < 0)
 		return p->umem;
 	for (uint32_t q = 0; q < queues && !rc; q++)
-		rc = open_queue(p, q, ifindex);
-	if (!rc && !(p->features & DAEMON_VNIC_SCATTER) && mtu + FRAME_EXTRA > PORT_CHUNK - XDP_HEADROOM)
-		rc = -EOPNOTSUPP;
+		rc = open_queue(p, q);
 	if (!rc)
 		p->cookie = socket_cookie(p->xsk[0]);
 	if (rc)
 		port_close(p);
 	return rc;
+}
+
+/* -EINVAL only if it looks at what the socket was bound to before it looks for the device. */
+static bool keeps_device(void)
+{
+	int xsk = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0), rc;
+	uint32_t loopback = 1;
+
+	if (xsk < 0)
+		return false;
+	rc = setsockopt(xsk, SOL_SOCKET, SO_BINDTOIFINDEX, &loopback, sizeof(loopback));
+	rc = rc ? rc : bind_to(xsk, NO_DEVICE, 0, 0, -1);
+	close(xsk);
+	return rc == -EINVAL;
+}
+
+static bool maps_bound(void)
+{
+	struct port p;
+	void *ring = MAP_FAILED;
+
+	if (port_open(1, 1, 0, &p))
+		return false;
+	if (!port_bind(&p))
+		ring = mmap(NULL, PORT_CHUNK, PROT_READ, MAP_SHARED, p.xsk[0], XDP_PGOFF_RX_RING);
+	if (ring != MAP_FAILED)
+		munmap(ring, PORT_CHUNK);
+	port_close(&p);
+	return ring != MAP_FAILED;
+}
+
+struct port_kernel port_kernel(void)
+{
+	return (struct port_kernel){.keeps_device = keeps_device(), .maps_bound = maps_bound()};
 }
 
 void port_close(struct port *p)

@@ -31,16 +31,28 @@ struct port {
 	int umem; /* memfd, sealed */
 	int xsk[DAEMON_QUEUES_MAX];
 	uint32_t queues;
-	uint32_t features; /* DAEMON_VNIC_SCATTER, _ZEROCOPY */
+	uint32_t ifindex, mtu;
+	bool bound;
+	uint32_t features; /* DAEMON_VNIC_SCATTER, _ZEROCOPY: known when it is bound */
 	uint64_t cookie;   /* of xsk[0] */
+};
+
+/* What this kernel lets others do with a socket that we pass. */
+struct port_kernel {
+	bool keeps_device; /* who holds one that is not bound can bind it to our device alone (SO_BINDTODEVICE) */
+	bool maps_bound;   /* the rings of one that is bound can be mapped (Linux 6.4) */
 };
 
 /* 0 or -ENODEV. sock: any socket of the device's network namespace. */
 int port_device(int sock, uint32_t ifindex, struct port_device *d);
-/* Sockets on queues 0 .. queues - 1 of the device, in this thread's network namespace. 0; -EBUSY: another socket has
- * one of the queues; -ENETDOWN; -EOPNOTSUPP: no scatter where the MTU needs it; other -errno. On failure nothing is
- * open. */
+/* Try it out, on the loopback of this thread's network namespace, where nobody else has sockets. */
+struct port_kernel port_kernel(void);
+/* Sockets for queues 0 .. queues - 1 of the device, in this thread's network namespace, with their rings, not bound
+ * yet, and to that device alone if the kernel keeps to it. 0 or -errno; on failure nothing is open. */
 int port_open(uint32_t ifindex, uint32_t queues, uint32_t mtu, struct port *p);
+/* In any thread. 0; -EBUSY: another socket has one of the queues, or the holder has bound ours; -ENETDOWN; -EOPNOTSUPP:
+ * no scatter where the MTU needs it; other -errno. If the first one failed it may be tried again. */
+int port_bind(struct port *p);
 void port_close(struct port *p);
 /* The layout that goes to the client. */
 void port_describe(const struct port *p, struct daemon_vnic *v);

@@ -16,6 +16,7 @@ struct request {
 	union {
 		struct daemon_hello hello;
 		struct daemon_open open;
+		struct daemon_bind bind;
 		struct daemon_vnic resume;
 		struct daemon_filter filter;
 		struct daemon_filter_ids filter_ids;

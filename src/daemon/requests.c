@@ -164,6 +164,15 @@ static int serve_open(struct house *h, struct client *c, const struct request *q
 	return rc ? refuse(c, q, rc, why) : send_vnic(h, c, q, v, true);
 }
 
+static int serve_bind(struct client *c, const struct request *q)
+{
+	struct tenant_vnic *v = NULL;
+	const char *why = "";
+	int rc = tenant_bind(c->tenant, q->body.bind.ifindex, &v, &why);
+
+	return rc ? refuse(c, q, rc, why) : reply_send(c->fd, &q->head, &v->about, sizeof(v->about), NULL, 0);
+}
+
 static int serve_resume(struct house *h, struct client *c, struct request *q)
 {
 	struct tenant_vnic *v = NULL;
@@ -224,6 +233,8 @@ static int serve(struct server *s, struct house *h, struct client *c, struct req
 	switch (q->head.type) {
 	case DAEMON_OPEN:
 		return serve_open(h, c, q);
+	case DAEMON_BIND:
+		return serve_bind(c, q);
 	case DAEMON_RESUME:
 		return serve_resume(h, c, q);
 	case DAEMON_FILTER_ADD:

@@ -161,6 +161,7 @@ int tenant_resume(struct tenant *t, const struct daemon_vnic *about, int umem, c
 	}
 	*v = new;
 	v->about.keep_fds = 1;
+	v->port.bound = true;
 	v->port.umem = umem;
 	v->port.queues = about->queues;
 	v->port.features = about->features & (DAEMON_VNIC_SCATTER | DAEMON_VNIC_ZEROCOPY);

@@ -180,17 +180,28 @@ static int check_iface(struct tenant *t, const struct netview_iface *f, struct p
 	return port_device(t->house->sock, f->device, d);
 }
 
-/* AF_XDP sockets on the device's own queues. */
-static int open_direct(struct tenant_vnic *v, const struct port_device *d, const char **why)
+static int bind_port(struct tenant_vnic *v, const char **why)
 {
-	int rc = port_open(d->ifindex, d->queues, d->mtu, &v->port);
+	int tries = v->room ? ROOM_TRIES : 1, rc = -EBUSY;
 
-	v->about.mode = DAEMON_MODE_DIRECT;
+	while (tries-- && rc == -EBUSY) {
+		rc = port_bind(&v->port);
+		if (rc == -EBUSY && tries)
+			usleep(ROOM_WAIT_US);
+	}
 	*why = rc == -EBUSY        ? "another process has the interface's queues"
 	       : rc == -ENETDOWN   ? "the interface is down"
 	       : rc == -EOPNOTSUPP ? "frames of this MTU need Linux 6.6"
-				   : "the kernel makes no AF_XDP socket for this interface";
+				   : "the kernel binds no AF_XDP socket to this interface";
 	return rc;
+}
+
+/* AF_XDP sockets on the device's own queues. */
+static int open_direct(struct tenant_vnic *v, const struct port_device *d, const char **why)
+{
+	*why = "the kernel makes no AF_XDP socket for this interface";
+	v->about.mode = DAEMON_MODE_DIRECT;
+	return port_open(d->ifindex, d->queues, d->mtu, &v->port);
 }
 
 int tenant_veth_set(struct tenant *t, struct tenant_vnic *v)
@@ -230,46 +241,68 @@ static bool queues_taken(const struct house *h, uint32_t device)
 	return false;
 }
 
+/* A client of an older version has room for fewer. */
+static uint32_t queues_asked(const struct daemon_open *o)
+{
+	if (!o->queues)
+		return DAEMON_QUEUES_LEAST;
+	return o->queues < DAEMON_QUEUES_MAX ? o->queues : DAEMON_QUEUES_MAX;
+}
+
 /* most: queues that the client can take. */
 static int try_direct(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, uint32_t most,
 		      const char **why)
 {
 	struct house *h = t->house;
-	int tries = 1, rc = -EBUSY;
 
 	if (!policy_direct(&h->policy, t->uid) || d->queues > most)
 		return -EBUSY;
 	if (queues_taken(h, d->ifindex)) {
 		if (!orphan_make_room(h, d->ifindex))
 			return -EBUSY;
-		tries = ROOM_TRIES;
+		v->room = true;
 	}
-	while (tries-- && rc == -EBUSY) {
-		rc = open_direct(v, d, why);
-		if (rc == -EBUSY && tries)
-			usleep(ROOM_WAIT_US);
-	}
+	return open_direct(v, d, why);
+}
+
+/* Frames go to the rings from now on: the maps say so, last the port, which lets them in. */
+static int let_in(struct tenant *t, struct tenant_vnic *v, const char **why)
+{
+	struct steer_port port = {.mode = v->about.mode, .outer = v->outer, .cookie = v->port.cookie, .uid = t->uid};
+	int rc = bind_port(v, why);
+
+	for (uint32_t q = 0; !rc && q < v->port.queues; q++)
+		rc = steer_xsk(t->house->steer, v->iface, t->number, q, v->port.xsk[q]);
+	if (!rc)
+		rc = steer_port_set(t->house->steer, v->iface, t->number, &port);
+	v->about.features = (v->about.features & ~DAEMON_VNIC_UNBOUND) | v->port.features;
 	return rc;
 }
 
-/* Rings of one kind or the other, and the maps say so: last the port, which lets frames in. */
-static int open_rings(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, uint32_t most,
+/*
+ * Rings of one kind or the other, bound at once or when their owner has mapped them. Where the kernel does not keep a
+ * socket to its device, nobody gets one that is not bound: he could bind it to another's veth.
+ */
+static int open_rings(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, const struct daemon_open *o,
 		      const char **why)
 {
-	int rc = try_direct(t, v, d, most, why);
-	struct steer_port port = {.uid = t->uid};
+	bool later = o->flags & DAEMON_OPEN_BINDS && t->house->kernel.keeps_device;
+	int rc = o->flags & DAEMON_OPEN_BEHIND ? -EBUSY : try_direct(t, v, d, queues_asked(o), why);
 
-	if (rc == -EBUSY)
+	if (!rc && !later) {
+		rc = let_in(t, v, why);
+		if (rc == -EBUSY)
+			port_close(&v->port);
+	}
+	if (rc == -EBUSY) {
 		rc = open_behind(t, v, d, why);
-	for (uint32_t q = 0; !rc && q < v->port.queues; q++)
-		rc = steer_xsk(t->house->steer, v->iface, t->number, q, v->port.xsk[q]);
-	port.mode = v->about.mode;
-	port.outer = v->outer;
-	port.cookie = v->port.cookie;
-	if (!rc)
-		rc = steer_port_set(t->house->steer, v->iface, t->number, &port);
+		if (!rc && !later)
+			rc = let_in(t, v, why);
+	}
 	if (!rc)
 		port_describe(&v->port, &v->about);
+	if (!rc && later)
+		v->about.features |= DAEMON_VNIC_UNBOUND;
 	return rc;
 }
 
@@ -316,18 +349,10 @@ static uint32_t vnics_of(const struct house *h, uint32_t uid)
 	return n;
 }
 
-/* A client of an older version has room for fewer. */
-static uint32_t queues_asked(const struct daemon_open *asked)
+int tenant_open(struct tenant *t, const struct daemon_open *o, struct tenant_vnic **made, const char **why)
 {
-	if (!asked->queues)
-		return DAEMON_QUEUES_LEAST;
-	return asked->queues < DAEMON_QUEUES_MAX ? asked->queues : DAEMON_QUEUES_MAX;
-}
-
-int tenant_open(struct tenant *t, const struct daemon_open *asked, struct tenant_vnic **made, const char **why)
-{
-	const struct netview_iface *f = house_iface(t->house, asked->ifindex);
-	struct tenant_vnic *v = tenant_vnic_place(t, asked->ifindex);
+	const struct netview_iface *f = house_iface(t->house, o->ifindex);
+	struct tenant_vnic *v = tenant_vnic_place(t, o->ifindex);
 	struct port_device d;
 	bool native;
 	int rc = check_iface(t, f, &d, why);
@@ -350,7 +375,25 @@ int tenant_open(struct tenant *t, const struct daemon_open *asked, struct tenant
 	if (rc)
 		return rc;
 	describe(v, f, &d, native);
-	rc = open_rings(t, v, &d, queues_asked(asked), why);
+	rc = open_rings(t, v, &d, o, why);
+	if (rc)
+		close_vnic(t, v);
+	*made = v;
+	return rc;
+}
+
+int tenant_bind(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, const char **why)
+{
+	struct tenant_vnic *v = NULL;
+	int rc;
+
+	for (uint32_t i = 0; i < TENANT_VNICS; i++)
+		if (ifindex && t->vnic[i].ifindex == ifindex && !t->vnic[i].port.bound)
+			v = &t->vnic[i];
+	*why = "the process has no vNIC there that is to be bound";
+	if (!v)
+		return -ENOENT;
+	rc = let_in(t, v, why);
 	if (rc)
 		close_vnic(t, v);
 	*made = v;

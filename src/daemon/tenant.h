@@ -40,7 +40,8 @@ struct house {
 	uint32_t descriptors; /* that we may have open */
 	int epoll;            /* of server.c: what is closed is taken out first, others may have it open too */
 	int sock;             /* any socket of our network namespace, for ioctl */
-	uint64_t netns;       /* its cookie */
+	struct port_kernel kernel;
+	uint64_t netns; /* its cookie */
 };
 
 struct tenant_vnic {
@@ -48,6 +49,7 @@ struct tenant_vnic {
 	uint32_t iface;   /* number in the maps */
 	struct steer_if_key where;
 	uint32_t outer; /* DAEMON_MODE_VETH: ifindex of the pair's end on our side */
+	bool room;      /* somebody gave way for it: the kernel frees his queues a little later */
 	struct port port;
 	struct daemon_vnic about;
 };
@@ -98,7 +100,9 @@ void tenant_free(struct tenant *t);
 uint32_t tenants_of(const struct house *h, uint32_t uid);
 
 /* Each of these returns 0 or -errno, and then *why, a sentence for the user. */
-int tenant_open(struct tenant *t, const struct daemon_open *asked, struct tenant_vnic **made, const char **why);
+int tenant_open(struct tenant *t, const struct daemon_open *o, struct tenant_vnic **made, const char **why);
+/* Let frames through to the vNIC that was opened on the interface; when it can't be it is closed. */
+int tenant_bind(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, const char **why);
 /* Rings that exist: umem and sockets (-1: none) become the tenant's, or are closed. */
 int tenant_resume(struct tenant *t, const struct daemon_vnic *about, int umem, const int xsk[DAEMON_QUEUES_MAX],
 		  struct tenant_vnic **made, const char **why);

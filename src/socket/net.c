@@ -237,9 +237,7 @@ static bool if_alive(struct attached *a, const struct net_if *at)
 int net_vnic_locked(struct attached *a, uint32_t ifindex, enum reason *reason)
 {
 	struct net *n = net_of(a);
-	struct daemon_open body = {.ifindex = ifindex, .queues = DAEMON_QUEUES_MAX};
 	struct net_if *at = ifindex ? find_if(n, ifindex) : NULL;
-	struct viaductd_reply reply;
 	int ret;
 
 	if (at && if_alive(a, at))
@@ -251,9 +249,7 @@ int net_vnic_locked(struct attached *a, uint32_t ifindex, enum reason *reason)
 	at = at ? at : find_if(n, 0);
 	if (!at || !ifindex)
 		return -ENOBUFS;
-	ret = net_ask(n, &(struct viaductd_request){.type = DAEMON_OPEN, .body = &body, .len = sizeof(body)}, &reply);
-	if (ret == 0)
-		ret = net_attach(a, at, &reply);
+	ret = net_attach(a, at, ifindex);
 	if (ret == 0)
 		return at->vnic[0];
 	*reason = ret == -EPERM || ret == -EACCES ? REASON_NOT_ALLOWED : REASON_NO_INTERFACE;

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Making vNICs of what viaductd has opened on an interface: the rings and the umem are mapped, each queue gets a slot
- * of the stack, and becomes one of those that threads spin on and sleep for. See net.h.
+ * Making vNICs on an interface: viaductd opens it, the rings and the umem are mapped, viaductd binds the sockets (in
+ * this order for Linux before 6.4: DAEMON_BIND), each queue gets a slot of the stack, and becomes one of those that
+ * threads spin on and sleep for. See net.h.
  *
  * Sleeping. A ring of the kernel's has no doorbell of ours; its descriptor is in the epoll descriptors of all sleepers.
  * Descriptors are listed here (`wakes`) once and for good, so that each sleeper registers those that it does not know.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -16,6 +18,7 @@
 #include "socket/wire.h"
 
 #define PORTS_MAX (NET_IFS * DAEMON_QUEUES_MAX)
+#define NET_TAKEN (-EADDRINUSE) /* the interface's queues are somebody else's: a veth will do */
 
 static struct xdp_port ports[PORTS_MAX];
 static bool port_used[PORTS_MAX];
@@ -124,47 +127,89 @@ static int attach_locked(struct attached *a, struct net_if *at, uint32_t q, stru
 	return 0;
 }
 
-static int attach_queue(struct attached *a, struct net_if *at, uint32_t q)
+/* NULL: ret says why. */
+static struct xdp_port *map_queue(const struct net_if *at, uint32_t q, int *ret)
 {
 	struct xdp_port *p = take_port();
-	uint32_t n = atomic_load(&wake_count);
-	int ret;
 
-	if (!p || n == PORTS_MAX)
-		return -ENOBUFS;
+	*ret = -ENOBUFS;
+	if (!p)
+		return NULL;
 	*p = (struct xdp_port){.chunk_size = at->about.chunk_size,
 			       .rx_first = at->about.queue[q].rx_first,
 			       .rx_count = at->about.queue[q].rx_count,
 			       .tx_first = at->about.queue[q].tx_first,
 			       .tx_count = at->about.queue[q].tx_count};
-	ret = xsk_map(at->xsk_fd[q], at->umem_fd, at->about.umem_size, at->about.ring_size, p);
-	if (ret < 0) {
-		give_port(p);
-		return ret;
-	}
+	*ret = xsk_map(at->xsk_fd[q], at->umem_fd, at->about.umem_size, at->about.ring_size, p);
+	if (*ret == 0)
+		return p;
+	give_port(p);
+	return NULL;
+}
+
+/* It is the vNIC's, or ours as before. */
+static int attach_queue(struct attached *a, struct net_if *at, uint32_t q, struct xdp_port *p)
+{
+	uint32_t n = atomic_load(&wake_count);
+	int ret;
+
+	if (n == PORTS_MAX)
+		return -ENOBUFS;
 	stack_enter(a);
 	ret = attach_locked(a, at, q, p);
 	stack_leave(a);
-	if (ret < 0) {
-		xsk_unmap(p);
-		give_port(p);
+	if (ret < 0)
 		return ret;
-	}
 	wakes[n] = at->xsk_fd[q];
 	atomic_store_explicit(&wake_count, n + 1, memory_order_release);
 	return 0;
 }
 
-/* The first n queues are not to be used any more, nor is the rest. */
-static void detach(struct attached *a, struct net_if *at, uint32_t n)
+/* The rings are mapped: viaductd may bind the sockets, and says what came of it. */
+static int bind_queues(struct attached *a, struct net_if *at)
 {
-	for (uint32_t q = 0; q < n; q++)
+	struct daemon_bind body = {.ifindex = at->ifindex};
+	const struct daemon_vnic *now;
+	struct viaductd_reply reply;
+	int ret = net_ask(net_of(a),
+			  &(struct viaductd_request){.type = DAEMON_BIND, .body = &body, .len = sizeof(body)}, &reply);
+
+	if (ret < 0)
+		return ret == -EBUSY && reply.refused ? NET_TAKEN : ret;
+	now = (const struct daemon_vnic *)(const void *)reply.body;
+	at->about.features = now->features & ~DAEMON_VNIC_UNBOUND;
+	at->about.mode = now->mode;
+	viaductd_reply_drop(&reply);
+	return 0;
+}
+
+/* All or nothing: a queue is mapped, all are bound, then the stack gets them. */
+static int attach_queues(struct attached *a, struct net_if *at)
+{
+	struct xdp_port *p[DAEMON_QUEUES_MAX] = {NULL};
+	uint32_t mapped = 0, made = 0;
+	int ret = 0;
+
+	for (; ret == 0 && mapped < at->queues; mapped += ret == 0)
+		p[mapped] = map_queue(at, mapped, &ret);
+	if (ret == 0 && at->about.features & DAEMON_VNIC_UNBOUND)
+		ret = bind_queues(a, at);
+	for (; ret == 0 && made < mapped; made += ret == 0)
+		ret = attach_queue(a, at, made, p[made]);
+	if (ret == 0)
+		return 0;
+	for (uint32_t q = made; q < mapped; q++) {
+		xsk_unmap(p[q]);
+		give_port(p[q]);
+	}
+	for (uint32_t q = 0; q < made; q++)
 		wire_gone(a, at->vnic[q], at->gen[q]);
 	close_all(at);
 	at->ifindex = 0;
+	return ret;
 }
 
-int net_attach(struct attached *a, struct net_if *at, struct viaductd_reply *reply)
+static int attach(struct attached *a, struct net_if *at, struct viaductd_reply *reply)
 {
 	const struct daemon_vnic *d = (const struct daemon_vnic *)(const void *)reply->body;
 	int ret;
@@ -180,16 +225,29 @@ int net_attach(struct attached *a, struct net_if *at, struct viaductd_reply *rep
 	if (ret < 0)
 		return ret;
 	at->ifindex = d->ifindex;
-	for (uint32_t q = 0; ret == 0 && q < at->queues; q++) {
-		ret = attach_queue(a, at, q);
-		if (ret < 0)
-			detach(a, at, q);
-	}
+	ret = attach_queues(a, at);
 	if (ret < 0)
 		return ret;
 	wait_wake_all(); /* sleepers don't know the descriptors yet */
 	process_helper_kick();
 	return 0;
+}
+
+static int open_and_attach(struct attached *a, struct net_if *at, uint32_t ifindex, uint32_t flags)
+{
+	struct daemon_open body = {.ifindex = ifindex, .flags = flags, .queues = DAEMON_QUEUES_MAX};
+	struct viaductd_reply reply;
+	int ret = net_ask(net_of(a),
+			  &(struct viaductd_request){.type = DAEMON_OPEN, .body = &body, .len = sizeof(body)}, &reply);
+
+	return ret < 0 ? ret : attach(a, at, &reply);
+}
+
+int net_attach(struct attached *a, struct net_if *at, uint32_t ifindex)
+{
+	int ret = open_and_attach(a, at, ifindex, DAEMON_OPEN_BINDS);
+
+	return ret == NET_TAKEN ? open_and_attach(a, at, ifindex, DAEMON_OPEN_BINDS | DAEMON_OPEN_BEHIND) : ret;
 }
 
 /* Threads may still look at the receive ring's position: that page stays, empty. */

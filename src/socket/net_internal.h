@@ -51,8 +51,8 @@ int net_ask(struct net *n, const struct viaductd_request *r, struct viaductd_rep
 int net_start_locked(struct attached *a, enum reason *reason);
 /* Number of the first queue's vNIC. */
 int net_vnic_locked(struct attached *a, uint32_t ifindex, enum reason *reason);
-/* Map what viaductd has opened; its descriptors become ours, also on failure. 0 or -errno. */
-int net_attach(struct attached *a, struct net_if *at, struct viaductd_reply *reply);
+/* Have viaductd open vNICs on the interface for *at, which is free. 0 or -errno. */
+int net_attach(struct attached *a, struct net_if *at, uint32_t ifindex);
 /* A process of the tree: viaductd keeps the stack while it lives. */
 void net_tell_process(struct net *n, int pid);
 /* Hand a stack that lost its viaductd to the next. */

@@ -117,6 +117,20 @@ int client_open(int sock, uint32_t ifindex, struct answer *a)
 	return client_ask(sock, DAEMON_OPEN, &open, sizeof(open), NULL, 0, a);
 }
 
+int client_open_unbound(int sock, uint32_t ifindex, uint32_t flags, struct answer *a)
+{
+	struct daemon_open open = {.ifindex = ifindex, .flags = DAEMON_OPEN_BINDS | flags, .queues = DAEMON_QUEUES_MAX};
+
+	return client_ask(sock, DAEMON_OPEN, &open, sizeof(open), NULL, 0, a);
+}
+
+int client_bind(int sock, uint32_t ifindex, struct answer *a)
+{
+	struct daemon_bind bind = {.ifindex = ifindex};
+
+	return client_ask(sock, DAEMON_BIND, &bind, sizeof(bind), NULL, 0, a);
+}
+
 int client_filter(int sock, uint8_t proto, const char *local, uint16_t port, int fd, uint16_t flags)
 {
 	struct daemon_filter f = {.proto = proto, .family = 4, .local_port = port, .flags = flags};

@@ -30,7 +30,10 @@ int client_hello(int sock);
 uint64_t client_memory(void);
 /* Connect, HELLO. */
 int client_make(void);
-int client_open(int sock, uint32_t ifindex, struct answer *a);
+int client_open(int sock, uint32_t ifindex, struct answer *a); /* as an older library: bound at once */
+/* flags: DAEMON_OPEN_*, besides BINDS. */
+int client_open_unbound(int sock, uint32_t ifindex, uint32_t flags, struct answer *a);
+int client_bind(int sock, uint32_t ifindex, struct answer *a);
 /* Steer proto local:port to the stack; fd owns it. The id or a negative status. */
 int client_filter(int sock, uint8_t proto, const char *local, uint16_t port, int fd, uint16_t flags);
 

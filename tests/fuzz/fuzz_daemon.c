@@ -37,7 +37,20 @@ static struct {
 	struct steer_group group[STEER_GROUPS];
 	struct steer_port port[STEER_IFACES * STEER_STACKS];
 	uint32_t ports, veths, attached;
+	bool taken;
 } kernel;
+
+static struct house house;
+
+/* Frames are let in only to sockets that are bound. */
+static bool is_bound(uint32_t iface, uint32_t stack)
+{
+	for (uint32_t i = 0; i < STEER_STACKS; i++)
+		for (uint32_t v = 0; house.tenant[i] && house.tenant[i]->number == stack && v < TENANT_VNICS; v++)
+			if (house.tenant[i]->vnic[v].ifindex && house.tenant[i]->vnic[v].iface == iface)
+				return house.tenant[i]->vnic[v].port.bound;
+	return false;
+}
 
 static struct netview view;
 static int view_fd = -1, keep_fd = -1;
@@ -129,6 +142,7 @@ int steer_port_set(struct steer *s, uint32_t iface, uint32_t stack, const struct
 	struct steer_port was;
 
 	steer_port_get(s, iface, stack, &was);
+	fuzz_require(is_bound(iface, stack));
 	kernel.ports += !was.mode;
 	kernel.port[steer_port_index(iface, stack)] = *port;
 	return 0;
@@ -256,6 +270,17 @@ int port_open(uint32_t ifindex, uint32_t queues, uint32_t mtu, struct port *p)
 	return 0;
 }
 
+/* Never twice, and sometimes the queues are a stranger's. */
+int port_bind(struct port *p)
+{
+	fuzz_require(p->umem >= 0 && !p->bound);
+	if (kernel.taken)
+		return -EBUSY;
+	p->bound = true;
+	p->features = DAEMON_VNIC_SCATTER;
+	return 0;
+}
+
 void port_close(struct port *p)
 {
 	for (uint32_t q = 0; q < DAEMON_QUEUES_MAX; q++)
@@ -263,6 +288,7 @@ void port_close(struct port *p)
 			close(p->xsk[q]);
 	if (p->umem >= 0)
 		close(p->umem);
+	*p = (struct port){.umem = -1, .xsk = {-1, -1, -1, -1}};
 }
 
 void port_describe(const struct port *p, struct daemon_vnic *v)
@@ -438,8 +464,6 @@ struct peer {
 	int end;
 };
 
-static struct house house;
-
 static void fill_filter(struct input *in, struct daemon_filter *f)
 {
 	uint8_t kind = in_u8(in) % FD_KINDS, choice = in_u8(in);
@@ -471,10 +495,11 @@ static size_t fill_packet(struct input *in, char *packet)
 		memcpy(body, &f, sizeof(f));
 		len = sizeof(f);
 	} else if (shape & 2) {
-		uint32_t small = in_u8(in) & 15; /* an ifindex, or a filter's number */
+		uint8_t word = in_u8(in);
+		uint32_t small[2] = {word & 15, word >> 6}; /* an ifindex and flags, or a filter's number */
 
-		memcpy(body, &small, sizeof(small));
-		len = 8;
+		memcpy(body, small, sizeof(small));
+		len = sizeof(small);
 	} else {
 		for (len = in_u8(in) & 127; in_more(in) && (size_t)(body - packet) < sizeof(head) + len;)
 			*body++ = (char)in_u8(in);
@@ -605,7 +630,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 	prepare();
 	before = open_descriptors();
-	house = (struct house){.netns = 1, .descriptors = 160};
+	house = (struct house){.netns = 1, .descriptors = 160, .kernel.keeps_device = len & 1};
+	kernel.taken = false;
 	view.copy[1].iface[1].ifindex = 2;
 	policy_defaults(&house.policy);
 	house.policy.stacks = 3;
@@ -619,6 +645,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 			connect_peer(p, which % CLIENTS == 3 ? 1000 : 0);
 		else if (which >= 240)
 			hang_up(p);
+		else if (which >= 224 && which < 232)
+			kernel.taken = which & 4;
 		else if (which >= 232) { /* interface 2 goes or comes */
 			view.copy[1].iface[1].ifindex ^= 0x80;
 			house_view(&house);
