@@ -213,6 +213,13 @@ void filters_let_in(struct filters *f, const struct steer_key *flow)
 	count_key(f, flow, -1);
 }
 
+bool filters_inherited(struct filters *f, const struct steer_key *key, uint32_t stack)
+{
+	const struct claim *c = *place_of(f, key);
+
+	return c && member_of(c, stack) >= 0;
+}
+
 /* True: that was the last, *at is the next claim. */
 static bool leave(struct filters *f, struct claim **at, int member)
 {

@@ -27,6 +27,8 @@ int filters_add(struct filters *f, const struct steer_key *key, uint32_t stack, 
 /* Leave a flow to the kernel, whatever port covers it; and no longer. A stack's own filter for it goes before. */
 int filters_keep_out(struct filters *f, const struct steer_key *flow);
 void filters_let_in(struct filters *f, const struct steer_key *flow);
+/* Has the stack got this key from an earlier viaductd, whether it has named it again or not? */
+bool filters_inherited(struct filters *f, const struct steer_key *key, uint32_t stack);
 void filters_del(struct filters *f, const struct steer_key *key, uint32_t stack);
 /* Remove what no stack has named again: all, or only of this stack. */
 void filters_sweep(struct filters *f, uint32_t stack);

@@ -5,11 +5,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,6 +23,7 @@
 #define FDS_ASIDE 1000   /* where they wait to be put into their order */
 #define WAITING_MAX 8    /* orphans that only wait */
 #define WORDS_AT_ONCE 64 /* then others have their turn */
+#define END_MS 100       /* a child that is killed closes its sockets within */
 
 /* --- starting it --- */
 
@@ -46,8 +53,29 @@ static int make_estate(const struct tenant *t)
 	return fd;
 }
 
+/* A name under which nobody has been found before. */
+static int make_name(void)
+{
+	static uint32_t turn;
+	static uint64_t mine;
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), n;
+
+	if (fd < 0)
+		return -errno;
+	if (!mine && getrandom(&mine, sizeof(mine), 0) != (ssize_t)sizeof(mine))
+		mine = (uint64_t)getpid();
+	n = snprintf(sa.sun_path + 1, sizeof(sa.sun_path) - 1, ORPHAN_NAME "%016llx.%u", (unsigned long long)mine,
+		     turn++);
+	if (!bind(fd, (struct sockaddr *)&sa, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)))
+		return fd;
+	n = -errno;
+	close(fd);
+	return n;
+}
+
 /* The child's descriptors, in order from ORPHAN_FD_ESTATE on. Returns their number. */
-static uint32_t list_fds(const struct tenant *t, int estate, int words, int *fds)
+static uint32_t list_fds(const struct tenant *t, int estate, int words, int listener, int *fds)
 {
 	uint32_t n = 0;
 
@@ -55,6 +83,8 @@ static uint32_t list_fds(const struct tenant *t, int estate, int words, int *fds
 	fds[n++] = t->memory;
 	fds[n++] = mirror_view_fd(t->house->mirror);
 	fds[n++] = words;
+	fds[n++] = listener;
+	fds[n++] = steer_keep(t->house->steer);
 	for (uint32_t i = 0; i < TENANT_VNICS; i++) {
 		if (!is_used(&t->vnic[i]))
 			continue;
@@ -83,10 +113,16 @@ static _Noreturn void become_orphan(const int *fds, uint32_t n)
 	char *argv[] = {name, argument, NULL}, *envp[] = {NULL};
 	int aside[FDS_MAX];
 	sigset_t nothing;
+	int null = open("/dev/null", O_RDWR);
 
 	sigemptyset(&nothing);
 	sigprocmask(SIG_SETMASK, &nothing, NULL);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* whoever waits for the end of what viaductd says is not to wait for us */
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+#ifndef __SANITIZE_ADDRESS__
+	dup2(null, STDERR_FILENO);
+#endif
 	for (uint32_t i = 0; i < n; i++)
 		aside[i] = fcntl(fds[i], F_DUPFD, FDS_ASIDE);
 	for (uint32_t i = 0; i < n; i++)
@@ -98,10 +134,10 @@ static _Noreturn void become_orphan(const int *fds, uint32_t n)
 	_exit(1);
 }
 
-static int start(struct tenant *t, int estate, const int pipe_fds[2])
+static int start(struct tenant *t, int estate, int words, int listener)
 {
 	int fds[FDS_MAX];
-	uint32_t n = list_fds(t, estate, pipe_fds[1], fds);
+	uint32_t n = list_fds(t, estate, words, listener, fds);
 	pid_t pid = fork();
 
 	if (pid < 0)
@@ -122,35 +158,45 @@ static int start(struct tenant *t, int estate, const int pipe_fds[2])
 
 int orphan_adopt(struct tenant *t)
 {
-	int estate = make_estate(t), words[2], rc;
+	int estate = make_estate(t), words[2], listener, rc;
 
 	if (estate < 0)
 		return estate;
-	rc = pipe2(words, O_CLOEXEC | O_NONBLOCK) ? -errno : 0;
+	listener = make_name();
+	rc = listener < 0 ? listener : pipe2(words, O_CLOEXEC | O_NONBLOCK) ? -errno : 0;
 	if (!rc) {
-		rc = start(t, estate, words);
+		rc = start(t, estate, words[1], listener);
 		close(words[1]);
 		if (rc)
 			close(words[0]);
 		else
 			t->orphan_words = words[0];
 	}
+	if (listener >= 0)
+		close(listener);
 	close(estate);
 	return rc;
 }
 
-bool orphan_is_over(const struct tenant *t)
+static bool has_ended(const struct tenant *t, int timeout_ms)
 {
-	siginfo_t info = {0};
+	struct pollfd p = {.fd = t->orphan_fd, .events = POLLIN};
 
-	return waitid(P_PID, (id_t)t->orphan, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid;
+	return poll(&p, 1, timeout_ms) == 1;
 }
 
+bool orphan_is_over(const struct tenant *t)
+{
+	return has_ended(t, 0);
+}
+
+/* One that an earlier viaductd has started is not ours to wait for: init does. */
 void orphan_end(struct tenant *t)
 {
 	if (!t->orphan)
 		return;
-	kill(t->orphan, SIGKILL);
+	syscall(SYS_pidfd_send_signal, t->orphan_fd, SIGKILL, NULL, 0);
+	has_ended(t, END_MS);
 	while (waitpid(t->orphan, NULL, 0) < 0 && errno == EINTR)
 		;
 	close(t->orphan_fd);
@@ -217,11 +263,18 @@ static void obey(struct tenant *t, const struct orphan_word *w)
 	switch ((enum orphan_word_type)w->type) {
 	case ORPHAN_FLOW:
 		/* no socket is shown: it must be of a port that the dead had */
-		if (w->flow.remote_port && !(w->flow.flags & DAEMON_FILTER_SHARED))
+		if (!w->flow.remote_port || w->flow.flags & DAEMON_FILTER_SHARED)
+			break;
+		if (t->memory < 0)
+			tenant_filter_inherit(t, &w->flow);
+		else
 			tenant_filter_add(t, &w->flow, -1, &why);
 		break;
 	case ORPHAN_READY:
 		drop_ports(t);
+		/* what an earlier viaductd had for it and it did not name */
+		if (t->number != TENANT_NO_NUMBER)
+			filters_sweep(t->house->filters, t->number);
 		break;
 	case ORPHAN_RESOLVE:
 		mirror_resolve(t->house->mirror, w->ifindex, w->addr);

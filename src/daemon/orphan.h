@@ -8,6 +8,11 @@
  * bounded time. It is a fresh execution of viaductd's file, so nothing of the daemon's memory is in it. What it says
  * over the pipe is a stranger's word: viaductd does with it only what the dead itself could have asked for.
  *
+ * When viaductd dies the child goes on: it holds what pins the programs, and needs nothing else. It listens on a Unix
+ * socket whose abstract name begins with ORPHAN_NAME; the next viaductd finds it by that (orphan_resume.c), is shown
+ * its rings as a living stack would show them, and hears its words from then on. A child whose viaductd is gone does
+ * not stay for TIME-WAIT alone.
+ *
  * All functions but orphan_main are the daemon's one thread's.
  */
 #ifndef VD_ORPHAN_H
@@ -18,6 +23,7 @@
 
 #include "daemon/tenant.h"
 
+#define ORPHAN_NAME "viaduct1/finish/"         /* then a number that no other has */
 #define ORPHAN_ARGUMENT "--finish-connections" /* viaductd's only argument: it is that child */
 
 /* How a child's life goes. */
@@ -43,7 +49,22 @@ struct orphan_estate {
 	uint32_t magic, vnics;
 	struct daemon_vnic vnic[TENANT_VNICS];
 };
-enum orphan_fd { ORPHAN_FD_ESTATE = 3, ORPHAN_FD_MEMORY, ORPHAN_FD_VIEW, ORPHAN_FD_WORDS, ORPHAN_FD_VNICS };
+enum orphan_fd {
+	ORPHAN_FD_ESTATE = 3,
+	ORPHAN_FD_MEMORY,
+	ORPHAN_FD_VIEW,
+	ORPHAN_FD_WORDS,
+	ORPHAN_FD_LISTEN, /* bound; the child listens, so that the kernel tells who it is (SO_PEERCRED) */
+	ORPHAN_FD_KEEP,   /* steer_keep() */
+	ORPHAN_FD_VNICS
+};
+
+/* What the child says to a later viaductd that has connected: one packet per vNIC, with umem and sockets. The answer to
+ * the last one is ORPHAN_MAGIC, with the view's descriptor and steer_keep(); then come the child's words, all again. */
+struct orphan_show {
+	uint32_t magic, vnics;
+	struct daemon_vnic vnic;
+};
 
 /* Start a child for t, whose processes are all gone. 0: t->orphan is its pid, t->orphan_fd its pidfd, t->orphan_words
  * the pipe. -ENOENT: t has no vNIC, so there is nothing to finish; other -errno. */
@@ -54,6 +75,9 @@ void orphan_hear(struct tenant *t);
 bool orphan_is_over(const struct tenant *t);
 /* The child has ended (or must: it is killed): nothing of it is left. */
 void orphan_end(struct tenant *t);
+/* Children of an earlier viaductd's that nobody has are ours from now on, and so is what is left of the stacks whose
+ * connections they finish: at most `max` tenants. */
+uint32_t orphan_find(struct house *h, struct tenant **found, uint32_t max);
 /* End those who only wait and whose queues are of this device. True if there was one. */
 bool orphan_make_room(struct house *h, uint32_t device);
 

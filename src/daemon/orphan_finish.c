@@ -11,6 +11,10 @@
  *   5. The loop: frames, timers, kicks. The engine's own limits are those of Linux's orphans: 8 retransmissions without
  *      an answer (tcp_orphan_retries), tcp_fin_timeout in FIN-WAIT-2, TIME-WAIT.
  *
+ * When viaductd dies its end of the pipe is closed. The loop goes on; who connects to the listening socket and is of
+ * our user is the next viaductd: it is shown the vNICs, and gives a new view and what pins the programs from now on.
+ * With nobody there, and nothing left but TIME-WAIT, the loop ends: filters without an owner shall not stay for that.
+ *
  * Nothing here is trusted but the estate, which viaductd wrote. The engine checks every index that it takes out of the
  * stack; should that not be enough, this process can be made to crash, to burn its time, or to send what the dead could
  * have sent.
@@ -31,6 +35,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -45,7 +50,8 @@
 #define CPU_S 20    /* and this of the processor: a full buffer takes a fraction of a second */
 #define SLEEP_MAX_MS 1000
 #define POLL_BUDGET 256
-#define BURSTS 64 /* between two looks at the clock */
+#define BURSTS 64           /* between two looks at the clock */
+#define STRANGERS_US 100000 /* so long the next one waits who is not viaductd */
 
 #define RINGS (TENANT_VNICS * DAEMON_QUEUES_MAX)
 
@@ -53,8 +59,12 @@ struct orphan {
 	struct engine e;
 	struct stack *s;
 	struct xdp_port port[RINGS];
-	struct pollfd wake[RINGS]; /* the sockets */
-	uint32_t rings, pid;
+	struct pollfd wake[RINGS + 2]; /* the sockets; then the words, and who comes to hear them */
+	uint32_t rings, pid, uid;
+	int words, keep;    /* words -1: viaductd is gone */
+	bool heard;         /* viaductd wants to hear words */
+	uint64_t listen_us; /* not before */
+	struct orphan_estate estate;
 	bool waits_said;
 	uint8_t *fate; /* [socket]: room for engine_salvage */
 };
@@ -80,11 +90,15 @@ static int map_stack(struct orphan *o)
 	return o->fate ? 0 : -ENOMEM;
 }
 
-static void map_view(struct orphan *o)
+static void map_view(struct orphan *o, int fd)
 {
-	void *view = mmap(NULL, sizeof(struct netview), PROT_READ, MAP_SHARED, ORPHAN_FD_VIEW, 0);
+	void *view = mmap(NULL, sizeof(struct netview), PROT_READ, MAP_SHARED, fd, 0);
 
-	if (view != MAP_FAILED && !netview_check(view, sizeof(struct netview)))
+	if (view == MAP_FAILED)
+		return;
+	if (netview_check(view, sizeof(struct netview)))
+		munmap(view, sizeof(struct netview));
+	else
 		o->e.view = view;
 }
 
@@ -128,14 +142,14 @@ static int map_queue(struct orphan *o, const struct daemon_vnic *d, uint32_t q, 
 
 static int map_vnics(struct orphan *o)
 {
-	struct orphan_estate estate;
+	const struct orphan_estate *estate = &o->estate;
 	int fd = ORPHAN_FD_VNICS;
 
-	if (pread(ORPHAN_FD_ESTATE, &estate, sizeof(estate), 0) != (ssize_t)sizeof(estate) ||
-	    estate.magic != ORPHAN_MAGIC || estate.vnics > TENANT_VNICS)
+	if (pread(ORPHAN_FD_ESTATE, &o->estate, sizeof(o->estate), 0) != (ssize_t)sizeof(o->estate) ||
+	    estate->magic != ORPHAN_MAGIC || estate->vnics > TENANT_VNICS)
 		return -EPROTO;
-	for (uint32_t v = 0; v < estate.vnics; v++) {
-		const struct daemon_vnic *d = &estate.vnic[v];
+	for (uint32_t v = 0; v < estate->vnics; v++) {
+		const struct daemon_vnic *d = &estate->vnic[v];
 		int umem = fd++;
 
 		if (d->queues > DAEMON_QUEUES_MAX)
@@ -154,15 +168,18 @@ static void limit(int what, rlim_t most)
 	setrlimit(what, &r);
 }
 
-/* What is left of the kernel: look at the clock (and who one is, for it), wait, kick, say something, go. */
+/* What is left of the kernel: look at the clock (and who one is, for it), wait, kick, say something, go; and for the
+ * next viaductd: let it in, ask who it is, exchange what it gives for what we had. No new socket, no name. */
 static const uint32_t calls[] = {
-    __NR_sendto, __NR_sendmsg,       __NR_recvfrom, __NR_recvmsg,
+    __NR_accept4,  __NR_getsockopt,    __NR_close,  __NR_munmap, __NR_sendto,          __NR_sendmsg,
+    __NR_recvfrom, __NR_recvmsg,
 #ifdef __NR_poll
     __NR_poll,
 #endif
-    __NR_ppoll,  __NR_clock_gettime, __NR_getpid,   __NR_write,   __NR_restart_syscall, __NR_exit_group,
+    __NR_ppoll,    __NR_clock_gettime, __NR_getpid, __NR_write,  __NR_restart_syscall, __NR_exit_group,
 };
 #define CALLS (sizeof(calls) / sizeof(calls[0]))
+#define MAP 4
 
 #if defined(__x86_64__)
 #define OUR_ARCH AUDIT_ARCH_X86_64
@@ -189,7 +206,14 @@ static int shut_the_door(void)
 	};
 	static const struct sock_filter refuse = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
 	static const struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-	struct sock_filter program[4 + 2 * CALLS + 1];
+	/* to map for reading alone */
+	static const struct sock_filter map[] = {
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mmap, 0, 3),
+	    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PROT_READ, 0, 1),
+	    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_filter program[4 + 2 * CALLS + MAP + 1];
 	struct sock_fprog filter = {.len = sizeof(program) / sizeof(program[0]), .filter = program};
 
 	memcpy(program, head, sizeof(head));
@@ -197,21 +221,33 @@ static int shut_the_door(void)
 		program[4 + 2 * i] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, calls[i], 0, 1);
 		program[5 + 2 * i] = allow;
 	}
-	program[4 + 2 * CALLS] = refuse;
+	memcpy(program + 4 + 2 * CALLS, map, sizeof(map));
+	program[4 + 2 * CALLS + MAP] = refuse;
 	return SANITIZED || !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) ? 0 : -errno;
 }
 
 /* --- what is said --- */
 
-static void say(const struct orphan_word *w)
+static void lose(struct orphan *o)
 {
-	struct pollfd p = {.fd = ORPHAN_FD_WORDS, .events = POLLOUT};
-
-	while (write(ORPHAN_FD_WORDS, w, sizeof(*w)) < 0 && (errno == EAGAIN || errno == EINTR))
-		poll(&p, 1, SLEEP_MAX_MS);
+	close(o->words);
+	o->words = -1;
+	o->heard = o->waits_said = false;
 }
 
-static void say_flow(const struct sock *k)
+static void say(struct orphan *o, const struct orphan_word *w)
+{
+	struct pollfd p = {.fd = o->words, .events = POLLOUT};
+
+	while (o->heard && write(o->words, w, sizeof(*w)) < 0) {
+		if (errno != EAGAIN && errno != EINTR)
+			lose(o);
+		else
+			poll(&p, 1, SLEEP_MAX_MS);
+	}
+}
+
+static void say_flow(struct orphan *o, const struct sock *k)
 {
 	struct orphan_word w = {.type = ORPHAN_FLOW,
 				.flow = {.proto = IPPROTO_TCP,
@@ -221,10 +257,10 @@ static void say_flow(const struct sock *k)
 
 	memcpy(w.flow.local, k->local.addr, 16);
 	memcpy(w.flow.remote, k->remote.addr, 16);
-	say(&w);
+	say(o, &w);
 }
 
-static void say_flows(const struct orphan *o)
+static void say_flows(struct orphan *o)
 {
 	struct stack *s = o->s;
 	struct orphan_word ready = {.type = ORPHAN_READY};
@@ -233,20 +269,20 @@ static void say_flows(const struct orphan *o)
 		const struct sock *k = sock_at(s, i);
 
 		if (k->proto == SOCK_TCP && k->remote.port)
-			say_flow(k);
+			say_flow(o, k);
 	}
-	say(&ready);
+	say(o, &ready);
 }
 
 static void say_wants(struct orphan *o)
 {
 	struct neigh_want want;
 
-	while (route_wanted(&o->e, &want)) {
+	while (o->heard && route_wanted(&o->e, &want)) {
 		struct orphan_word w = {.type = ORPHAN_RESOLVE, .ifindex = want.ifindex};
 
 		memcpy(w.addr, want.addr, 16);
-		say(&w);
+		say(o, &w);
 	}
 }
 
@@ -318,14 +354,19 @@ static void kick(struct orphan *o)
 }
 
 /* All that is left waits for nothing but the end of TIME-WAIT. */
+static bool only_waits(const struct orphan *o)
+{
+	return o->s->tw_count >= o->s->sock_pool.in_use;
+}
+
 static void look_at_waiting(struct orphan *o)
 {
 	struct orphan_word w = {.type = ORPHAN_WAITS};
 
-	if (o->waits_said || o->s->tw_count < o->s->sock_pool.in_use)
+	if (o->waits_said || !o->heard || !only_waits(o))
 		return;
 	o->waits_said = true;
-	say(&w);
+	say(o, &w);
 }
 
 static int sleep_ms(const struct orphan *o, uint64_t now_us)
@@ -337,11 +378,116 @@ static int sleep_ms(const struct orphan *o, uint64_t now_us)
 	return deadline - now_us < SLEEP_MAX_MS * 1000u ? (int)((deadline - now_us) / 1000 + 1) : SLEEP_MAX_MS;
 }
 
+/* --- 6: the next viaductd --- */
+
+/* vNIC v's descriptors begin at fd. */
+static int show(const struct orphan *o, uint32_t v, int fd)
+{
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE((1 + DAEMON_QUEUES_MAX) * sizeof(int))] = {0};
+	struct orphan_show about = {.magic = ORPHAN_MAGIC, .vnics = o->estate.vnics, .vnic = o->estate.vnic[v]};
+	struct iovec iov = {&about, sizeof(about)};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+	int fds[1 + DAEMON_QUEUES_MAX];
+
+	for (uint32_t i = 0; i < 1 + about.vnic.queues; i++)
+		fds[i] = fd + (int)i;
+	host_fds_attach(&m, control, fds, 1 + about.vnic.queues);
+	return sendmsg(o->words, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+static bool is_viaductd(const struct orphan *o, int fd)
+{
+	struct ucred who;
+	socklen_t len = sizeof(who);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) && who.uid == o->uid;
+}
+
+static void let_in(struct orphan *o, uint64_t now_us)
+{
+	int fd = accept4(ORPHAN_FD_LISTEN, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC), at = ORPHAN_FD_VNICS;
+
+	if (fd < 0)
+		return;
+	if (!is_viaductd(o, fd)) {
+		close(fd);
+		o->listen_us = now_us + STRANGERS_US;
+		return;
+	}
+	o->words = fd;
+	for (uint32_t v = 0; v < o->estate.vnics && o->words >= 0; v++) {
+		if (show(o, v, at))
+			lose(o);
+		at += 1 + (int)o->estate.vnic[v].queues;
+	}
+}
+
+static void use_view(struct orphan *o, int fd)
+{
+	const struct netview *old = o->e.view;
+
+	map_view(o, fd);
+	if (o->e.view == old)
+		return;
+	if (old)
+		munmap((void *)(uintptr_t)old, sizeof(*old));
+	route_forget(&o->e);
+}
+
+/* It has taken us over. */
+static void take_welcome(struct orphan *o)
+{
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))];
+	uint32_t magic = 0;
+	struct iovec iov = {&magic, sizeof(magic)};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct cmsghdr *c;
+	int fds[2];
+
+	if (recvmsg(o->words, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != (ssize_t)sizeof(magic) || magic != ORPHAN_MAGIC ||
+	    !(c = CMSG_FIRSTHDR(&m)) || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(fds))) {
+		lose(o);
+		return;
+	}
+	memcpy(fds, CMSG_DATA(c), sizeof(fds));
+	use_view(o, fds[0]);
+	close(fds[0]);
+	close(o->keep);
+	o->keep = fds[1];
+	o->heard = true;
+	say_flows(o);
+}
+
+/* What poll says of the words, and of those who want to hear them. */
+static void look_at_viaductd(struct orphan *o, uint64_t now_us)
+{
+	const struct pollfd *words = &o->wake[o->rings], *listener = words + 1;
+
+	if (o->words >= 0 && words->revents & (POLLERR | POLLHUP))
+		lose(o);
+	else if (o->words >= 0 && !o->heard && words->revents & POLLIN)
+		take_welcome(o);
+	else if (o->words < 0 && listener->revents & POLLIN)
+		let_in(o, now_us);
+}
+
+static void await(struct orphan *o, int timeout_ms, uint64_t now_us)
+{
+	bool listens = o->words < 0 && now_us >= o->listen_us;
+
+	o->wake[o->rings] = (struct pollfd){.fd = o->words, .events = o->heard ? 0 : POLLIN};
+	o->wake[o->rings + 1] = (struct pollfd){.fd = listens ? ORPHAN_FD_LISTEN : -1, .events = POLLIN};
+	if (o->words < 0 && timeout_ms > STRANGERS_US / 1000)
+		timeout_ms = STRANGERS_US / 1000;
+	if (poll(o->wake, o->rings + 2, timeout_ms) > 0)
+		look_at_viaductd(o, now_us);
+}
+
 static void run(struct orphan *o)
 {
 	uint64_t now_us = clock_us(), end_us = now_us + LIFE_S * 1000000ull;
 
-	while (o->s->sock_pool.in_use && now_us < end_us) {
+	while (o->s->sock_pool.in_use && now_us < end_us && !(o->words < 0 && only_waits(o))) {
 		int frames = 0;
 
 		for (int i = 0; i < BURSTS; i++) {
@@ -355,7 +501,7 @@ static void run(struct orphan *o)
 		kick(o);
 		say_wants(o);
 		look_at_waiting(o);
-		poll(o->wake, o->rings, frames ? 0 : sleep_ms(o, now_us));
+		await(o, frames ? 0 : sleep_ms(o, now_us), now_us);
 		clock_recalibrate();
 		now_us = clock_us();
 		if (now_us < o->s->now_us)
@@ -370,7 +516,11 @@ int orphan_main(void)
 	int rc;
 
 	o.pid = (uint32_t)getpid();
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	o.uid = geteuid();
+	o.words = ORPHAN_FD_WORDS;
+	o.keep = ORPHAN_FD_KEEP;
+	o.heard = true;
+	listen(ORPHAN_FD_LISTEN, 8);
 	prctl(PR_SET_NAME, "viaductd-finish");
 	signal(SIGPIPE, SIG_IGN);
 	limit(RLIMIT_CORE, 0);
@@ -383,7 +533,7 @@ int orphan_main(void)
 		rc = map_vnics(&o);
 	if (rc)
 		return 1;
-	map_view(&o);
+	map_view(&o, ORPHAN_FD_VIEW);
 	rc = shut_the_door();
 	if (rc)
 		return 1;

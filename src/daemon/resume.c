@@ -100,6 +100,20 @@ static int find_number(struct tenant *t, uint32_t iface, uint64_t cookie, struct
 	return -ENOENT;
 }
 
+int house_adopted_uid(const struct house *h, uint64_t cookie, uint32_t *uid)
+{
+	struct steer_port port;
+
+	for (uint32_t iface = 0; iface < STEER_IFACES; iface++)
+		for (uint32_t n = 0; n < STEER_STACKS; n++)
+			if (h->number[n].adopted && !steer_port_get(h->steer, iface, n, &port) && port.mode && cookie &&
+			    port.cookie == cookie) {
+				*uid = port.uid;
+				return 0;
+			}
+	return -ENOENT;
+}
+
 static int take_port(struct tenant *t, struct tenant_vnic *v, const struct netview_iface *f, uint64_t cookie,
 		     bool *native, const char **why)
 {

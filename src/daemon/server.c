@@ -21,6 +21,7 @@
 #define ACCEPT_BURST 16
 #define NOBODY 0xffffffffu
 #define ADOPTED_MS 20000 /* in which stacks of an earlier viaductd must have come */
+#define FIND_MS 500      /* so often those are looked for who finish connections */
 #define LINGER_MS 3000   /* a transient viaductd stays without users: the next may come at once */
 
 enum source {
@@ -40,6 +41,7 @@ struct server {
 	struct client *client[SERVER_CLIENTS];
 	uint32_t clients;
 	int64_t adopted_until; /* ms; 0: nobody is waited for */
+	int64_t find_at;       /* ms: when those who finish an earlier viaductd's connections are looked for again */
 	int64_t idle_since;    /* ms; 0: somebody is here */
 };
 
@@ -270,10 +272,24 @@ static void handle(struct server *s, const struct epoll_event *ev)
 	}
 }
 
+static void find_orphans(struct server *s)
+{
+	struct tenant *found[ACCEPT_BURST];
+	uint32_t n;
+
+	do {
+		n = orphan_find(s->house, found, ACCEPT_BURST);
+		for (uint32_t i = 0; i < n; i++)
+			if (watch_orphan(s, found[i]))
+				tenant_free(found[i]);
+	} while (n == ACCEPT_BURST);
+	s->find_at = now() + FIND_MS;
+}
+
 /* Until when nothing is due: ms, -1 for ever. */
 static int patience(const struct server *s)
 {
-	int64_t at = s->adopted_until, left;
+	int64_t at = s->adopted_until && s->find_at < s->adopted_until ? s->find_at : s->adopted_until, left;
 
 	if (s->idle_since && (!at || s->idle_since + LINGER_MS < at))
 		at = s->idle_since + LINGER_MS;
@@ -285,6 +301,8 @@ static int patience(const struct server *s)
 
 static void sweep_when_due(struct server *s)
 {
+	if (s->adopted_until && now() >= s->find_at)
+		find_orphans(s);
 	if (!s->adopted_until || now() < s->adopted_until)
 		return;
 	house_sweep(s->house);
@@ -333,6 +351,8 @@ int server_start(struct server **out, struct house *h, int listener)
 		return rc;
 	}
 	house_view(h);
+	if (s->adopted_until)
+		find_orphans(s);
 	*out = s;
 	return 0;
 }

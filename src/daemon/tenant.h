@@ -80,7 +80,7 @@ struct tenant {
 	uint32_t number;               /* in the maps; TENANT_NO_NUMBER: nothing is there yet */
 	pid_t pid;                     /* who said HELLO */
 	int client;                    /* connection; -1: gone */
-	int memory;                    /* the stack's memfd */
+	int memory;                    /* the stack's memfd; -1: an orphan that an earlier viaductd has started */
 	int process[TENANT_PROCESSES]; /* pidfds, -1 free */
 	struct tenant_vnic vnic[TENANT_VNICS];
 	struct tenant_hold *hold;
@@ -109,6 +109,8 @@ int tenant_resume(struct tenant *t, const struct daemon_vnic *about, int umem, c
 /* fd: the socket that owns the port, the tenant's from now on (closed on failure); -1: none. The id. */
 int tenant_filter_add(struct tenant *t, const struct daemon_filter *f, int fd, const char **why);
 int tenant_filter_del(struct tenant *t, uint32_t id);
+/* A flow that an earlier viaductd steered to this stack, by itself or with its port: no socket is left to be shown. */
+int tenant_filter_inherit(struct tenant *t, const struct daemon_filter *f);
 int tenant_process(struct tenant *t, int pidfd, const char **why);
 void tenant_process_gone(struct tenant *t, uint32_t at);
 
@@ -122,6 +124,8 @@ int tenant_veth_set(struct tenant *t, struct tenant_vnic *v);
 
 /* The mirror's view has changed: addresses, MACs, interfaces that are gone. */
 void house_view(struct house *h);
+/* Whose stack has the port of an AF_XDP socket with this cookie; -ENOENT: none that nobody has come for. */
+int house_adopted_uid(const struct house *h, uint64_t cookie, uint32_t *uid);
 /* What an earlier viaductd left in the maps (resume.c): its stacks' numbers are kept for them. 0 or -errno. */
 int house_adopt(struct house *h);
 /* Stacks of an earlier viaductd that have not come by now are gone, with all that they had. */

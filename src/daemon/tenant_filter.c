@@ -373,6 +373,50 @@ int tenant_filter_add(struct tenant *t, const struct daemon_filter *f, int fd, c
 	return rc;
 }
 
+/* The flow, its port at the address, or at any. */
+static bool inherited(struct tenant *t, const struct steer_key *flow)
+{
+	struct steer_key k = *flow;
+
+	if (filters_inherited(t->house->filters, &k, t->number))
+		return true;
+	memset(k.remote, 0, sizeof(k.remote));
+	k.remote_port = 0;
+	if (filters_inherited(t->house->filters, &k, t->number))
+		return true;
+	memset(k.local, 0, sizeof(k.local));
+	return filters_inherited(t->house->filters, &k, t->number);
+}
+
+int tenant_filter_inherit(struct tenant *t, const struct daemon_filter *f)
+{
+	struct steer_key key[2];
+	const char *why;
+	int at, rc;
+
+	if (tenant_keys(f, key) != 1 || !f->remote_port || t->number == TENANT_NO_NUMBER)
+		return -EINVAL;
+	if (!inherited(t, &key[0]))
+		return -EPERM;
+	if (!find_hold(t, f)) {
+		at = free_hold(t);
+		if (at < 0)
+			return at;
+		t->hold[at] = (struct tenant_hold){
+		    .fd = fcntl(t->house->sock, F_DUPFD_CLOEXEC, 0), .proto = f->proto, .port = f->local_port};
+		if (t->hold[at].fd < 0)
+			return -errno;
+		memcpy(t->hold[at].addr, f->local, sizeof(f->local));
+		rc = tenant_filter_add(t, f, -1, &why);
+		if (rc < 0) {
+			close(t->hold[at].fd);
+			t->hold[at].fd = -1;
+		}
+		return rc;
+	}
+	return tenant_filter_add(t, f, -1, &why);
+}
+
 int tenant_filter_del(struct tenant *t, uint32_t id)
 {
 	struct tenant_filter *f;

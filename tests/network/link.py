@@ -6,7 +6,11 @@ A Link is one test's: it makes the namespaces and ends everything in them. carri
 on a side under Viaduct the kernel's TCP and UDP must have stayed silent, and the frames of the stacks must have grown.
 """
 import contextlib
+import ctypes
 import os
+import signal
+import socket
+import struct
 import subprocess
 import time
 
@@ -16,6 +20,50 @@ from harness import check
 
 VIADUCTD = os.path.join(harness.BUILD, "viaductd")
 SIDES = {"near": 1, "far": 2}
+
+
+def finishers(side):
+    """Those who finish the connections of the dead, whether viaductd lives or not."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{entry}/comm", encoding="utf-8", errors="replace") as comm:
+                if comm.read().strip() != "viaductd-finish":
+                    continue
+            if os.readlink(f"/proc/{entry}/ns/net") == os.readlink(f"/proc/{side.holder.pid}/ns/net"):
+                found.append(int(entry))
+    return found
+
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNET = 0x40000000
+
+
+@contextlib.contextmanager
+def within(side):
+    """This thread is in the side's namespace."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY)
+    there = os.open(f"/proc/{side.holder.pid}/ns/net", os.O_RDONLY)
+    try:
+        check(LIBC.setns(there, CLONE_NEWNET) == 0, "setns")
+        yield
+    finally:
+        LIBC.setns(home, CLONE_NEWNET)
+        os.close(home)
+        os.close(there)
+
+
+def status(side):
+    """(stacks, orphans, filters) of the side's viaductd."""
+    with within(side):
+        asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with asking:
+        asking.settimeout(5)
+        asking.connect("\0viaduct1/daemon")
+        asking.send(struct.pack("<HHIIi", 7, 1, 16, 1, 0))
+        return struct.unpack_from("<III", asking.recv(2048), 20)
 
 
 class Side:
@@ -79,6 +127,13 @@ class Side:
             return log.read()[-500:]
 
     def end(self):
+        left = finishers(self)  # they would go on until their peers are given up
+        if self.daemon and self.daemon.poll() is None:
+            self.daemon.terminate()
+            self.daemon.wait()
+        for pid in set(left + finishers(self)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for process in (self.daemon, self.holder):
             if process and process.poll() is None:
                 process.terminate()

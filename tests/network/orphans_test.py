@@ -11,7 +11,7 @@ import time
 
 import harness
 from harness import case, check
-from link import linked
+from link import finishers, linked, status
 
 DEATHS = [sys.executable, "-B", os.path.join(os.path.dirname(os.path.abspath(__file__)), "deaths.py")]
 SHORT = ("TIME_WAIT_MS=300",)
@@ -259,19 +259,52 @@ def short_lived_programs_do_not_pile_up(test):
 
 
 @case
-def with_viaductd_gone_too_the_kernel_answers(test):
+def what_is_being_finished_goes_on_without_viaductd(test):
     with linked(test, "near") as link:
         side = link.sides["near"]
         far, port = receiver(link, 1.5)
         near = link.start("near", DEATHS + ["fill", link.address("far"), port, test.path("sent")], knobs=SHORT)
-        ended(near)
-        child = adopted(side)
-        side.daemon.kill()
-        side.daemon.wait()
-        until(lambda: not os.path.exists(f"/proc/{child}"), 5, "the child outlives viaductd")
+        with link.carried():
+            ended(near)
+            adopted(side)
+            side.daemon.kill()
+            side.daemon.wait()
+            check(attached(side), "no XDP program is left")
+            ended(far)
+        check(outcome(far) == (number(test.path("sent")), "end"), f"{outcome(far)} of {number(test.path('sent'))}")
+        until(lambda: not finishers(side), 5, "the child waits for nothing but TIME-WAIT, and for nobody")
         until(lambda: not attached(side), 5, "an XDP program remains")
-        ended(far)
-        check(outcome(far)[1] == "reset", f"{outcome(far)}")
+
+
+@case
+def what_is_being_finished_comes_to_the_next_viaductd(test):
+    with linked(test, "near") as link:
+        side = link.sides["near"]
+        port, address = link.port(), link.address("near")
+        server = link.start("near", DEATHS + ["serve", address, port], port, knobs=SHORT)
+        readers = [link.start("far", [sys.executable, "-c", READ_SLOWLY, address, str(port), "4"]) for _ in range(3)]
+        for reader in readers:
+            until(lambda reader=reader: "hello" in reader.output(), 5, reader.output)
+        server.process.kill()
+        ended(server)
+        child = adopted(side)
+        for _ in range(2):
+            side.daemon.kill()
+            side.daemon.wait()
+            side.start_daemon()
+            until(lambda: status(side)[1:] == (1, 3), 5, lambda: f"stacks, orphans, filters: {status(side)}")
+            check(finishers(side) == [child], f"{finishers(side)} instead of {child}")
+        # the port is free for the next server, and its connections are other ones
+        second = link.start("near", DEATHS + ["serve", address, port], port, knobs=SHORT)
+        check("hello" in link.run("far", [sys.executable, "-c", READ_SLOWLY, address, str(port), "0", "1000"]), "")
+        check(second.process.poll() is None, second.output())
+        for reader in readers:
+            ended(reader)
+            got, how = reader.output().split()[-2:]
+            check(how == "end" and int(got) > 200000, reader.output())
+        second.process.kill()
+        until(lambda: child not in finishers(side), 10, "the child does not end")
+        until(lambda: status(side) == (0, 0, 0), 10, lambda: f"stacks, orphans, filters: {status(side)}")
 
 
 def stack_of(pid):
