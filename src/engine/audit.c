@@ -99,6 +99,7 @@ uint32_t stack_audit(struct engine *e)
 			continue;
 		socks++;
 		census_queue(e, &k->rxq, &c);
+		census_queue(e, &k->errq, &c);
 		if (k->proto == SOCK_TCP) {
 			census_queue(e, &k->tcp.txq, &c);
 			promised += k->tcp.promised;

@@ -74,6 +74,7 @@ struct frame {
 	bool csum_ok;             /* checksums need not be verified */
 	bool csum_partial;        /* a TCP or UDP checksum may be the pseudo-header's sum alone */
 	bool network;             /* it came from a network, not from a process of this machine */
+	bool group;               /* to a group: its Ethernet address is one */
 	struct endpoint src, dst; /* v4-mapped; ports filled in by TCP and UDP */
 	uint8_t hdr[FRAME_HDR];
 };
@@ -223,6 +224,14 @@ uint64_t keyed_hash(const uint8_t key[16], const void *data, size_t len);
  * it, which has no next hop for us, or will find it. */
 ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct endpoint *from,
 		 const struct endpoint *to, const struct iovec *iov, int iovcnt, uint64_t now_us);
+/* The same with what the program asks of this one: negative, or 0, as the socket has it. */
+struct udp_how {
+	int ttl, tos;
+	uint32_t ifindex;
+};
+ssize_t udp_send_as(struct engine *e, struct sock *k, uint32_t vnic, const struct endpoint *from,
+		    const struct endpoint *to, const struct iovec *iov, int iovcnt, const struct udp_how *how,
+		    uint64_t now_us);
 /* A received datagram's particulars. */
 struct udp_meta {
 	struct endpoint from, to;
@@ -238,12 +247,38 @@ uint32_t udp_first_size(struct engine *e, const struct sock *k); /* FIONREAD */
 uint32_t udp_first_elsewhere(struct engine *e, const struct sock *k);
 uint32_t udp_poll(struct engine *e, const struct sock *k); /* level EV_* */
 void udp_close(struct engine *e, struct sock *k);
-/* An ICMP error for a connected socket. */
-void udp_icmp_error(struct engine *e, struct sock *k, int err, bool hard);
-/* No larger packets pass on the way of a connected socket. */
-void udp_icmp_mtu(struct engine *e, struct sock *k, uint32_t mtu);
+/* Queue a datagram's payload of that length. */
+void udp_deliver(struct engine *e, struct sock *k, struct frame *f, uint32_t len);
+/* Copy a queued datagram's bytes into iov. Bytes copied, or -EFAULT. */
+ssize_t udp_copy_out(struct engine *e, const struct pkt *p, size_t skip, const struct iovec *iov, int iovcnt);
 /* The vNIC it is connected over is gone: unread datagrams stay, the socket layer looks for another vNIC. */
 void udp_vnic_dead(struct engine *e, struct sock *k);
+
+/* --- errors to be read with MSG_ERRQUEUE (errqueue.c) --- */
+/* What an ICMP error, or we ourselves, say of a packet that k sent; numbers are Linux's (linux/errqueue.h). */
+enum sock_error_origin { ERROR_LOCAL = 1, ERROR_ICMP, ERROR_ICMP6 };
+struct sock_error {
+	int32_t err;
+	uint8_t origin, type, code; /* enum sock_error_origin; of the ICMP message */
+	uint8_t pad;
+	uint32_t info;        /* MTU, pointer */
+	uint8_t offender[16]; /* who said so; all zero: nobody */
+};
+/* Does the program want to read errors of this origin? */
+static inline bool sock_wants_errors(const struct sock *k, uint8_t origin)
+{
+	return k->flags & (origin == ERROR_ICMP6 ? SOCKF_RECVERR6 : SOCKF_RECVERR);
+}
+/* Queue it. to: where the packet went; f, off: the frame, and where in it the quoted payload begins. f NULL: the error
+ * is of our own making, about no bytes. */
+void errqueue_add(struct engine *e, struct sock *k, const struct sock_error *err, const struct endpoint *to,
+		  const struct frame *f, uint32_t off);
+/* The oldest, with the payload that it quotes: bytes copied, or -EAGAIN. meta->from is where the packet went, the rest
+ * of meta is of the ICMP message. SO_ERROR becomes the next one's. */
+ssize_t errqueue_take(struct engine *e, struct sock *k, const struct iovec *iov, int iovcnt, struct sock_error *err,
+		      struct udp_meta *meta);
+/* Forget them all: the socket ends, or IP_RECVERR is switched off. */
+void errqueue_purge(struct engine *e, struct sock *k);
 
 /* --- ICMP (icmp.c) --- */
 /* Answer a UDP datagram that no socket wants: port unreachable, limited per vNIC. */

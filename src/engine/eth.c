@@ -5,8 +5,8 @@
  * A wire gets only what its peer sends us, so addresses there say nothing. From a network comes what the device was
  * told to steer here: its destination must be one of our interfaces' addresses, its source a station's, its VLAN tag
  * that of one of our interfaces. A frame without a tag is good everywhere: devices take tags off, and whoever steers
- * has seen them. A frame to a group address is dropped: RFC 1122, 3.3.6 wants no answer to one, and none of our
- * sockets takes multicast.
+ * has seen them. Of frames to a group's address those of the network go on: UDP may have members of the group, and ip.c
+ * drops what is to no group (RFC 1122, 3.3.6 wants no answer to such).
  */
 #include "engine/bytes.h"
 #include "engine/engine.h"
@@ -40,7 +40,7 @@ static bool network_frame(struct engine *e, struct frame *f, const struct vnic_s
 	const uint8_t *h = f->hdr;
 	uint16_t vlan;
 
-	if (h[6] & GROUP_BIT || (!mac_equal(h, st->mac) && !any_interface(e, h, 0))) {
+	if (h[6] & GROUP_BIT || (!f->group && !mac_equal(h, st->mac) && !any_interface(e, h, 0))) {
 		count(e->s, C_eth_other);
 		return false;
 	}
@@ -69,13 +69,14 @@ void frame_input(struct engine *e, struct frame *f)
 		count(e->s, C_frame_truncated);
 		return;
 	}
-	if (__builtin_expect(f->hdr[0] & GROUP_BIT, 0)) {
+	f->network = vnic_is_network(st);
+	f->group = f->hdr[0] & GROUP_BIT;
+	if (__builtin_expect(f->group && !f->network, 0)) {
 		count(e->s, C_eth_group);
 		return;
 	}
 	type = get_be16(f->hdr + 12);
 	f->l3 = ETH_HEADER;
-	f->network = vnic_is_network(st);
 	f->csum_partial = f->network && st->features & VNIC_FEAT_CSUM_PARTIAL;
 	if (f->network && !network_frame(e, f, st, &type))
 		return;

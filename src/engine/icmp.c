@@ -3,9 +3,10 @@
  * ICMP (RFC 792, 1122 3.2.2) and ICMPv6 (RFC 4443): errors that concern our sockets, and the one error that we send.
  *
  * An error names its victim by a quote of the packet that caused it. The quote must be of a packet from the address
- * that the error was sent to, the socket is found by its four-tuple, and it must use the vNIC that the error came by.
- * TCP judges the quoted sequence number itself (RFC 5927). Everything else (echo, router and neighbour discovery,
- * redirects) is the kernel's business and ignored.
+ * that the error was sent to, and the socket, found by its four-tuple (UDP: or where it is bound), one that sends over
+ * the vNIC that the error came by. TCP judges the quoted sequence number itself (RFC 5927). Whoever has set IP_RECVERR
+ * can read the error (errqueue.c) and is told also what else would be kept from him. Everything else (echo, router and
+ * neighbour discovery, redirects) is the kernel's business and ignored.
  *
  * We send port unreachable for UDP to no socket, so that the sender sees ECONNREFUSED as with the kernel; a token
  * bucket per vNIC bounds how many.
@@ -27,6 +28,7 @@ struct icmp_error {
 	int err;   /* 0: not an error that concerns a socket */
 	bool hard; /* ends a connection attempt; reported by connected UDP */
 	bool mtu;
+	uint8_t type, code;
 };
 
 /* As Linux's icmp_err_convert. */
@@ -41,7 +43,7 @@ static struct icmp_error error_v4(uint8_t type, uint8_t code)
 
 	if (type == 3 && code < 16)
 		return unreachable[code];
-	if (type == 11)
+	if (type == 11 && !code) /* not: reassembly took too long */
 		return (struct icmp_error){EHOSTUNREACH, false};
 	if (type == 12)
 		return (struct icmp_error){EPROTO, true};
@@ -71,6 +73,7 @@ static struct icmp_error error_v6(uint8_t type, uint8_t code)
 struct quote {
 	struct endpoint local, remote;
 	uint32_t seq;
+	uint32_t l4; /* where the quoted transport header begins in the frame */
 	uint8_t proto;
 };
 
@@ -99,6 +102,7 @@ static bool read_quote(struct engine *e, const struct frame *f, uint32_t off, st
 	q->local.port = get_be16(l4);
 	q->remote.port = get_be16(l4 + 2);
 	q->seq = get_be32(l4 + 4);
+	q->l4 = off + header;
 	return addr_equal(q->local.addr, f->dst.addr);
 }
 
@@ -111,24 +115,64 @@ static uint32_t reported_mtu(const struct frame *f, const uint8_t *h)
 	return mtu < low ? low : mtu;
 }
 
+/* As Linux tells the program: ee_info is the MTU, a parameter problem's pointer, in ICMPv6 whatever the word says. */
+static struct sock_error error_report(const struct frame *f, const uint8_t *h, struct icmp_error err)
+{
+	struct sock_error r = {.err = err.err, .type = err.type, .code = err.code};
+
+	r.origin = f->family == 4 ? ERROR_ICMP : ERROR_ICMP6;
+	memcpy(r.offender, f->src.addr, 16);
+	if (f->family == 6)
+		r.info = get_be32(h + 4);
+	else if (err.mtu)
+		r.info = get_be16(h + 6);
+	else if (err.type == 12)
+		r.info = h[4];
+	return r;
+}
+
+/* Too large a datagram is an error for whoever does not let it be cut. */
+static bool is_hard(const struct sock *k, const struct icmp_error *err)
+{
+	return err->mtu ? k->pmtudisc != PMTU_DONT : err->hard;
+}
+
+static void tell_udp(struct engine *e, struct sock *k, const struct frame *f, const struct quote *q, const uint8_t *h,
+		     struct icmp_error err)
+{
+	struct sock_error r = error_report(f, h, err);
+	bool hard = is_hard(k, &err);
+
+	if (err.mtu && (f->family == 6 ? k->pmtudisc >= PMTU_INTERFACE : !hard))
+		return; /* it takes no such messages, or lets routers cut */
+	if (sock_wants_errors(k, r.origin))
+		errqueue_add(e, k, &r, &q->remote, f, q->l4 + UDP_HEADER);
+	else if (!hard || !k->remote.port)
+		return;
+	k->so_error = err.err;
+	sock_notify(e, k, EV_ERR | EV_IN | EV_OUT);
+}
+
 /* Where an error about a datagram may come from: the vNIC that its socket is connected over, or the one that datagrams
- * to that peer are sent over. If nobody is there, neither the next datagram nor any other socket's goes that way. */
+ * to that peer are sent over; from a network, if the peer is not of this machine. If nobody is there, neither the next
+ * datagram nor any other socket's goes that way. */
 static bool deliver_udp(struct engine *e, const struct frame *f, const struct quote *q, const uint8_t *h,
 			struct icmp_error err)
 {
 	struct sock *k = sock_lookup(e->s, SOCK_UDP, &q->local, &q->remote);
 	bool routed = udp_route_lookup(e, &q->remote) == f->vnic;
+	bool outside = f->network && !route_is_own(e->view, q->remote.addr);
 
-	if (err.mtu && f->network && sock_lookup_bound(e->s, SOCK_UDP, &q->local))
-		route_mtu(e, q->remote.addr, reported_mtu(f, h));
-	if (!routed && (!k || !vnic_same_side(e, k->vnic, f->vnic)))
+	if (!k && (routed || outside))
+		k = sock_lookup_bound(e->s, SOCK_UDP, &q->local);
+	if (!routed && !(outside && k) && (!k || !vnic_same_side(e, k->vnic, f->vnic)))
 		return false;
+	if (err.mtu && outside && k)
+		route_mtu(e, q->remote.addr, reported_mtu(f, h));
 	if (routed && err.err == ECONNREFUSED)
 		udp_route_forget(e, &q->remote);
-	if (k && err.mtu)
-		udp_icmp_mtu(e, k, reported_mtu(f, h));
-	else if (k)
-		udp_icmp_error(e, k, err.err, err.hard);
+	if (k)
+		tell_udp(e, k, f, q, h, err);
 	return true;
 }
 
@@ -136,13 +180,18 @@ static bool deliver_tcp(struct engine *e, const struct frame *f, const struct qu
 			struct icmp_error err)
 {
 	struct sock *k = sock_lookup(e->s, SOCK_TCP, &q->local, &q->remote);
+	struct sock_error r;
 
 	if (!k || !vnic_same_side(e, k->vnic, f->vnic))
 		return false;
-	if (err.mtu)
+	if (err.mtu) {
 		tcp_icmp_mtu(e, k, q->seq, reported_mtu(f, h));
-	else
-		tcp_icmp_error(e, k, q->seq, err.err, err.hard);
+		return true;
+	}
+	r = error_report(f, h, err);
+	if (k->tcp.state == TCP_SYN_SENT && q->seq == k->tcp.iss && sock_wants_errors(k, r.origin))
+		errqueue_add(e, k, &r, &q->remote, f, q->l4);
+	tcp_icmp_error(e, k, q->seq, err.err, err.hard);
 	return true;
 }
 
@@ -181,6 +230,8 @@ void icmp_input(struct engine *e, struct frame *f)
 		return;
 	}
 	err = f->family == 4 ? error_v4(h[0], h[1]) : error_v6(h[0], h[1]);
+	err.type = h[0];
+	err.code = h[1];
 	if (err.err)
 		deliver(e, f, h, err);
 	else

@@ -68,7 +68,9 @@ bool ip_checksum_good(struct engine *e, const struct frame *f, uint32_t end, uin
 
 static void deliver(struct engine *e, struct frame *f)
 {
-	if (__builtin_expect(f->network && (loopback(f->src.addr) || loopback(f->dst.addr)), 0))
+	if (__builtin_expect(f->group && f->proto != PROTO_UDP, 0))
+		drop(e, C_eth_group);
+	else if (__builtin_expect(f->network && (loopback(f->src.addr) || loopback(f->dst.addr)), 0))
 		drop(e, C_ip_spoofed);
 	else if (__builtin_expect(addr_equal(f->src.addr, f->dst.addr), 0) && self_without_socket(e, f))
 		drop(e, C_ip_bad_address);
@@ -80,6 +82,11 @@ static void deliver(struct engine *e, struct frame *f)
 		icmp_input(e, f);
 	else
 		drop(e, C_ip_unknown_proto);
+}
+
+static inline bool group_v4(const uint8_t *a)
+{
+	return a[0] >> 4 == 0xe;
 }
 
 /* 0/8 (this network), 224/4 (multicast), 240/4 (class E and the broadcast address): neither a peer's nor ours. */
@@ -113,7 +120,7 @@ static void ipv4_input(struct engine *e, struct frame *f)
 		return drop(e, C_ip_bad_checksum);
 	if (get_be16(h + 6) & IPV4_MORE_OR_OFFSET)
 		return drop(e, C_ip_fragment);
-	if (odd_v4(h + 12) || odd_v4(h + 16))
+	if (odd_v4(h + 12) || f->group != group_v4(h + 16) || (odd_v4(h + 16) && !f->group))
 		return drop(e, C_ip_bad_address);
 	map_v4(f->src.addr, h + 12);
 	map_v4(f->dst.addr, h + 16);
@@ -196,7 +203,7 @@ static void ipv6_input(struct engine *e, struct frame *f)
 		len = f->total - f->off;
 	if (len > f->total - f->off)
 		return drop(e, C_frame_truncated);
-	if (odd_v6(h + 8) || odd_v6(h + 24))
+	if (odd_v6(h + 8) || f->group != (h[24] == 0xff) || (odd_v6(h + 24) && !f->group))
 		return drop(e, C_ip_bad_address);
 	memcpy(f->src.addr, h + 8, 16);
 	memcpy(f->dst.addr, h + 24, 16);

@@ -105,3 +105,19 @@ struct sock *sock_lookup_bound(struct stack *s, enum sock_proto proto, const str
 			return k;
 	return lookup_any(s, proto, local->port, is_v4(local->addr));
 }
+
+struct sock *sock_bound_next(struct stack *s, enum sock_proto proto, const struct endpoint *local, const struct sock *k)
+{
+	struct endpoint at = *local;
+	bool any = is_any(local->addr);
+	struct sock *next;
+
+	if (any)
+		memcpy(at.addr, any_endpoint.addr, sizeof(at.addr));
+	next = sock_at(s, k ? k->hash_next : *bucket(s, proto, &at, &any_endpoint));
+	for (; next; next = sock_at(s, next->hash_next))
+		if (next->proto == proto && !next->remote.port && next->local.port == local->port &&
+		    (any ? is_any(next->local.addr) : addr_equal(next->local.addr, local->addr)))
+			return next;
+	return NULL;
+}

@@ -139,7 +139,7 @@ static bool walk_ooo(struct rebuild *r, const struct tcb *t)
 
 static bool walk_sock(struct rebuild *r, const struct sock *k)
 {
-	if (!walk_queue(r, &k->rxq, k->proto == SOCK_TCP))
+	if (!walk_queue(r, &k->rxq, k->proto == SOCK_TCP) || !walk_queue(r, &k->errq, false))
 		return false;
 	return k->proto != SOCK_TCP || (walk_queue(r, &k->tcp.txq, true) && walk_ooo(r, &k->tcp));
 }
@@ -149,6 +149,7 @@ static void cut_queues(struct sock *k)
 	struct tcb *t = &k->tcp;
 
 	memset(&k->rxq, 0, sizeof(k->rxq));
+	memset(&k->errq, 0, sizeof(k->errq));
 	if (k->proto != SOCK_TCP)
 		return;
 	memset(&t->txq, 0, sizeof(t->txq));

@@ -44,6 +44,7 @@ static void repair_vnic(struct engine *e, uint32_t i)
 static void cut_links(struct sock *k)
 {
 	memset(&k->rxq, 0, sizeof(k->rxq));
+	memset(&k->errq, 0, sizeof(k->errq));
 	k->hash_next = k->txwait_next = k->txwait_prev = k->txwait_held = 0;
 	k->flags &= ~SOCKF_HASHED;
 	if (k->proto != SOCK_TCP)

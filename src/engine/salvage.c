@@ -261,6 +261,7 @@ static void resume(struct engine *e, struct sock *k)
 	struct tcb *t = &k->tcp;
 
 	memset(&k->rxq, 0, sizeof(k->rxq));
+	memset(&k->errq, 0, sizeof(k->errq));
 	memset(t->timer, 0, sizeof(t->timer));
 	k->hash_next = k->txwait_next = k->txwait_prev = k->txwait_held = 0;
 	k->flags &= ~SOCKF_HASHED;

@@ -58,6 +58,8 @@ void sock_free(struct engine *e, struct sock *k)
 	assert(k->proto != SOCK_FREE);
 	assert(!(k->flags & SOCKF_HASHED));
 	assert(!k->rxq.head);
+	if (k->errq.head)
+		errqueue_purge(e, k);
 	txwait_remove(e, k);
 	if (k->proto == SOCK_TCP) {
 		assert(!k->tcp.txq.head && !k->tcp.ooo_count);

@@ -47,7 +47,7 @@ enum sock_proto { SOCK_FREE, SOCK_TCP, SOCK_UDP };
 #define SOCKF_RCVBUF_SET 0x0400u /* SO_RCVBUF was set: no auto-tuning */
 #define SOCKF_SNDBUF_SET 0x0800u
 #define SOCKF_REUSEPORT 0x1000u
-#define SOCKF_PKTINFO 0x2000u /* IP_PKTINFO / IPV6_RECVPKTINFO */
+#define SOCKF_RECVERR 0x2000u /* IP_RECVERR */
 #define SOCKF_HASHED 0x4000u  /* is in the lookup table */
 /* What happened to the backing socket (src/socket/backing.c). */
 #define SOCKF_BACKING_OPTIONS 0x8000u /* options of ours were set on it */
@@ -56,6 +56,7 @@ enum sock_proto { SOCK_FREE, SOCK_TCP, SOCK_UDP };
 #define SOCKF_INQ 0x40000u            /* TCP_INQ: recvmsg tells how much is left */
 #define SOCKF_STEERED 0x80000u        /* UDP: what comes for it over networks comes to the stack */
 #define SOCKF_KERNEL_ROUTE 0x100000u  /* an option was set that only the kernel follows on networks */
+#define SOCKF_RECVERR6 0x200000u      /* IPV6_RECVERR */
 
 /* IP_MTU_DISCOVER (and IPV6_MTU_DISCOVER): Linux's number plus one. */
 enum pmtu_discovery { PMTU_DEFAULT, PMTU_DONT, PMTU_WANT, PMTU_DO, PMTU_PROBE, PMTU_INTERFACE, PMTU_OMIT };
@@ -131,6 +132,7 @@ struct sock {
 	uint32_t txwait_vnic;              /* which vNIC's */
 	struct dst dst;                    /* over a network's vNIC */
 	uint32_t txwait_held;              /* 1: in the line of those that wait until many are free */
+	struct pkt_queue errq;             /* ICMP errors to be read with MSG_ERRQUEUE (errqueue.c) */
 
 	union {
 		struct tcb tcp;
@@ -153,5 +155,9 @@ struct sock *sock_lookup(struct stack *s, enum sock_proto proto, const struct en
 			 const struct endpoint *remote); /* exact 4-tuple */
 /* The bound socket for a local endpoint: exact address first, then any (IPv6 any takes v4 unless V6ONLY). */
 struct sock *sock_lookup_bound(struct stack *s, enum sock_proto proto, const struct endpoint *local);
+/* All that are bound to just this address (or to any) and port, not connected: the one after k, the first if k is NULL.
+ */
+struct sock *sock_bound_next(struct stack *s, enum sock_proto proto, const struct endpoint *local,
+			     const struct sock *k);
 
 #endif

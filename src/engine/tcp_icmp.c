@@ -4,8 +4,8 @@
  * connection by the quoted packet's addresses and ports.
  *
  * Anybody can forge ICMP, so the quoted sequence number must be of data in flight (RFC 5927 4.1), and nothing ends a
- * connection that is open: there an error is soft, remembered for the day on which the connection times out. While
- * it opens, an error ends the attempt, as in Linux.
+ * connection that is open: there an error is soft, remembered for the day on which the connection times out, or told at
+ * once to a program that has set IP_RECVERR. While it opens, an error ends the attempt, as in Linux.
  */
 #include "engine/tcp_send.h"
 #include "engine/tcp_wire.h"
@@ -36,7 +36,12 @@ void tcp_icmp_error(struct engine *e, struct sock *k, uint32_t seq, int err, boo
 		tcp_done(e, k, err);
 		return;
 	}
-	t->soft_error = err;
+	if (!sock_wants_errors(k, is_v4(k->remote.addr) ? ERROR_ICMP : ERROR_ICMP6)) {
+		t->soft_error = err;
+		return;
+	}
+	k->so_error = err;
+	sock_notify(e, k, EV_ERR | EV_IN | EV_OUT);
 }
 
 /*

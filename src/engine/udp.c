@@ -144,7 +144,7 @@ static void queue_datagram(struct engine *e, struct sock *k, struct frame *f, st
 	k->rx_bytes += len;
 }
 
-static void socket_input(struct engine *e, struct sock *k, struct frame *f, uint32_t len)
+void udp_deliver(struct engine *e, struct sock *k, struct frame *f, uint32_t len)
 {
 	struct pkt *p;
 
@@ -200,6 +200,10 @@ void udp_input(struct engine *e, struct frame *f)
 	}
 	f->src.port = get_be16(h);
 	f->dst.port = get_be16(h + 2);
+	if (__builtin_expect(f->group, 0)) {
+		udp_group_input(e, f, len - UDP_HEADER);
+		return;
+	}
 	k = sock_lookup(s, SOCK_UDP, &f->dst, &f->src);
 	if (k && k->vnic != VNIC_NONE && !vnic_same_side(e, k->vnic, f->vnic)) {
 		count(s, C_udp_wrong_vnic);
@@ -210,22 +214,24 @@ void udp_input(struct engine *e, struct frame *f)
 	if (!k)
 		k = sock_lookup_bound(s, SOCK_UDP, &f->dst);
 	if (k) {
-		socket_input(e, k, f, len - UDP_HEADER);
+		udp_deliver(e, k, f, len - UDP_HEADER);
 		return;
 	}
 	count(s, C_udp_no_socket);
 	icmp_port_unreachable(e, f);
 }
 
-/* Scatter a datagram's bytes over iov. Returns the bytes copied, or -EFAULT. */
-static ssize_t copy_out(struct engine *e, const struct pkt *p, const struct iovec *iov, int iovcnt)
+/* Scatter a datagram's bytes over iov, without the first `skip`, which lie in its first part. */
+ssize_t udp_copy_out(struct engine *e, const struct pkt *p, size_t skip, const struct iovec *iov, int iovcnt)
 {
 	size_t done = 0, at = 0; /* at: in the current iovec */
 	int i = 0;
 
-	for (; p; p = pkt_at(e->s, p->frag)) {
+	for (; p; p = pkt_at(e->s, p->frag), skip = 0) {
 		const uint8_t *from = pkt_data(e, p);
-		size_t left = from ? p->len : 0;
+		size_t left = from ? p->len - skip : 0;
+
+		from += from ? skip : 0;
 
 		while (left && i < iovcnt) {
 			size_t room = iov[i].iov_len - at, n = left < room ? left : room;
@@ -274,7 +280,7 @@ ssize_t udp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int 
 	if (!p)
 		return -EAGAIN;
 	size = datagram_size(s, p);
-	done = copy_out(e, p, iov, iovcnt);
+	done = udp_copy_out(e, p, 0, iov, iovcnt);
 	if (meta) {
 		memcpy(meta->from.addr, p->from, 16);
 		memcpy(meta->to.addr, p->to, 16);
@@ -399,9 +405,9 @@ static int fill_parts(struct vnic *v, struct vnic_desc *part, const struct endpo
 
 /* The way over the network: o's vNIC, next hop and source address. 0, or what udp_send returns. */
 static int find_path(struct engine *e, struct sock *k, const struct endpoint *from, const struct endpoint *to,
-		     struct ip_out *o, struct route *r, uint32_t *mtu)
+		     uint32_t ifindex, struct ip_out *o, struct route *r, uint32_t *mtu)
 {
-	if (k->remote.port && k->vnic != VNIC_NONE && k->remote.port == to->port &&
+	if (!ifindex && k->remote.port && k->vnic != VNIC_NONE && k->remote.port == to->port &&
 	    addr_equal(k->remote.addr, to->addr)) {
 		if (route_sock(e, k) || !sock_mac(e, k))
 			return -ENOLINK;
@@ -410,7 +416,7 @@ static int find_path(struct engine *e, struct sock *k, const struct endpoint *fr
 		*mtu = k->dst.mtu;
 		return 0;
 	}
-	if (route_to(e, to->addr, from->addr, k->dst.ifindex, &o->vnic, r))
+	if (route_to(e, to->addr, from->addr, ifindex ? ifindex : k->dst.ifindex, &o->vnic, r))
 		return -ENOLINK;
 	o->mac = r->mac;
 	*mtu = r->mtu;
@@ -422,12 +428,21 @@ static int find_path(struct engine *e, struct sock *k, const struct endpoint *fr
 ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct endpoint *from,
 		 const struct endpoint *to, const struct iovec *iov, int iovcnt, uint64_t now_us)
 {
+	static const struct udp_how as_usual = {-1, -1, 0};
+
+	return udp_send_as(e, k, vnic, from, to, iov, iovcnt, &as_usual, now_us);
+}
+
+ssize_t udp_send_as(struct engine *e, struct sock *k, uint32_t vnic, const struct endpoint *from,
+		    const struct endpoint *to, const struct iovec *iov, int iovcnt, const struct udp_how *how,
+		    uint64_t now_us)
+{
 	struct vnic *v = vnic < VNIC_MAX && e->vnic[vnic].ops ? &e->vnic[vnic] : NULL;
 	struct ip_out o = {.vnic = vnic,
 			   .family = is_v4(to->addr) ? 4 : 6,
 			   .proto = PROTO_UDP,
-			   .ttl = k->ttl,
-			   .tos = k->tos,
+			   .ttl = how->ttl < 0 ? k->ttl : (uint8_t)how->ttl,
+			   .tos = how->tos < 0 ? k->tos : (uint8_t)how->tos,
 			   .src = from->addr,
 			   .dst = to->addr,
 			   .df = true};
@@ -448,7 +463,7 @@ ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct e
 	if (!v || v->st->dead)
 		return -ENETDOWN;
 	if (vnic_is_network(v->st)) {
-		n = find_path(e, k, from, to, &o, &r, &mtu);
+		n = find_path(e, k, from, to, how->ifindex, &o, &r, &mtu);
 		if (n)
 			return n;
 		o.df = k->pmtudisc == PMTU_DO || k->pmtudisc == PMTU_PROBE;
@@ -488,7 +503,7 @@ uint32_t udp_poll(struct engine *e, const struct sock *k)
 	const struct vnic_state *st = k->vnic < VNIC_MAX ? stack_vnic(e->s, k->vnic) : NULL;
 	uint32_t ev = 0;
 
-	if (k->so_error)
+	if (k->so_error || k->errq.head)
 		ev |= EV_ERR;
 	if (k->flags & SOCKF_SHUT_RD)
 		ev |= EV_RDHUP | EV_IN | EV_RDNORM;
@@ -499,23 +514,6 @@ uint32_t udp_poll(struct engine *e, const struct sock *k)
 	if (!k->txwait_prev && (!st || st->dead || may_send(st, 1)))
 		ev |= EV_OUT | EV_WRNORM | EV_WRBAND;
 	return ev;
-}
-
-void udp_icmp_error(struct engine *e, struct sock *k, int err, bool hard)
-{
-	if (!hard || !k->remote.port) /* as Linux without IP_RECVERR */
-		return;
-	k->so_error = err;
-	sock_notify(e, k, EV_ERR | EV_IN | EV_OUT);
-}
-
-void udp_icmp_mtu(struct engine *e, struct sock *k, uint32_t mtu)
-{
-	if (k->pmtudisc >= PMTU_INTERFACE)
-		return;
-	if (k->dst.mtu > mtu)
-		k->dst.mtu = mtu;
-	udp_icmp_error(e, k, EMSGSIZE, k->pmtudisc != PMTU_DONT);
 }
 
 void udp_vnic_dead(struct engine *e, struct sock *k)
@@ -530,6 +528,7 @@ void udp_close(struct engine *e, struct sock *k)
 {
 	sock_changing(e->s, k);
 	pkt_queue_free(e, &k->rxq);
+	errqueue_purge(e, k);
 	if (k->flags & SOCKF_HASHED)
 		sock_unhash(e->s, k);
 	sock_free(e, k);

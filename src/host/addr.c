@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <ifaddrs.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -104,6 +105,34 @@ bool addr_is_local(const uint8_t addr[16])
 	}
 	atomic_store(&cache.holder, 0);
 	return found;
+}
+
+uint32_t addr_ifindex(const uint8_t addr[16])
+{
+	static _Thread_local struct {
+		uint8_t addr[16];
+		uint32_t ifindex;
+		uint64_t us;
+	} last;
+	struct ifaddrs *all = NULL;
+
+	if (is_loopback(addr))
+		return 1;
+	if (last.us && clock_us() - last.us < CACHE_US && !memcmp(last.addr, addr, 16))
+		return last.ifindex;
+	memcpy(last.addr, addr, 16);
+	last.ifindex = 0;
+	last.us = clock_us();
+	if (getifaddrs(&all) < 0)
+		return 0;
+	for (const struct ifaddrs *i = all; i && !last.ifindex; i = i->ifa_next) {
+		uint8_t a[16];
+
+		if (usable(i, a) && !memcmp(a, addr, 16))
+			last.ifindex = if_nametoindex(i->ifa_name);
+	}
+	freeifaddrs(all);
+	return last.ifindex;
 }
 
 int addr_from_sockaddr(const struct sockaddr *sa, socklen_t len, struct endpoint *ep, int *family)

@@ -119,6 +119,8 @@ int diag_port_inodes(enum sock_proto proto, uint16_t port, uint64_t *inodes, int
 
 /* --- addresses (addr.c) --- */
 bool addr_is_local(const uint8_t addr[16]); /* loopback or an address of an interface here; cached 1 s */
+/* The interface that has this address, as of a second ago; 0: none. Loopback's is 1. */
+uint32_t addr_ifindex(const uint8_t addr[16]);
 /* *family: 4 or 6. -EINVAL too short, -EAFNOSUPPORT neither IPv4 nor IPv6. A scope id is not kept. */
 int addr_from_sockaddr(const struct sockaddr *sa, socklen_t len, struct endpoint *ep, int *family);
 socklen_t addr_to_sockaddr(const struct endpoint *ep, int family, struct sockaddr_storage *ss);

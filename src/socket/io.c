@@ -144,7 +144,7 @@ static inline void short_spin(struct attached *a, const struct sock *k)
 	const struct vnic_state *st;
 	struct vnic_desc *evq;
 
-	if (vnic >= VNIC_MAX || !unlocked_awaits(k) || !knob[K_SPIN_US] || wait_same_core)
+	if (vnic >= VNIC_MAX || !unlocked_awaits(k) || !knob[K_SPIN_US] || wait_same_core || wait_sleepy)
 		return;
 	st = stack_vnic(a->s, vnic);
 	evq = unlocked_evq(&a->e.vnic[vnic]);
@@ -266,7 +266,7 @@ ssize_t vs_recv(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flag
 	if (!tcp_name(v))
 		return udp_receive(v, fd, iov, iovcnt, flags, from, fromlen, control, controllen, msg_flags, wait);
 	if (flags & MSG_ERRQUEUE)
-		return -EAGAIN;
+		return vs_recv_error(v, fd, iov, iovcnt, flags, from, fromlen, control, controllen, msg_flags);
 	if (fromlen)
 		*fromlen = 0;
 	if (msg_flags)

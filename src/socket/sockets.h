@@ -69,8 +69,14 @@ int udp_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len);
 int udp_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len);
 ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, const struct sockaddr *to,
 		     socklen_t tolen, const void *control, size_t controllen, bool wait);
+void udp_forget(void);
+
+/* --- udp_recv.c --- */
 ssize_t udp_receive(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, struct sockaddr *from,
 		    socklen_t *fromlen, void *control, size_t *controllen, int *msg_flags, bool wait);
-void udp_forget(void);
+
+/* --- errqueue.c: recvmsg(MSG_ERRQUEUE) on any socket --- */
+ssize_t vs_recv_error(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, struct sockaddr *from,
+		      socklen_t *fromlen, void *control, size_t *controllen, int *msg_flags);
 
 #endif

@@ -116,7 +116,60 @@ static int set_tcp_int(struct engine *e, struct sock *k, int name, int v, uint64
 	return 0;
 }
 
-static int set_ip_int(struct sock *k, int level, int name, int v)
+/* What recvmsg shall tell beside the bytes. */
+static uint32_t cmsg_bit(int level, int name)
+{
+	static const struct {
+		int level, name;
+		uint32_t bit;
+	} table[] = {
+	    {IPPROTO_IP, IP_PKTINFO, UDP_CMSG_PKTINFO},
+	    {IPPROTO_IP, IP_RECVTTL, UDP_CMSG_TTL},
+	    {IPPROTO_IP, IP_RECVTOS, UDP_CMSG_TOS},
+	    {IPPROTO_IP, IP_RECVORIGDSTADDR, UDP_CMSG_ORIGDST},
+	    {IPPROTO_IPV6, IPV6_RECVPKTINFO, UDP_CMSG_PKTINFO6},
+	    {IPPROTO_IPV6, IPV6_RECVHOPLIMIT, UDP_CMSG_HOPLIMIT},
+	    {IPPROTO_IPV6, IPV6_RECVTCLASS, UDP_CMSG_TCLASS},
+	    {IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, UDP_CMSG_ORIGDST6},
+	};
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+		if (table[i].level == level && table[i].name == name)
+			return table[i].bit;
+	return 0;
+}
+
+/* Options of UDP alone: what is told with datagrams, and how those to groups go. */
+static int set_udp_int(struct sock *k, int level, int name, int v)
+{
+	uint32_t bit = cmsg_bit(level, name);
+
+	if (bit) {
+		k->udp.cmsgs = v ? k->udp.cmsgs | bit : k->udp.cmsgs & ~bit;
+		return 0;
+	}
+	if (level == IPPROTO_IP && name == IP_MULTICAST_TTL)
+		k->udp.group_ttl = (uint16_t)(v < 0 ? 2 : v + 1);
+	else if (level == IPPROTO_IPV6 && name == IPV6_MULTICAST_HOPS)
+		k->udp.group_hops = (uint16_t)(v < 0 ? 2 : v + 1);
+	else if (level == IPPROTO_IP && name == IP_MULTICAST_LOOP)
+		k->udp.loop_off = !v;
+	else if (level == IPPROTO_IPV6 && name == IPV6_MULTICAST_LOOP)
+		k->udp.loop6_off = !v;
+	else
+		return SOCKOPT_NOT_OURS;
+	return 0;
+}
+
+static int set_recverr(struct engine *e, struct sock *k, uint32_t flag, int v)
+{
+	set_flag(k, flag, v);
+	if (!v)
+		errqueue_purge(e, k);
+	return 0;
+}
+
+static int set_ip_int(struct engine *e, struct sock *k, int level, int name, int v)
 {
 	if (level == IPPROTO_IP ? name == IP_TOS : name == IPV6_TCLASS) {
 		k->tos = v < 0 ? 0 : (uint8_t)v;
@@ -128,10 +181,8 @@ static int set_ip_int(struct sock *k, int level, int name, int v)
 		k->ttl = v < 0 ? 0 : (uint8_t)v;
 		return 0;
 	}
-	if (level == IPPROTO_IP ? name == IP_PKTINFO : name == IPV6_RECVPKTINFO) {
-		set_flag(k, SOCKF_PKTINFO, v);
-		return 0;
-	}
+	if (level == IPPROTO_IP ? name == IP_RECVERR : name == IPV6_RECVERR)
+		return set_recverr(e, k, level == IPPROTO_IP ? SOCKF_RECVERR : SOCKF_RECVERR6, v);
 	if (level == IPPROTO_IP ? name == IP_MTU_DISCOVER : name == IPV6_MTU_DISCOVER) {
 		k->pmtudisc = v >= IP_PMTUDISC_DONT && v <= IP_PMTUDISC_OMIT ? (uint8_t)(v + 1) : PMTU_DEFAULT;
 		return 0;
@@ -140,7 +191,7 @@ static int set_ip_int(struct sock *k, int level, int name, int v)
 		set_flag(k, SOCKF_V6ONLY, v);
 		return 0;
 	}
-	return SOCKOPT_NOT_OURS;
+	return k->proto == SOCK_UDP ? set_udp_int(k, level, name, v) : SOCKOPT_NOT_OURS;
 }
 
 /* --- what is not an integer --- */
@@ -205,7 +256,7 @@ int sockopt_set(struct engine *e, struct sock *k, int level, int name, const voi
 	if (level == IPPROTO_TCP && k->proto == SOCK_TCP)
 		return set_tcp_int(e, k, name, v, now_us);
 	if (level == IPPROTO_IP || level == IPPROTO_IPV6)
-		return set_ip_int(k, level, name, v);
+		return set_ip_int(e, k, level, name, v);
 	return SOCKOPT_NOT_OURS;
 }
 

@@ -7,9 +7,7 @@
  *
  * Sending: the engine knows a route (udp_route_lookup), or the destination is of this machine and rendezvous finds
  * somebody; else the kernel sends. That nobody was found is remembered for NOBODY_US.
- * Receiving: the engine's queue first; the kernel's when that is empty, and every KERNEL_TURN datagrams. A blocking
- * call that comes soon after another (knob POLL_KERNEL_US) leaves the kernel's half to wait_for, so a ping-pong makes
- * no system call per message. A nonblocking call always looks: the program may have been told of a kernel's datagram.
+ * Receiving: udp_recv.c.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -17,12 +15,12 @@
 #include <string.h>
 
 #include "engine/bytes.h"
+#include "socket/cmsg.h"
 #include "socket/net.h"
 #include "socket/sockets.h"
 
 #define NOBODY_US 100000u
 #define NOBODY_SLOTS 256u
-#define KERNEL_TURN 64u
 #define QUIET_US 1000u /* a wire's other end that was alive so long ago may be gone, and another have its port */
 
 /* --- who is not reached over a wire --- */
@@ -274,6 +272,8 @@ struct sending {
 	struct endpoint to;
 	uint32_t vnic;
 	ssize_t result;
+	struct udp_how how;
+	const uint8_t *from; /* that the program names; NULL: the socket's */
 };
 
 /* The vNIC of the network that leads to a destination, which the socket is set up for at its first datagram; VNIC_NONE:
@@ -353,12 +353,14 @@ static bool send_step(void *arg)
 	if (stack_pending(a))
 		stack_poll(a, now);
 	from = k->local;
+	if (c->from)
+		memcpy(from.addr, c->from, sizeof(from.addr));
 	if (is_any(from.addr) && !vnic_is_network(stack_vnic(a->s, c->vnic))) {
 		memcpy(from.addr, c->to.addr, sizeof(from.addr));
 		if (v4_loopback(from.addr))
 			memcpy(from.addr + 12, "\x7f\0\0\1", 4);
 	}
-	c->result = udp_send(&a->e, k, c->vnic, &from, &c->to, c->iov, c->iovcnt, now);
+	c->result = udp_send_as(&a->e, k, c->vnic, &from, &c->to, c->iov, c->iovcnt, &c->how, now);
 	stack_leave(a);
 	return c->result != -EAGAIN;
 }
@@ -460,29 +462,48 @@ static ssize_t wait_send(struct sending *c, const struct sender *s)
 	return ret < 0 ? (ret == -ETIMEDOUT ? -EAGAIN : ret) : c->result;
 }
 
+/* What its control messages ask for. False: the kernel must send it, or refuse. */
+static bool take_control(struct sending *c, const struct sender *s, const void *control, size_t len,
+			 struct cmsg_sending *asked)
+{
+	static const uint8_t zero[16];
+
+	if ((s->family == 4) != is_v4(c->to.addr) || !cmsg_parse(control, len, s->family, asked))
+		return false;
+	c->how = (struct udp_how){asked->ttl, asked->tos, asked->ifindex};
+	if (memcmp(asked->from, zero, sizeof(zero)) != 0) {
+		if (!addr_is_local(asked->from) || v4_loopback(asked->from))
+			return false;
+		c->from = asked->from;
+	}
+	/* to this machine: whatever leads there */
+	return !asked->ifindex || !addr_is_local(c->to.addr);
+}
+
 ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, const struct sockaddr *to,
 		     socklen_t tolen, const void *control, size_t controllen, bool wait)
 {
-	struct sending c = {.v = v, .iov = iov, .iovcnt = iovcnt};
+	struct sending c = {.v = v, .iov = iov, .iovcnt = iovcnt, .how = {-1, -1, 0}};
+	struct cmsg_sending asked;
 	struct sender s;
 	int family, ret;
 
-	if ((to && addr_from_sockaddr(to, tolen, &c.to, &family) < 0) || controllen || flags & (MSG_OOB | MSG_MORE))
+	if ((to && addr_from_sockaddr(to, tolen, &c.to, &family) < 0) || flags & (MSG_OOB | MSG_MORE))
 		return kernel_send(fd, iov, iovcnt, flags, to, tolen, control, controllen);
 	ret = look_at_sender(v, to ? &c.to : NULL, &s);
 	if (ret < 0)
 		return ret;
 	c.to = s.remote;
 	c.vnic = s.vnic;
-	if (s.itself)
-		return kernel_send(fd, iov, iovcnt, flags, to, tolen, NULL, 0);
+	if (s.itself || (controllen && !take_control(&c, &s, control, controllen, &asked)))
+		return kernel_send(fd, iov, iovcnt, flags, to, tolen, control, controllen);
 	if ((s.elsewhere && wire_map(vs_attached(v), c.vnic) < 0) || has_ended(vs_attached(v), &s))
 		c.vnic = VNIC_NONE;
 	if (c.vnic == VNIC_NONE && c.to.port)
 		c.vnic = find_vnic(v, fd, s.family, &c.to);
 	if (c.vnic == VNIC_NONE || (s.family == 4) != is_v4(c.to.addr))
 		if (c.vnic == VNIC_NONE || s.family == 4)
-			return kernel_send(fd, iov, iovcnt, flags, to, tolen, NULL, 0);
+			return kernel_send(fd, iov, iovcnt, flags, to, tolen, control, controllen);
 	ret = bind_once(v, fd);
 	if (ret < 0)
 		return ret;
@@ -490,212 +511,6 @@ ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int
 		return wait_send(&c, &s);
 	/* A next hop that is not there yet; larger than what goes in one piece: the kernel knows what to do. */
 	if (c.result == -ENOLINK || c.result == -EMSGSIZE)
-		return kernel_send(fd, iov, iovcnt, flags, to, tolen, NULL, 0);
-	return c.result;
-}
-
-/* --- receiving --- */
-
-struct receiving {
-	vsock_t v;
-	int fd;
-	const struct iovec *iov;
-	int iovcnt, flags;
-	struct sockaddr *from;
-	socklen_t *fromlen;
-	void *control;
-	size_t *controllen;
-	int msg_flags;
-	bool patient; /* blocking: the kernel's half may wait a little */
-	bool nonblock;
-	uint64_t timeout_us;
-	ssize_t result;
-};
-
-/* When this thread last looked at the kernel's half of which socket. */
-static _Thread_local struct {
-	vsock_t v;
-	uint64_t us;
-	uint32_t turns;
-} kernel_looked;
-
-static size_t room(const struct iovec *iov, int n)
-{
-	size_t sum = 0;
-
-	for (int i = 0; i < n; i++)
-		sum += iov[i].iov_len;
-	return sum;
-}
-
-/* IP_PKTINFO, IPV6_PKTINFO: where the datagram was sent to. */
-static void put_pktinfo(struct receiving *c, int family, const struct udp_meta *meta, uint32_t ifindex)
-{
-	struct msghdr m = {.msg_control = c->control, .msg_controllen = *c->controllen};
-	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-	size_t need = family == 6 ? sizeof(struct in6_pktinfo) : sizeof(struct in_pktinfo);
-
-	if (!h || m.msg_controllen < CMSG_SPACE(need)) {
-		c->msg_flags |= MSG_CTRUNC;
-		*c->controllen = 0;
-		return;
-	}
-	memset(h, 0, CMSG_SPACE(need));
-	h->cmsg_len = CMSG_LEN(need);
-	if (family == 6) {
-		struct in6_pktinfo info = {.ipi6_ifindex = ifindex};
-
-		h->cmsg_level = IPPROTO_IPV6;
-		h->cmsg_type = IPV6_PKTINFO;
-		memcpy(&info.ipi6_addr, meta->to.addr, 16);
-		memcpy(CMSG_DATA(h), &info, sizeof(info));
-	} else {
-		struct in_pktinfo info = {.ipi_ifindex = (int)ifindex};
-
-		h->cmsg_level = IPPROTO_IP;
-		h->cmsg_type = IP_PKTINFO;
-		memcpy(&info.ipi_addr, meta->to.addr + 12, 4);
-		info.ipi_spec_dst = info.ipi_addr;
-		memcpy(CMSG_DATA(h), &info, sizeof(info));
-	}
-	*c->controllen = CMSG_SPACE(need);
-}
-
-/* The engine's half. */
-/* Enter its stack and take in what there is; the next datagram is such as this process can read, if need be after it
- * has mapped the wire that a relative got it by. */
-static struct sock *enter_readable(vsock_t v, struct attached **ap)
-{
-	struct sock *k = vs_enter(v, ap);
-	uint32_t vnic;
-
-	if (k && stack_pending(*ap))
-		stack_poll(*ap, stack_now(*ap));
-	vnic = k ? udp_first_elsewhere(&(*ap)->e, k) : VNIC_NONE;
-	if (__builtin_expect(vnic == VNIC_NONE, 1))
-		return k;
-	stack_leave(*ap);
-	wire_map(*ap, vnic);
-	return vs_enter(v, ap);
-}
-
-static ssize_t receive_engine(struct receiving *c)
-{
-	struct attached *a;
-	struct sock *k = enter_readable(c->v, &a);
-	struct udp_meta meta = {0};
-	ssize_t n;
-	uint32_t flags, ifindex;
-	int family;
-
-	if (!k)
-		return -EBADF;
-	c->nonblock = k->flags & SOCKF_NONBLOCK;
-	c->timeout_us = k->rcvtimeo_us;
-	family = k->family;
-	flags = k->flags;
-	n = k->so_error ? -k->so_error : udp_recv(&a->e, k, c->iov, c->iovcnt, c->flags & MSG_PEEK, &meta);
-	if (k->so_error) {
-		k->so_error = 0;
-	} else if (n == -EAGAIN && flags & SOCKF_SHUT_RD) {
-		n = 0;
-	}
-	ifindex = n >= 0 && meta.vnic < VNIC_MAX ? stack_vnic(a->s, meta.vnic)->ifindex : 0;
-	if (!ifindex)
-		ifindex = 1; /* a wire: loopback */
-	stack_leave(a);
-	if (n < 0)
-		return n;
-	c->msg_flags = meta.size > room(c->iov, c->iovcnt) ? MSG_TRUNC : 0;
-	if (meta.from.port)
-		sock_name_out(&meta.from, family, c->from, c->fromlen);
-	if (c->control && c->controllen && flags & SOCKF_PKTINFO)
-		put_pktinfo(c, family, &meta, ifindex);
-	else if (c->controllen)
-		*c->controllen = 0;
-	return c->flags & MSG_TRUNC ? (ssize_t)meta.size : n;
-}
-
-static ssize_t receive_kernel(struct receiving *c)
-{
-	struct msghdr m = {.msg_name = c->from,
-			   .msg_namelen = c->fromlen ? *c->fromlen : 0,
-			   .msg_iov = (struct iovec *)(uintptr_t)c->iov,
-			   .msg_iovlen = (size_t)c->iovcnt,
-			   .msg_control = c->control,
-			   .msg_controllen = c->control && c->controllen ? *c->controllen : 0};
-	ssize_t n = host_sys.recvmsg(c->fd, &m, c->flags | MSG_DONTWAIT);
-
-	if (n < 0)
-		return -errno;
-	if (c->fromlen)
-		*c->fromlen = m.msg_namelen;
-	if (c->controllen)
-		*c->controllen = m.msg_controllen;
-	c->msg_flags = m.msg_flags;
-	return n;
-}
-
-/* Is it the kernel's turn? */
-static bool kernel_due(const struct receiving *c)
-{
-	uint64_t now;
-
-	if (!c->patient)
-		return true;
-	now = clock_us();
-	if (kernel_looked.v == c->v && now - kernel_looked.us < knob[K_POLL_KERNEL_US])
-		return false;
-	kernel_looked.v = c->v;
-	kernel_looked.us = now;
-	return true;
-}
-
-static bool receive_step(void *arg)
-{
-	struct receiving *c = arg;
-
-	c->result = -EAGAIN;
-	if (++kernel_looked.turns % KERNEL_TURN == 0)
-		c->result = receive_kernel(c);
-	if (c->result == -EAGAIN)
-		c->result = receive_engine(c);
-	if (c->result == -EAGAIN && kernel_due(c))
-		c->result = receive_kernel(c);
-	return c->result != -EAGAIN;
-}
-
-ssize_t udp_receive(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, struct sockaddr *from,
-		    socklen_t *fromlen, void *control, size_t *controllen, int *msg_flags, bool wait)
-{
-	struct receiving c = {.v = v,
-			      .fd = fd,
-			      .iov = iov,
-			      .iovcnt = iovcnt,
-			      .flags = flags,
-			      .from = from,
-			      .fromlen = fromlen,
-			      .control = control,
-			      .controllen = controllen};
-	struct wait w = {.ready = receive_step, .arg = &c, .timeout_us = -1, .kernel_fd = -1, .restart = true};
-	int ret = 0;
-
-	c.patient = wait && !(flags & MSG_DONTWAIT) && !vs_nonblock(v);
-	if (flags & (MSG_ERRQUEUE | MSG_OOB)) {
-		c.result = receive_kernel(&c);
-	} else if (!receive_step(&c) && c.patient) {
-		if (c.timeout_us) {
-			w.timeout_us = (int64_t)c.timeout_us;
-			w.restart = false;
-		}
-		w.sock = v;
-		w.watch_fd = fd;
-		w.watch_events = POLLIN;
-		ret = wait_for(&w);
-	}
-	if (msg_flags)
-		*msg_flags = c.msg_flags;
-	if (ret < 0 && c.result < 0)
-		return ret == -ETIMEDOUT ? -EAGAIN : ret;
+		return kernel_send(fd, iov, iovcnt, flags, to, tolen, control, controllen);
 	return c.result;
 }

@@ -114,8 +114,7 @@ static void ipv4_errors_reach_tcp_as_the_kernel_names_them(void **state)
 	static const struct expect table[] = {
 	    {3, 0, ENETUNREACH, false},  {3, 1, EHOSTUNREACH, false},  {3, 2, ENOPROTOOPT, true},
 	    {3, 3, ECONNREFUSED, true},  {3, 9, ENETUNREACH, true},    {3, 10, EHOSTUNREACH, true},
-	    {3, 13, EHOSTUNREACH, true}, {11, 0, EHOSTUNREACH, false}, {11, 1, EHOSTUNREACH, false},
-	    {12, 0, EPROTO, true},
+	    {3, 13, EHOSTUNREACH, true}, {11, 0, EHOSTUNREACH, false}, {12, 0, EPROTO, true},
 	};
 	struct pair *t = *state;
 	struct sock *k = connected(t, SOCK_TCP, 4);
@@ -132,7 +131,9 @@ static void ipv4_errors_reach_tcp_as_the_kernel_names_them(void **state)
 	assert_int_equal(told.mtu, 1400);
 	give(t, make_error(4, 3, 4, 0, PROTO_TCP, 20));
 	assert_int_equal(told.mtu, 68);
-	assert_int_equal(COUNTED(t->e[0], icmp_errors), 12);
+	assert_int_equal(COUNTED(t->e[0], icmp_errors), 11);
+	give(t, make_error(4, 11, 1, 0, PROTO_TCP, 8)); /* somebody's reassembly took too long */
+	assert_int_equal(COUNTED(t->e[0], icmp_ignored), 1);
 }
 
 static void ipv6_errors_reach_tcp_as_the_kernel_names_them(void **state)
@@ -299,6 +300,118 @@ static void unconnected_udp_is_not_told(void **state)
 	assert_quiet(t);
 }
 
+/* What MSG_ERRQUEUE reads next. */
+static ssize_t take_error(struct pair *t, struct sock *k, struct sock_error *err, struct udp_meta *meta, void *to,
+			  size_t room)
+{
+	struct iovec iov = {to, room};
+
+	return errqueue_take(t->e[0], k, &iov, 1, err, meta);
+}
+
+static void who_asks_for_errors_reads_them_in_order(void **state)
+{
+	struct pair *t = *state;
+
+	for (int family = 4; family <= 6; family += 2) {
+		struct sock *k = connected(t, SOCK_UDP, family);
+		uint8_t gone = family == 4 ? 11 : 3, bad = family == 4 ? 12 : 4, got[64];
+		struct sock_error err;
+		struct udp_meta meta;
+
+		give(t, make_error(family, gone, 0, 0, PROTO_UDP, 20)); /* soft, and nobody asked */
+		assert_int_equal(k->so_error, 0);
+		k->flags |= family == 4 ? SOCKF_RECVERR : SOCKF_RECVERR6;
+		give(t, make_error(family, gone, 0, 0, PROTO_UDP, 20));
+		give(t, make_error(family, bad, 0, 0x07000000, PROTO_UDP, 8));
+		assert_int_equal(k->so_error, EPROTO);
+		assert_int_equal(recv_bytes(t->e[0], k, got, 8, NULL), -EPROTO);
+		assert_int_equal(udp_poll(t->e[0], k) & EV_ERR, EV_ERR);
+		assert_int_equal(take_error(t, k, &err, &meta, got, sizeof(got)), 12);
+		assert_int_equal(err.err, EHOSTUNREACH);
+		assert_int_equal(err.origin, family == 4 ? ERROR_ICMP : ERROR_ICMP6);
+		assert_int_equal(err.type, gone);
+		assert_int_equal(err.info, 0);
+		assert_memory_equal(err.offender, k->remote.addr, 16);
+		assert_memory_equal(meta.from.addr, k->remote.addr, 16);
+		assert_memory_equal(meta.to.addr, k->local.addr, 16);
+		assert_int_equal(meta.from.port, 2000);
+		assert_int_equal(k->so_error, EPROTO); /* the next one's */
+		assert_int_equal(take_error(t, k, &err, &meta, got, sizeof(got)), 0);
+		assert_int_equal(err.info, family == 4 ? 7 : 0x07000000);
+		assert_int_equal(k->so_error, 0);
+		assert_int_equal(udp_poll(t->e[0], k) & EV_ERR, 0);
+		assert_int_equal(take_error(t, k, &err, &meta, got, sizeof(got)), -EAGAIN);
+		udp_close(t->e[0], k);
+	}
+	assert_quiet(t);
+}
+
+static void a_bound_socket_that_asks_hears_of_peers_that_it_sends_to(void **state)
+{
+	struct pair *t = *state;
+	struct sock *k = udp_socket(t->e[0], v4(1, 1000), NULL);
+	struct endpoint peer = v4(2, 2000);
+	struct sock_error err;
+	struct udp_meta meta;
+	char got[4];
+
+	k->flags |= SOCKF_RECVERR;
+	give(t, make_error(4, 3, 3, 0, PROTO_UDP, 20)); /* nobody there that datagrams go to by that wire */
+	assert_int_equal(k->errq.count, 0);
+	udp_route_learn(t->e[0], &peer, 0);
+	give(t, make_error(4, 3, 3, 0, PROTO_UDP, 20));
+	assert_int_equal(k->so_error, ECONNREFUSED);
+	assert_int_equal(take_error(t, k, &err, &meta, got, sizeof(got)), 4); /* cut, but its size is told */
+	assert_int_equal(meta.size, 12);
+	assert_int_equal(err.err, ECONNREFUSED);
+	udp_close(t->e[0], k);
+	assert_quiet(t);
+}
+
+static void a_flood_of_errors_is_bounded_by_the_receive_buffer(void **state)
+{
+	struct pair *t = *state;
+	struct sock *k = connected(t, SOCK_UDP, 4);
+
+	k->flags |= SOCKF_RECVERR;
+	k->rcvbuf = 4096;
+	for (int i = 0; i < 100; i++)
+		give(t, make_error(4, 3, 3, 0, PROTO_UDP, 20));
+	assert_in_range(k->errq.count, 4, 10);
+	assert_int_equal(COUNTED(t->e[0], sock_error_lost), 100 - k->errq.count);
+	assert_int_equal(stack_audit(t->e[0]), 0);
+	errqueue_purge(t->e[0], k);
+	k->rcvbuf = 1 << 30;
+	for (int i = 0; i < 1000; i++)
+		give(t, make_error(4, 3, 3, 0, PROTO_UDP, 20));
+	assert_in_range(t->e[0]->s->private_pool.in_use, 10, t->e[0]->s->private_pool.limit / 2);
+	udp_close(t->e[0], k);
+	assert_quiet(t);
+}
+
+static void too_big_is_told_with_the_mtu(void **state)
+{
+	struct pair *t = *state;
+	struct sock_error err;
+	struct udp_meta meta;
+
+	for (int family = 4; family <= 6; family += 2) {
+		struct sock *k = connected(t, SOCK_UDP, family);
+
+		k->flags |= SOCKF_RECVERR | SOCKF_RECVERR6;
+		give(t, make_error(family, family == 4 ? 3 : 2, family == 4 ? 4 : 0, 1400, PROTO_UDP, 20));
+		assert_int_equal(k->so_error, EMSGSIZE);
+		assert_int_equal(take_error(t, k, &err, &meta, NULL, 0), 0);
+		assert_int_equal(err.info, 1400);
+		k->pmtudisc = family == 4 ? PMTU_DONT : PMTU_INTERFACE; /* lets routers cut; takes no such messages */
+		give(t, make_error(family, family == 4 ? 3 : 2, family == 4 ? 4 : 0, 1400, PROTO_UDP, 20));
+		assert_int_equal(k->errq.count, 0);
+		udp_close(t->e[0], k);
+	}
+	assert_quiet(t);
+}
+
 static void answers_are_limited_and_the_limit_recovers(void **state)
 {
 	struct pair *t = *state;
@@ -346,6 +459,10 @@ int main(void)
 	    ON_PAIR(connected_udp_is_refused_where_nobody_listens),
 	    ON_PAIR(a_large_datagram_is_refused_as_well),
 	    ON_PAIR(unconnected_udp_is_not_told),
+	    ON_PAIR(who_asks_for_errors_reads_them_in_order),
+	    ON_PAIR(a_bound_socket_that_asks_hears_of_peers_that_it_sends_to),
+	    ON_PAIR(a_flood_of_errors_is_bounded_by_the_receive_buffer),
+	    ON_PAIR(too_big_is_told_with_the_mtu),
 	    ON_PAIR(answers_are_limited_and_the_limit_recovers),
 	    ON_PAIR(an_icmp_error_is_never_answered_with_another),
 	};

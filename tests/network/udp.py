@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What udp_test.py runs, on the kernel and on Viaduct: prints what a program sees of datagrams, as lines to compare.
+
+  udp.py hear FAMILY PORT COUNT [OPTION...]      datagrams with their control messages
+  udp.py say ADDRESS PORT [OPTION...]            datagrams sent in all ways
+  udp.py errors ADDRESS PORT connected|bound [OPTION...]
+"""
+import select
+import socket
+import struct
+import sys
+
+IP, IP6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
+PKTINFO, RECVERR, RECVTTL, RECVTOS, ORIGDST, MTU_DISCOVER = 8, 11, 12, 13, 20, 10
+OPTIONS = {"pktinfo": (IP, PKTINFO), "ttl": (IP, RECVTTL), "tos": (IP, RECVTOS), "origdst": (IP, ORIGDST),
+           "pktinfo6": (IP6, socket.IPV6_RECVPKTINFO), "hoplimit": (IP6, socket.IPV6_RECVHOPLIMIT),
+           "tclass": (IP6, socket.IPV6_RECVTCLASS), "origdst6": (IP6, 74), "recverr": (IP, RECVERR),
+           "recverr6": (IP6, 25)}
+
+
+def prepared(family, options):
+    s = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
+    for option in options:
+        name, _, value = option.partition("=")
+        level, number = OPTIONS[name] if name in OPTIONS else [int(part) for part in name.split(".")]
+        s.setsockopt(level, number, int(value or 1))
+    return s
+
+
+def control_text(control):
+    return " ".join(f"{level}.{kind}={data.hex()}" for level, kind, data in control)
+
+
+def hear(family, port, count, *options):
+    s = prepared(int(family), options)
+    s.bind(("", int(port)))
+    print("ready", flush=True)
+    s.settimeout(10)
+    for n in range(int(count)):
+        room = 1024 if n % 4 else (0, 20, 40, 60)[n // 4 % 4]  # too little, too
+        data, control, flags, sender = s.recvmsg(2000, room)
+        print(len(data), sender[0], hex(flags), control_text(control), flush=True)
+        s.sendto(b"heard", sender)
+
+
+def say(address, port, *options):
+    family = 6 if ":" in address else 4
+    s = prepared(family, options)
+    s.bind(("", 0))
+    s.settimeout(5)
+    to = (address, int(port))
+
+    def heard(size, send):
+        send(b"x" * size)
+        assert s.recv(100) == b"heard"
+
+    size = 0
+    for ttl, tos in ((64, 0), (1, 0x10), (255, 0xb8), (7, 0x03)):
+        if family == 4:
+            s.setsockopt(IP, socket.IP_TTL, ttl)
+            s.setsockopt(IP, socket.IP_TOS, tos)
+        else:
+            s.setsockopt(IP6, socket.IPV6_UNICAST_HOPS, ttl)
+            s.setsockopt(IP6, socket.IPV6_TCLASS, tos)
+        for _ in range(2):
+            size += 1
+            heard(size, lambda data: s.sendto(data, to))
+    if family == 4:
+        kinds = [[(IP, socket.IP_TTL, struct.pack("i", 9))], [(IP, socket.IP_TOS, b"\x20")],
+                 [(IP, socket.IP_TOS, struct.pack("i", 0x28)), (IP, socket.IP_TTL, struct.pack("i", 33))],
+                 [(IP, PKTINFO, struct.pack("=I4s4s", 0, bytes(4), bytes(4)))]]
+    else:
+        kinds = [[(IP6, socket.IPV6_HOPLIMIT, struct.pack("i", 9))], [(IP6, socket.IPV6_TCLASS, struct.pack("i", 32))],
+                 [(IP6, socket.IPV6_PKTINFO, struct.pack("=16sI", bytes(16), 0))]]
+    for control in kinds:
+        size += 1
+        heard(size, lambda data: s.sendmsg([data], control, 0, to))
+    for bad in ([(IP, socket.IP_TTL, struct.pack("i", 0))], [(IP, socket.IP_TTL, b"\0")], [(IP, 77, b"")],
+                [(IP6, socket.IPV6_HOPLIMIT, struct.pack("i", 256))]):
+        try:
+            print("sent", s.sendmsg([b"bad"], bad, 0, to))
+        except OSError as error:
+            print(error)
+
+
+def error_text(s):
+    try:
+        data, control, flags, sender = s.recvmsg(2000, 1024, socket.MSG_ERRQUEUE)
+    except OSError as error:
+        return f"no error: {error.errno}"
+    return f"{data!r} {sender[0]} {sender[1]} {hex(flags)} {control_text(control)}"
+
+
+def ready(s, ms=2000):
+    p = select.poll()
+    p.register(s, select.POLLIN | select.POLLOUT)
+    while ms > 0:
+        events = p.poll(10)
+        if events and events[0][1] & ~select.POLLOUT:
+            break
+        ms -= 10
+    return hex(events[0][1]) if events else "nothing"
+
+
+def errors(address, port, how, *options):
+    s = prepared(6 if ":" in address else 4, options)
+    s.bind(("", 0))
+    s.setblocking(False)
+    to = (address, int(port))
+    if how == "connected":
+        s.connect(to)
+    for n in range(3):
+        for i in range(n + 1):
+            try:
+                s.sendto(f"datagram {n} {i}".encode(), to) if how != "connected" else s.send(f"datagram {n} {i}".encode())
+            except OSError as error:
+                print("send", error.errno)
+            if i == n and n == 2:
+                break
+            ready(s, 300)
+        print(n, ready(s))
+        if n == 1:
+            print("SO_ERROR", s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), ready(s, 100))
+        for _ in range(4):
+            print(error_text(s), ready(s, 30))
+        try:
+            print("recv", s.recv(100))
+        except OSError as error:
+            print("recv", error.errno)
+
+
+globals()[sys.argv[1]](*sys.argv[2:])
