@@ -44,6 +44,8 @@ struct sock *sock_alloc(struct engine *e, enum sock_proto proto, int family)
 	k->vnic = VNIC_NONE;
 	k->rcvbuf = s->cfg.defaults.rcvbuf;
 	k->sndbuf = s->cfg.defaults.sndbuf;
+	k->ttl = family == 4 ? (uint8_t)s->cfg.defaults.ttl : 0;
+	k->pmtudisc = (uint8_t)s->cfg.defaults.pmtudisc;
 	k->rcvlowat = 1;
 	k->created_us = s->now_us;
 	if (proto == SOCK_TCP)

@@ -77,7 +77,7 @@ struct endpoint {
 	uint16_t port;    /* host order */
 };
 
-/* Starting values of new sockets, from the knobs. */
+/* Starting values of new sockets, from the knobs and the kernel's own settings (host/sysctl.h). */
 struct sock_defaults {
 	uint32_t rcvbuf, rcvbuf_max; /* bytes; auto-tuning goes from one to the other */
 	uint32_t sndbuf, sndbuf_max;
@@ -95,6 +95,8 @@ struct sock_defaults {
 	uint32_t keep_cwnd_idle; /* 1: cwnd survives an idle time (net.ipv4.tcp_slow_start_after_idle=0) */
 	uint32_t linux_cubic;    /* 1: CUBIC is Linux's where that is not RFC 9438 and 9406 (tcp_cubic.c) */
 	uint32_t notsent_lowat;  /* of sockets that did not set TCP_NOTSENT_LOWAT; 0: none */
+	uint32_t ttl;            /* of IPv4 sockets; 0: 64 */
+	uint32_t pmtudisc;       /* enum pmtu_discovery */
 };
 
 struct sock {

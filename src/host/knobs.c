@@ -30,6 +30,8 @@ uint64_t knob[KNOB_COUNT] = {
 #undef KNOB
 };
 
+bool knob_given[KNOB_COUNT];
+
 const char *const profile_sentence[PROFILE_COUNT] = {
     [PROFILE_DEFAULT] = "Spins for about as long as a wake-up costs, then sleeps.",
     [PROFILE_LATENCY] = "Spins longer, for programs that have a processor to themselves.",
@@ -229,11 +231,14 @@ int knob_check(const char *assignment, char *err, int err_len)
 
 static void load_profile(uint64_t profile)
 {
+	memset(knob_given, 0, sizeof(knob_given));
 	for (int k = 0; k < KNOB_COUNT; k++)
 		knob[k] = knob_info[k].def;
 	for (unsigned i = 0; i < knob_override_count; i++)
-		if (knob_overrides[i].profile == profile)
+		if (knob_overrides[i].profile == profile) {
 			knob[knob_overrides[i].knob] = knob_overrides[i].value;
+			knob_given[knob_overrides[i].knob] = true;
+		}
 	knob[K_PROFILE] = profile;
 }
 
@@ -255,10 +260,12 @@ static int load_environment(char *const *envp, bool only_profile, char *err, siz
 		}
 		if (rc < 0)
 			continue;
-		if (only_profile && k == K_PROFILE)
+		if (only_profile && k == K_PROFILE) {
 			load_profile(value);
-		else if (!only_profile)
+		} else if (!only_profile) {
 			knob[k] = value;
+			knob_given[k] = true;
+		}
 	}
 	return result;
 }

@@ -7,6 +7,7 @@
 #ifndef VD_KNOBS_H
 #define VD_KNOBS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -21,6 +22,8 @@ enum knob {
 
 /* Parsed values; index by enum knob. Set once by knobs_load. A path is the address of its text in the environment. */
 extern uint64_t knob[KNOB_COUNT];
+/* True: the environment or the profile says so. Others may follow the kernel (sysctl.h). */
+extern bool knob_given[KNOB_COUNT];
 
 enum knob_type { KNOB_BOOL, KNOB_UINT, KNOB_ENUM, KNOB_PATH };
 

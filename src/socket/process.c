@@ -22,6 +22,7 @@
 #include "host/host.h"
 #include "host/rules.h"
 #include "host/knobs.h"
+#include "host/sysctl.h"
 #include "host/xsk.h"
 #include "socket/proc_info.h"
 #include "socket/wire.h"
@@ -153,6 +154,7 @@ struct attached *process_own_stack(void)
 	if (!a && !failed) {
 		clock_init();
 		knobs_defaults_for_stack(&cfg);
+		sysctls_apply(&cfg.defaults);
 		a = process_new_stack(&cfg);
 		if (!a)
 			say_failed();

@@ -149,23 +149,26 @@ class Link:
 
     last_port = 20000
 
-    def __init__(self, test, accelerated, mtu=1500, vlan=0):
+    def __init__(self, test, accelerated, mtu=1500, vlan=0, queues=1, settings=()):
         self.test = test
         self.sides = {}
         try:
-            self.make(accelerated, mtu, vlan)
+            self.make(accelerated, mtu, vlan, queues, settings)
         except BaseException:
             self.end()
             raise
 
-    def make(self, accelerated, mtu, vlan):
+    def make(self, accelerated, mtu, vlan, queues, settings):
         for name in SIDES:
             self.sides[name] = Side(name, accelerated in (name, "both"))
         near, far = self.sides["near"], self.sides["far"]
         for side in self.sides.values():  # its addresses may be used at once
             machine.run(side.inside(["sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0"]), 10)
-        near.ip("link", "add", "wire0", "mtu", str(mtu), "type", "veth", "peer", "name", "wire0", "mtu", str(mtu),
-                "netns", str(far.holder.pid))
+            for setting in settings:
+                machine.run(side.inside(["sysctl", "-qw", setting]), 10)
+        many = ["mtu", str(mtu), "numrxqueues", str(queues), "numtxqueues", str(queues)]
+        near.ip("link", "add", "wire0", *many, "type", "veth", "peer", "name", "wire0", *many, "netns",
+                str(far.holder.pid))
         for name, side in self.sides.items():
             side.ip("link", "set", "lo", "up")
             device = "wire0"
