@@ -14,6 +14,7 @@
 
 #include "calls.h"
 #include "fdtable.h"
+#include "socket/kick.h"
 
 #define ARGS_MAX 4096 /* of execl and its kin */
 #define PATH_ROOM 4096
@@ -44,6 +45,7 @@ static void let_go(void)
 		if (flags < 0 || flags & FD_CLOEXEC)
 			fd_closing(fd);
 	}
+	kick_all(); /* nobody is here afterwards who would */
 }
 
 int execve(const char *file, char *const argv[], char *const envp[])

@@ -18,6 +18,7 @@
 #include "fork.h"
 #include "host/host.h"
 #include "host/knobs.h"
+#include "socket/kick.h"
 #include "socket/wait.h"
 #include "thread.h"
 
@@ -320,11 +321,13 @@ static int poll_call(struct call *c, int64_t timeout_us, const sigset_t *mask)
 	int n;
 
 	list(c);
+	kick_end();
 	wait_poll_stacks();
 	n = look(c, timeout_us == 0);
-	if (n || timeout_us == 0)
-		return n;
-	return wait_ready(c, timeout_us, mask);
+	if (!n && timeout_us)
+		n = wait_ready(c, timeout_us, mask);
+	kick_expect(n);
+	return n;
 }
 
 static int poll_mixed(struct pollfd *fds, size_t n, int64_t timeout_us, const sigset_t *mask)

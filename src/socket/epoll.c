@@ -22,6 +22,7 @@ struct epset *ep_new(int epfd)
 		memset(set, 0, sizeof *set);
 		set->epfd = epfd;
 		set->halves = set->inner = set->kick = -1;
+		set->id = wait_kernel_id();
 		set->next = all_sets;
 		all_sets = set;
 		wait_on_news = on_news;
@@ -32,6 +33,7 @@ struct epset *ep_new(int epfd)
 
 static void close_internal(struct epset *set)
 {
+	wait_kernel_closing();
 	if (set->halves >= 0)
 		host_fd_close(set->halves);
 	if (set->inner >= 0)

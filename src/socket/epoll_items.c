@@ -172,7 +172,7 @@ static int internal_epoll(void)
 
 static int watch_in_inner(struct epset *set, int fd)
 {
-	struct epoll_event ev = {.events = EPOLLIN};
+	struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
 
 	return host_sys.epoll_ctl(set->inner, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
 }
@@ -191,6 +191,7 @@ static int make_halves(struct epset *set)
 	watch_in_inner(set, set->epfd);
 	watch_in_inner(set, halves);
 	set->halves = halves;
+	set->id = wait_kernel_id();
 	return 0;
 }
 

@@ -76,6 +76,7 @@ struct epset {
 	bool kicked;      /* the kick is in epfd */
 	bool forked;      /* halves and inner must be made anew */
 	int epfd, halves, inner, kick;
+	uint64_t id; /* of what epfd and inner are now (wait_kernel_id) */
 	struct item *items;
 	struct nested *nested; /* members that are sets */
 	struct nested *outers; /* sets that this one is a member of */

@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "socket/epoll_set.h"
+#include "socket/kick.h"
 
 #define BATCH 64       /* items that a wait takes at a time */
 #define HALF_EVENTS 32 /* kernel halves looked at a time */
@@ -149,14 +150,27 @@ static int filter_kick(struct epset *set, struct epoll_event *events, int n)
 	return kept;
 }
 
+/* Only where something is ready at all: an item that was reported stays on the list until somebody asks for its level,
+ * and a wait that finds nothing looks at the kernel itself. */
 static bool due(struct epset *set)
 {
 	uint64_t now = clock_cycles();
 
-	if (now - set->looked < knob[K_POLL_KERNEL_US] * clock_cycles_per_us())
+	if (now - set->looked < knob[K_POLL_KERNEL_US] * clock_cycles_per_us() || !collect(set, NULL, 1))
 		return false;
 	set->looked = now;
 	return true;
+}
+
+/* Usually neither the program's kernel members nor the halves have anything: one call tells. */
+static void ask_both(const struct epset *set, bool *kernel, bool *halves)
+{
+	struct epoll_event ev[2];
+	int n = host_sys.epoll_pwait(set->inner, ev, 2, 0, NULL);
+
+	*kernel = *halves = false;
+	for (int i = 0; i < n; i++)
+		*(ev[i].data.fd == set->halves ? halves : kernel) = true;
 }
 
 /* What is ready now: accelerated members, and kernel members if they are due, or `must` be asked. */
@@ -168,11 +182,12 @@ static int gather(struct epset *set, struct epoll_event *events, int max, bool m
 	bool look = (kernel || halves) && (set->kernel_busy || (must && kernel) || (some && due(set)));
 	int n, r = 0;
 
-	if (look && halves) {
-		if (set->forked)
-			set_rebuild(set);
+	if (look && halves && set->forked)
+		set_rebuild(set);
+	if (look && kernel && halves && !set->kernel_busy && set->inner >= 0)
+		ask_both(set, &kernel, &halves);
+	if (look && halves)
 		look_at_halves(set);
-	}
 	n = collect(set, events, max);
 	if (set->nested)
 		n = collect_nested(set, events, n, max);
@@ -232,6 +247,8 @@ static int wait_blocking(struct epset *set, struct epoll_event *events, int max,
 		struct wait w = {.ready = set_ready, .arg = &waiter, .timeout_us = left, .sigmask = sigmask};
 
 		w.kernel_fd = waiter.kernel_fd;
+		w.kernel_id = waiter.kernel_fd >= 0 ? set->id : 0;
+		w.as_epoll = true;
 		atomic_fetch_add(&set->sleepers, 1);
 		r = wait_for_masked(&w);
 		atomic_fetch_sub(&set->sleepers, 1);
@@ -288,6 +305,7 @@ int ep_wait(struct epset *set, struct epoll_event *events, int max, int64_t time
 
 	if (max <= 0)
 		return -EINVAL;
+	kick_end();
 	if (!ep_has_accelerated(set)) {
 		n = wait_plain(set, events, max, timeout_us, sigmask);
 		if (n != -EAGAIN)
@@ -301,5 +319,6 @@ int ep_wait(struct epset *set, struct epoll_event *events, int max, int64_t time
 		n = wait_blocking(set, events, max, timeout_us, sigmask);
 	if (n > 0)
 		pass_on(set);
+	kick_expect(n);
 	return n;
 }

@@ -12,6 +12,7 @@
 #include "socket/backing.h"
 #include "socket/busy.h"
 #include "socket/handshakes.h"
+#include "socket/kick.h"
 #include "socket/relatives.h"
 #include "socket/net.h"
 #include "socket/sockets.h"
@@ -21,6 +22,7 @@ static uint32_t stacks; /* whose locks are held */
 
 void vs_fork_prepare(const vsock_t *all, size_t n)
 {
+	kick_all();
 	backing_fork_prepare();
 	stacks = atomic_load(&attached_count);
 	for (uint32_t i = 0; i < stacks; i++) {
@@ -81,6 +83,7 @@ void vs_fork_child(void)
 	udp_forget();
 	busy_after_fork();
 	handshakes_after_fork();
+	kick_after_fork();
 	helper_after_fork();
 	for (uint32_t i = 0; i < n; i++) {
 		/* The table is full: share the last entry, so that indices stay good; news may then go to the other. */

@@ -23,18 +23,21 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "host/host.h"
 #include "host/knobs.h"
 #include "socket/backing.h"
 #include "socket/handshakes.h"
+#include "socket/kick.h"
 #include "socket/net.h"
 #include "socket/raw.h"
 #include "socket/relatives.h"
 #include "socket/wire.h"
 
 #define LOOK_MS 10
+#define ALARM_US 1000
 #define STACK_BYTES (256 * 1024)
 #define EVENTS 16
 #define FDS_TRACKED 65536
@@ -47,14 +50,18 @@ enum watched {
 	WATCH_HANDSHAKE,
 	WATCH_RELATIVES,
 	WATCH_DAEMON,
-	WATCH_NETWORK
+	WATCH_NETWORK,
+	WATCH_ALARM
 };
 
 static pthread_mutex_t state_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t pidfd_lock = PTHREAD_MUTEX_INITIALIZER; /* of pidfd_of */
 static bool running;
 static _Atomic int epfd = -1;
-static uint32_t belled;                            /* stacks whose doorbell is registered */
+static uint32_t belled;            /* stacks whose doorbell is registered */
+static int alarm_fd = -1;          /* a timer: kicks are held (kick.h) */
+static _Atomic uint32_t alarm_set; /* it will go off */
+_Thread_local bool helper_self;
 static _Atomic vsock_t rendezvous_of[FDS_TRACKED]; /* rendezvous descriptor -> the socket it listens for */
 
 static uint64_t tag(enum watched kind, uint32_t stack, uint32_t small, uint32_t gen)
@@ -73,6 +80,43 @@ static int watch(int fd, uint32_t events, uint64_t what)
 	if (errno == EEXIST && host_sys.epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &ev) == 0)
 		return 0;
 	return -errno;
+}
+
+/* --- kicks that are held --- */
+
+static int make_alarm(void)
+{
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), high = fd < 0 ? -1 : host_fd_high(fd);
+
+	if (fd >= 0 && high < 0)
+		host_sys.close(fd);
+	atomic_store(&alarm_set, 0);
+	return high;
+}
+
+bool helper_alarm(void)
+{
+	static const struct itimerspec soon = {.it_value.tv_nsec = ALARM_US * 1000};
+
+	if (!__atomic_load_n(&running, __ATOMIC_ACQUIRE) || alarm_fd < 0)
+		return false;
+	if (atomic_load(&alarm_set) || atomic_exchange(&alarm_set, 1))
+		return true;
+	if (timerfd_settime(alarm_fd, 0, &soon, NULL) == 0)
+		return true;
+	atomic_store(&alarm_set, 0);
+	return false;
+}
+
+/* Whoever held a frame before this has posted it; whoever does after it sets the alarm anew. True: all are gone. */
+static bool alarm_off(void)
+{
+	bool left = false;
+
+	atomic_store(&alarm_set, 0);
+	for (uint32_t i = 0; i < atomic_load(&attached_count); i++)
+		left |= kick_stack(attached[i]);
+	return !left;
 }
 
 /* --- what it does --- */
@@ -156,6 +200,9 @@ static void handle(const struct epoll_event *ev)
 	case WATCH_DAEMON:
 		if (a && (ev->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
 			net_daemon_gone(a);
+		break;
+	case WATCH_ALARM:
+		(void)alarm_off(); /* what is left the next net_tick tries again */
 		break;
 	case WATCH_PROCESS:
 		process_died(stack, small % PROC_MAX);
@@ -275,12 +322,19 @@ static void *helper_main(void *arg)
 {
 	struct epoll_event ev[EVENTS];
 	int timeout = 0, expiry;
+	uint64_t due_us = 0; /* end of the timeout */
 
 	(void)arg;
 	prctl(PR_SET_NAME, "viaduct");
+	helper_self = true;
 	for (;;) {
 		int n = host_sys.epoll_pwait(epfd, ev, EVENTS, timeout, NULL);
 
+		/* An alarm alone changes nothing of what the program is found to do, and does not wake us. */
+		if (n == 1 && ev[0].data.u64 >> 56 == WATCH_ALARM && alarm_off()) {
+			timeout = ms_until(due_us);
+			continue;
+		}
 		atomic_store(&helper_asleep, 0);
 		watch_bells();
 		for (int i = 0; i < n; i++)
@@ -292,6 +346,7 @@ static void *helper_main(void *arg)
 		timeout = program_active() ? LOOK_MS : fall_asleep();
 		if (expiry >= 0 && (timeout < 0 || expiry < timeout))
 			timeout = expiry;
+		due_us = timeout < 0 ? UINT64_MAX : clock_us() + (uint64_t)timeout * 1000;
 	}
 	return NULL;
 }
@@ -340,6 +395,8 @@ int helper_start(void)
 			epfd = ret;
 			belled = 0;
 			watch_bells();
+			alarm_fd = make_alarm();
+			watch(alarm_fd, EPOLLIN | EPOLLET, tag(WATCH_ALARM, 0, 0, 0));
 			for (uint32_t i = 0; i < atomic_load(&attached_count); i++)
 				watch_inherited(attached[i]);
 			ret = make_thread();
@@ -422,6 +479,9 @@ void helper_after_fork(void)
 	if (epfd >= 0)
 		host_fd_close(epfd); /* shared with the parent's helper: only our number of it goes */
 	epfd = -1;
+	if (alarm_fd >= 0)
+		host_fd_close(alarm_fd);
+	alarm_fd = -1;
 	belled = 0;
 	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
 		for (uint32_t j = 0; j < PROC_MAX; j++) {

@@ -18,6 +18,11 @@ void helper_watch_relatives(struct attached *a, int fd);
 void helper_watch_daemon(struct attached *a, int fd);
 /* A process of the tree: when it dies, its entry in stack a is dropped. */
 void helper_watch_process(struct attached *a, uint32_t slot);
+/* Have the helper look for held kicks (kick.h) in a millisecond; asked again before that costs nothing. False: nobody
+ * will look. */
+bool helper_alarm(void);
+/* This thread is the helper. */
+extern _Thread_local bool helper_self;
 /* In the child after fork: there is no helper here. */
 void helper_after_fork(void);
 

@@ -19,8 +19,8 @@
 #include "engine/hash.h"
 #include "host/host.h"
 #include "host/knobs.h"
-#include "host/xsk.h"
 #include "socket/helper.h"
+#include "socket/kick.h"
 #include "socket/net_internal.h"
 #include "socket/raw.h"
 
@@ -439,27 +439,6 @@ static void ask_for_neighbours(struct attached *a)
 	}
 }
 
-/* Frames that the kernel would not send when they were posted (the interface was down, its queue or the socket's memory
- * full) lie in their ring, where nobody posts behind them: TCP waits for their buffers. Microseconds until the next
- * try, 0: none is needed. */
-static uint64_t kick_again(struct attached *a)
-{
-	bool due = false;
-
-	stack_enter(a);
-	a->seen_acquired++; /* it was us, not the program */
-	for (uint32_t i = 0; i < a->active; i++) {
-		struct vnic *v = &a->e.vnic[a->vnic[i] % VNIC_MAX];
-
-		if (!v->wake_fd || !v->ops || !xdp_kick_due(v))
-			continue;
-		(void)xsk_kick(v->wake_fd - 1, v->priv);
-		due |= xdp_kick_due(v);
-	}
-	stack_leave(a);
-	return due ? KICK_AGAIN_US : 0;
-}
-
 uint64_t net_tick(void)
 {
 	uint64_t now = clock_us(), next = net_filters_sweep(now);
@@ -467,10 +446,12 @@ uint64_t net_tick(void)
 	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
 		struct net *n = &nets[i];
 
-		uint64_t kick = glance(n) != NET_NEW && glance(n) != NET_OFF ? kick_again(attached[i]) : 0;
+		/* Frames that the kernel would not send when they were posted (the interface was down, its queue or the
+		 * socket's memory full) lie in their ring, where nobody posts behind them: TCP waits for their buffers. */
+		bool left = glance(n) != NET_NEW && glance(n) != NET_OFF && kick_stack(attached[i]);
 
-		if (kick && (!next || kick < next))
-			next = kick;
+		if (left && (!next || KICK_AGAIN_US < next))
+			next = KICK_AGAIN_US;
 		if (glance(n) == NET_UP)
 			ask_for_neighbours(attached[i]);
 		if (glance(n) != NET_LOST)

@@ -23,7 +23,7 @@
 #include "host/rules.h"
 #include "host/knobs.h"
 #include "host/sysctl.h"
-#include "host/xsk.h"
+#include "socket/kick.h"
 #include "socket/proc_info.h"
 #include "socket/wire.h"
 
@@ -345,8 +345,7 @@ void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n)
 		uint32_t kind = v->ops ? vnic_take_armed(v) : VNIC_ARMED_NO;
 
 		if (v->wake_fd && v->ops && xdp_kick_due(v))
-			(void)xsk_kick(v->wake_fd - 1, v->priv);
-
+			kick_posted(a, posted[i]);
 		if (kind && v->doorbell_fd[kind - 1] >= 0)
 			ring_fd(v->doorbell_fd[kind - 1]);
 		else if (kind)

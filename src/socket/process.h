@@ -123,6 +123,7 @@ static inline bool stack_news_wanted(const struct attached *a, uint32_t self)
 
 extern _Thread_local uint32_t wait_self;  /* 1 while this thread counts in process_waiting */
 extern _Thread_local bool wait_same_core; /* the other end shared our core last time: spinning keeps it from running */
+extern _Thread_local bool wait_sleepy;    /* this thread's last waits were long: it does not spin */
 
 static inline void stack_leave(struct attached *a)
 {

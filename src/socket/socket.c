@@ -11,6 +11,7 @@
 #include "socket/backing.h"
 #include "socket/busy.h"
 #include "socket/epoll.h"
+#include "socket/kick.h"
 #include "socket/net.h"
 #include "socket/raw.h"
 #include "socket/sockets.h"
@@ -262,6 +263,7 @@ void vs_close_fd(vsock_t v, int fd, bool wait_linger)
 	bound = !(k->holders & ~(1ull << a->slot)) && (proto == SOCK_UDP || k->tcp.state == TCP_LISTEN);
 	sock_let_go(a, k, stack_now(a));
 	stack_leave(a);
+	kick_flush();
 	backing_release(v, fd, &left);
 	if (bound)
 		net_unbound(a, proto, &left.local);
@@ -302,6 +304,7 @@ void vs_exit(const vsock_t *all, size_t n)
 		vs_close(all[i], false);
 	if (a && a->active)
 		(void)wait_for(&w);
+	kick_all();
 }
 
 int vs_shutdown(vsock_t v, int fd, int how)

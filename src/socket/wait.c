@@ -6,13 +6,14 @@
  *   2. It spins on, but looks at the clock, at signals, at the kernel's descriptors, and gives its core away now and
  *      then (sched_yield); at once if the other end runs on the same core (the control line says where).
  *   3. It sleeps on an epoll descriptor of its own, in which the doorbells of all stacks are registered
- *      edge-triggered. Doorbells are never read, so one write wakes every sleeper, and none is lost. Where there is
- *      nothing else to wait for, and a stop and continuation by signals does no harm (they end epoll_wait, but not
- *      poll), one epoll_pwait does it; else a ppoll, and an epoll_pwait to take the doorbell's event.
+ *      edge-triggered. Doorbells are never read, so one write wakes every sleeper, and none is lost. Where a stop and
+ *      continuation by signals does no harm (they end epoll_wait, but not poll) one epoll_pwait does it: what is to
+ *      be watched of the kernel's is registered there too, and stays until the thread waits for something else. Else
+ *      a ppoll, and an epoll_pwait to take the doorbell's event.
  *
  * How long it spins adapts per thread: a spin that succeeds, or a sleep that turns out short, raises the limit to
  * knob SPIN_US; each long sleep halves it. So a program that waits for rare events, or more busy programs than
- * cores, soon spin hardly at all.
+ * cores, soon do not spin at all (wait_sleepy).
  *
  * No wake-up is lost. Going to sleep: count as a sleeper and arm the vNICs (under the lock), then look once more. Who
  * posts a frame looks at `armed` after its release of the lock; who takes in news for others looks at the sleepers
@@ -33,6 +34,7 @@
 
 #include "host/host.h"
 #include "host/knobs.h"
+#include "socket/kick.h"
 #include "socket/net.h"
 #include "socket/process.h"
 #include "socket/raw.h"
@@ -40,10 +42,11 @@
 #define LOOK_EVERY 64u /* spins between looks at the clock and the like */
 #define PURE_US 4u     /* no system call before */
 #define SAME_CORE_YIELDS 12u
-#define SPIN_FLOOR_US 1u
 #define BLIND_SLEEP_US 1000u /* without an epoll descriptor of our own (none to be had) */
 #define FDS_TRACKED 65536
 #define SIGSET_BYTES 8 /* of the kernel's sigset_t */
+#define SLEEP_EVENTS 16
+#define KERNEL_BEDS 32u /* threads that may register one; the kernel counts the ways from a socket to all of them */
 
 /* What a thread remembers between waits. */
 struct waiter {
@@ -51,15 +54,20 @@ struct waiter {
 	uint32_t watched; /* stacks registered in it */
 	uint32_t rings;   /* networks' rings registered in it (net_wakes) */
 	uint32_t spin_us; /* current limit, plus 1; 0: not set yet */
+	int kernel_fd;    /* registered in it, of that id (struct wait); 0: none */
+	uint64_t kernel_id, refused_id;
+	uint32_t closings; /* at its registration: if it is the same, the number still means the same */
 };
 static _Thread_local struct waiter self;
-_Thread_local bool wait_same_core;
+_Thread_local bool wait_same_core, wait_sleepy;
 _Thread_local volatile bool wait_near_sleep;
 
 static _Atomic uint64_t thread_epfds[FDS_TRACKED / 64]; /* to close them in a forked child */
 static pthread_key_t at_thread_exit;
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
-static _Atomic uint32_t generation;
+static _Atomic uint32_t generation, kernel_beds, kernel_closings;
+static _Atomic uint64_t kernel_ids;
+static _Atomic bool no_pwait2; /* Linux before 5.11 */
 
 struct waiting {
 	struct wait *w;
@@ -187,8 +195,7 @@ static void spin_adapt(bool worth_it)
 	uint32_t max = (uint32_t)knob[K_SPIN_US], now = spin_limit();
 
 	now = worth_it ? max : now / 2;
-	if (now < SPIN_FLOOR_US)
-		now = SPIN_FLOOR_US < max ? SPIN_FLOOR_US : max;
+	wait_sleepy = !now;
 	self.spin_us = now + 1;
 }
 
@@ -246,6 +253,9 @@ static void close_thread_epfd(void *arg)
 {
 	int fd = (int)(intptr_t)arg - 1;
 
+	if (self.kernel_id)
+		atomic_fetch_sub(&kernel_beds, 1);
+	self.kernel_id = 0;
 	atomic_fetch_and(&thread_epfds[fd / 64], ~(1ull << fd % 64));
 	host_fd_close(fd);
 }
@@ -263,6 +273,16 @@ void wait_give_way(void)
 	close_thread_epfd((void *)(intptr_t)self.epfd);
 	self.epfd = 0;
 	self.watched = 0;
+}
+
+uint64_t wait_kernel_id(void)
+{
+	return atomic_fetch_add(&kernel_ids, 1) + 1;
+}
+
+void wait_kernel_closing(void)
+{
+	atomic_fetch_add(&kernel_closings, 1);
 }
 
 static void make_key(void)
@@ -296,12 +316,43 @@ static void watch_rings(void)
 	}
 }
 
-/* This thread's epoll descriptor with all doorbells in it, or -1. */
-static int thread_epfd(void)
+/* The kernel_fd of an earlier wait does not wake us any more. If one was closed since, the number may not be it. */
+static void forget_kernel(void)
+{
+	if (self.closings != atomic_load(&kernel_closings)) {
+		wait_give_way();
+		return;
+	}
+	host_sys.epoll_ctl(self.epfd - 1, EPOLL_CTL_DEL, self.kernel_fd, &(struct epoll_event){0});
+	atomic_fetch_sub(&kernel_beds, 1);
+	self.kernel_id = 0;
+}
+
+static void watch_kernel(const struct wait *w)
+{
+	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = w->kernel_id};
+
+	if (self.refused_id == w->kernel_id || atomic_load_explicit(&kernel_beds, memory_order_relaxed) >= KERNEL_BEDS)
+		return;
+	self.closings = atomic_load(&kernel_closings);
+	if (host_sys.epoll_ctl(self.epfd - 1, EPOLL_CTL_ADD, w->kernel_fd, &ev) < 0) {
+		self.refused_id = w->kernel_id; /* sets in sets in sets */
+		return;
+	}
+	atomic_fetch_add(&kernel_beds, 1);
+	self.kernel_fd = w->kernel_fd;
+	self.kernel_id = w->kernel_id;
+}
+
+/* This thread's epoll descriptor with all doorbells in it, or -1. What is to be watched of the kernel's is in it if
+ * self.kernel_id says so. */
+static int thread_epfd(const struct wait *w)
 {
 	int fd, n;
 
 	pthread_once(&key_once, make_key);
+	if (self.kernel_id && (self.kernel_id != w->kernel_id || self.kernel_fd != w->kernel_fd))
+		forget_kernel();
 	if (!self.epfd) {
 		fd = host_sys.epoll_create1(EPOLL_CLOEXEC);
 		fd = fd < 0 ? fd : host_fd_high(fd);
@@ -320,6 +371,8 @@ static int thread_epfd(void)
 	}
 	if (self.rings != net_wakes())
 		watch_rings();
+	if (w->kernel_id && !self.kernel_id)
+		watch_kernel(w);
 	return self.epfd - 1;
 }
 
@@ -375,6 +428,45 @@ static void sleeper_leave(const struct wait *w, uint32_t stacks)
 	}
 }
 
+static struct timespec timespec_of(uint64_t us)
+{
+	return (struct timespec){.tv_sec = (time_t)(us / 1000000), .tv_nsec = (long)(us % 1000000) * 1000};
+}
+
+static uint64_t us_left(const struct waiting *x)
+{
+	uint64_t now = clock_us();
+
+	return x->deadline_us > now ? x->deadline_us - now : 0;
+}
+
+/* All in one system call. -ENOSYS: not here. */
+static long sleep_in_one(struct waiting *x, int epfd, const sigset_t *mask)
+{
+	struct epoll_event ev[SLEEP_EVENTS];
+	struct wait *w = x->w;
+	struct timespec ts;
+	long n;
+
+	if (epfd < 0 || w->watch_events || !(w->restart || w->as_epoll) ||
+	    (w->kernel_fd >= 0 && (!w->kernel_id || self.kernel_id != w->kernel_id)))
+		return -ENOSYS;
+	if (x->deadline_us == UINT64_MAX) {
+		n = raw_call(SYS_epoll_pwait, epfd, (long)ev, SLEEP_EVENTS, -1, (long)mask, SIGSET_BYTES);
+	} else {
+		if (atomic_load_explicit(&no_pwait2, memory_order_relaxed))
+			return -ENOSYS;
+		ts = timespec_of(us_left(x));
+		n = raw_call(SYS_epoll_pwait2, epfd, (long)ev, SLEEP_EVENTS, (long)&ts, (long)mask, SIGSET_BYTES);
+		if (n == -ENOSYS)
+			atomic_store(&no_pwait2, true);
+	}
+	for (long i = 0; i < n; i++)
+		w->kernel_ready |= ev[i].data.u64 != 0;
+	w->slept = n >= 0 && n < SLEEP_EVENTS && !w->kernel_ready;
+	return n;
+}
+
 static long sleep_in_kernel(struct waiting *x, int epfd, const sigset_t *mask)
 {
 	struct wait *w = x->w;
@@ -384,19 +476,17 @@ static long sleep_in_kernel(struct waiting *x, int epfd, const sigset_t *mask)
 	    {.fd = w->watch_events ? w->watch_fd : -1, .events = (short)w->watch_events},
 	};
 	struct epoll_event drop[8];
-	uint64_t now, left = UINT64_MAX;
+	uint64_t left = UINT64_MAX;
 	struct timespec ts;
-	long n;
+	long n = sleep_in_one(x, epfd, mask);
 
-	if (epfd >= 0 && w->restart && w->kernel_fd < 0 && !w->watch_events && x->deadline_us == UINT64_MAX)
-		return raw_call(SYS_epoll_pwait, epfd, (long)drop, 8, -1, (long)mask, SIGSET_BYTES);
-	now = clock_us();
+	if (n != -ENOSYS)
+		return n;
 	if (x->deadline_us != UINT64_MAX)
-		left = x->deadline_us > now ? x->deadline_us - now : 0;
+		left = us_left(x);
 	if (epfd < 0 && left > BLIND_SLEEP_US)
 		left = BLIND_SLEEP_US;
-	ts.tv_sec = (time_t)(left / 1000000);
-	ts.tv_nsec = (long)(left % 1000000) * 1000;
+	ts = timespec_of(left);
 	n = raw_call(SYS_ppoll, (long)p, 3, left == UINT64_MAX ? 0 : (long)&ts, (long)mask, SIGSET_BYTES, 0);
 	if (n > 0 && (p[0].revents & POLLIN))
 		host_sys.epoll_pwait(epfd, drop, 8, 0, NULL);
@@ -415,7 +505,7 @@ static enum outcome sleep_once(struct waiting *x)
 	enum outcome o = GO_ON;
 	uint64_t start;
 	uint32_t stacks;
-	int epfd = thread_epfd();
+	int epfd = thread_epfd(w);
 	long n = 0;
 
 	stacks = self.watched;
@@ -462,6 +552,7 @@ int wait_for(struct wait *w)
 	enum outcome o;
 
 	w->kernel_ready = false;
+	kick_end();
 	if (look(&x))
 		return 0;
 	if (!w->timeout_us) {
@@ -471,7 +562,7 @@ int wait_for(struct wait *w)
 	if (w->timeout_us > 0)
 		x.deadline_us = clock_us() + (uint64_t)w->timeout_us;
 	/* The shortest waits are over before anybody needs to know of them. */
-	for (uint32_t i = 0; i < 2 * LOOK_EVERY && knob[K_SPIN_US] && !wait_same_core; i++) {
+	for (uint32_t i = 0; i < 2 * LOOK_EVERY && knob[K_SPIN_US] && !wait_same_core && !wait_sleepy; i++) {
 		if (stirred(&x) && look(&x))
 			return 0;
 		if (i == IDLE_SPINS)
@@ -519,11 +610,12 @@ void wait_after_fork(void)
 			host_fd_close((int)(i * 64 + (uint32_t)__builtin_ctzll(bits)));
 	}
 	memset(&self, 0, sizeof(self));
+	atomic_store(&kernel_beds, 0);
 	pthread_once(&key_once, make_key);
 	pthread_setspecific(at_thread_exit, NULL);
 	wait_self = 0;
 	wait_near_sleep = false;
-	wait_same_core = false;
+	wait_same_core = wait_sleepy = false;
 	atomic_store(&process_waiting, 0);
 	atomic_store(&process_any_sleepers, 0);
 	atomic_fetch_add(&generation, 1);

@@ -23,8 +23,10 @@ struct wait {
 	bool restart;            /* SA_RESTART handlers do not end the wait (blocking recv, send, accept, connect) */
 	bool kernel_ready;       /* out: kernel_fd has events */
 	/* What follows may be left zero. */
-	vsock_t sock;          /* the only socket whose news matter; none: any socket's */
-	bool takes_in;         /* ready() itself takes in what has arrived on the stack of `sock` */
+	vsock_t sock;       /* the only socket whose news matter; none: any socket's */
+	bool takes_in;      /* ready() itself takes in what has arrived on the stack of `sock` */
+	bool as_epoll;      /* it is epoll_wait, which a stop and continuation may end */
+	uint64_t kernel_id; /* not 0: what kernel_fd is, although the number may be given out anew (wait_kernel_id) */
 	uint32_t watch_events; /* POLLIN, POLLOUT: a kernel descriptor to wake up for; 0: none. Asleep only. */
 	int watch_fd;
 	bool slept;       /* out: it slept, and kernel_fd had nothing when it woke up */
@@ -68,6 +70,10 @@ extern void (*wait_on_news)(vsock_t v, uint32_t edges);
  * wait look again. */
 void wait_wake_all(void);
 void wait_stack_attached(void);
+/* Threads keep the kernel_fd of their last wait registered where they sleep. A name for one of its kind, never given
+ * twice; and one of them is about to be closed. */
+uint64_t wait_kernel_id(void);
+void wait_kernel_closing(void);
 /* Does this thread have a descriptor that it sleeps on? Close it; its next sleep makes a new one, or does without. */
 bool wait_has_bed(void);
 void wait_give_way(void);

@@ -67,6 +67,29 @@ void wait_wake_all(void)
 	woken++;
 }
 
+uint64_t wait_kernel_id(void)
+{
+	static uint64_t last;
+
+	return ++last;
+}
+
+void wait_kernel_closing(void)
+{
+}
+
+_Thread_local struct kicks kicks;
+
+void kick_expect_many(uint32_t n)
+{
+	kicks.expected = n;
+}
+
+void kick_held(void)
+{
+	kicks.expected = 0;
+}
+
 /* One look, what the test wants to happen meanwhile, another look. */
 int wait_for_masked(struct wait *w)
 {

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Kicks: see kick.h. */
+#include "socket/kick.h"
+
+#include "host/host.h"
+#include "host/xsk.h"
+#include "socket/helper.h"
+#include "socket/net.h"
+
+#define HOLD_US 50u /* the first of a batch is not held longer, as long as the thread comes back here */
+#define GAP_US 10u  /* more between two answers: the thread does other things than to answer */
+
+_Thread_local struct kicks kicks;
+
+void kick_expect_many(uint32_t n)
+{
+	if (!net_wakes())
+		return;
+	kicks.expected = n;
+	kicks.last = 0;
+}
+
+/* True: frames are left, which the kernel does not take just now. */
+static bool kick_one(const struct attached *a, uint32_t vnic)
+{
+	const struct vnic *v = &a->e.vnic[vnic];
+
+	if (!v->wake_fd || !v->ops || !xdp_kick_due(v))
+		return false;
+	(void)xsk_kick(v->wake_fd - 1, v->priv);
+	return xdp_kick_due(v);
+}
+
+void kick_flush(void)
+{
+	uint32_t n = kicks.n;
+
+	kicks.n = 0;
+	for (uint32_t i = 0; i < n; i++)
+		kick_one(kicks.held[i].a, kicks.held[i].vnic);
+}
+
+void kick_held(void)
+{
+	kicks.expected = 0;
+	kick_flush();
+}
+
+static bool hold(struct attached *a, uint32_t vnic)
+{
+	for (uint32_t i = 0; i < kicks.n; i++)
+		if (kicks.held[i].a == a && kicks.held[i].vnic == vnic)
+			return true;
+	if (kicks.n == KICK_VNICS || !helper_alarm())
+		return false;
+	kicks.held[kicks.n].a = a;
+	kicks.held[kicks.n++].vnic = vnic;
+	return true;
+}
+
+static bool may_wait(void)
+{
+	uint64_t now = clock_counter(), us = clock_cycles_per_us();
+
+	if (kicks.last)
+		kicks.slow = now - kicks.last > GAP_US * us;
+	kicks.last = now;
+	if (!kicks.n)
+		kicks.since = now;
+	return !kicks.slow && now - kicks.since <= HOLD_US * us;
+}
+
+void kick_posted(struct attached *a, uint32_t vnic)
+{
+	bool batch = kicks.expected > 1;
+
+	if (batch) {
+		kicks.expected--;
+		if (may_wait() && hold(a, vnic))
+			return;
+	}
+	kick_one(a, vnic);
+	kick_flush();
+	if (batch)
+		kicks.last = clock_counter();
+}
+
+bool kick_stack(struct attached *a)
+{
+	uint16_t due[VNIC_MAX];
+	uint32_t n = 0;
+	bool left = false;
+
+	stack_enter(a);
+	if (helper_self)
+		a->seen_acquired++; /* it was not the program */
+	for (uint32_t i = 0; i < a->active; i++) {
+		const struct vnic *v = &a->e.vnic[a->vnic[i]];
+
+		if (v->wake_fd && v->ops && xdp_kick_due(v))
+			due[n++] = a->vnic[i];
+	}
+	stack_leave(a);
+	for (uint32_t i = 0; i < n; i++)
+		left |= kick_one(a, due[i]);
+	return left;
+}
+
+void kick_all(void)
+{
+	kicks.expected = kicks.n = 0;
+	if (!net_wakes())
+		return;
+	for (uint32_t i = 0; i < atomic_load(&attached_count); i++)
+		kick_stack(attached[i]);
+}
+
+void kick_after_fork(void)
+{
+	kicks = (struct kicks){0};
+}
