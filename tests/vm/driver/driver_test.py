@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The kernel module viaduct.ko: built for the virtual machine's kernel, without a warning, and tried there (inside.sh)."""
+import os
+import shutil
+import subprocess
+import sys
+
+import harness
+import machine
+from harness import case, check, need
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+SOURCE = os.path.realpath(os.path.join(HERE, "..", "..", ".."))
+KERNEL = os.environ.get("TEST_VM", os.path.join(SOURCE, "build-vm"))
+BUILD = os.path.realpath(harness.BUILD)
+MODULE = os.path.join(BUILD, "driver")
+PROGRAMS = os.path.join(BUILD, "tests", "vm", "driver")
+
+
+def build_module(*arguments):
+    """The module, from a copy of its sources; what the compiler said."""
+    headers = os.path.join(KERNEL, "headers")
+    if not os.path.exists(headers):
+        raise harness.Skip("no headers of the virtual machine's kernel were fetched")
+    shutil.copytree(os.path.join(SOURCE, "src", "driver"), MODULE, dirs_exist_ok=True)
+    shutil.copytree(os.path.join(SOURCE, "include", "viaduct"), os.path.join(MODULE, "include", "viaduct"),
+                    dirs_exist_ok=True)
+    done = subprocess.run(["make", "-C", headers, f"M={MODULE}", *arguments, "modules"], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, check=False, timeout=300)
+    check(done.returncode == 0, f"make ended with {done.returncode}: {done.stdout[-3000:]}")
+    return done.stdout
+
+
+def in_machine(test, command, seconds):
+    """Runs the command under inside.sh, to its successful end; what it wrote."""
+    shared = test.path("shared")
+    os.makedirs(shared)
+    with open(os.path.join(shared, "command"), "w", encoding="ascii") as script:
+        script.write(f"exec sh {HERE}/inside.sh {MODULE}/viaduct.ko {command} >/shared/out 2>&1\n")
+    need("qemu-system-x86_64", "busybox", "cpio")
+    program = machine.Program([os.path.join(HERE, "..", "boot"), KERNEL, shared, str(seconds)], test.path("console"))
+    test.programs.append(program)
+    status = program.process.wait(seconds + 20)
+    try:
+        with open(os.path.join(shared, "out"), encoding="utf-8", errors="replace") as text:
+            out = text.read()
+    except OSError:
+        out = ""
+    check(status == 0, f"ended with {status}: {out[-6000:]}\n{program.output()}")
+    return out
+
+
+def run_program(test, name, seconds=120):
+    build_module()
+    out = in_machine(test, os.path.join(PROGRAMS, name), seconds)
+    check("[  PASSED  ]" in out and "[  FAILED  ]" not in out, out)
+    if "--show" in sys.argv:
+        print(out)
+
+
+@case
+def the_module_builds_without_a_warning(_test):
+    shutil.rmtree(MODULE, ignore_errors=True)
+    need("sparse")
+    said = build_module("W=1", "C=2")
+    ours = [line for line in said.splitlines() if ("warning" in line or "error" in line) and MODULE in line]
+    check(not ours, "\n".join(ours))
+
+
+@case
+def calls(test):
+    run_program(test, "driver_calls_test")
+
+
+harness.main()
