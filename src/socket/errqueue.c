@@ -61,7 +61,6 @@ ssize_t vs_recv_error(vsock_t v, int fd, const struct iovec *iov, int iovcnt, in
 		return n;
 	sock_name_out(&d.meta.from, d.family, from, fromlen);
 	if (err.origin != ERROR_LOCAL) {
-		memcpy(d.ours, d.meta.to.addr, 16);
 		if (!d.ifindex)
 			d.ifindex = addr_ifindex(d.meta.to.addr);
 		cmsg_datagram(&room, &d);

@@ -5,6 +5,7 @@ import sys
 import time
 
 import harness
+import machine
 from harness import case, check, same
 from link import linked
 
@@ -52,6 +53,33 @@ def an_ipv6_socket_is_told_of_ipv4(test):
 @case
 def nothing_is_told_unasked(test):
     differs_not(test, lambda t, who: told(t, who, 4, 4, []))
+
+
+def introduce(link, family):
+    """The neighbours know each other: what comes first is not left to the kernel."""
+    to = link.address("far", family)
+    machine.run(link.sides["near"].inside(["bash", "-c", f"echo > /dev/udp/{to}/9; sleep 0.2"]), 10)
+
+
+def refused(test, accelerated, family, how, options):
+    """What the near side sees of datagrams to a port of the far side that nobody has."""
+    with linked(test, accelerated) as link:
+        for limit in ("ipv4.icmp_ratelimit", "ipv6.icmp.ratelimit"):
+            machine.run(link.sides["far"].inside(["sysctl", "-qw", f"net.{limit}=0"]), 10)
+        introduce(link, family)
+        before = link.sides["near"].counters()
+        seen = link.run("near", UDP + ["errors", link.address("far", family), 7001, how] + options)
+        check(not accelerated or link.sides["near"].counters() - before < 3, "the kernel has sent the datagrams")
+        return seen
+
+
+@case
+def errors_are_read_as_from_the_kernel(test):
+    for family, asked in ((4, "recverr"), (6, "recverr6")):
+        for how in ("connected", "bound"):
+            for options in ([], [asked], [asked] + (ALL4 if family == 4 else ALL4 + ALL6)[:-1]):
+                kernel = refused(test, "", family, how, options)
+                same(kernel, refused(test, "near", family, how, options), f"IPv{family}, {how}, {options}: what")
 
 
 harness.main()
