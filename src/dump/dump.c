@@ -39,6 +39,7 @@ static struct {
 	uint32_t snap;
 	uint64_t limit; /* frames; 0: no limit */
 	bool old;       /* pcap instead of pcapng */
+	bool comments;  /* with each packet */
 	bool quiet;
 } opt;
 
@@ -178,6 +179,15 @@ static uint32_t interface_of(struct source *r, const struct capture_record *reco
 	return r->interface[i].number;
 }
 
+static void write_packet(struct source *r, const struct capture_record *record, const uint8_t *frame, uint64_t us)
+{
+	char comment[128];
+
+	snprintf(comment, sizeof(comment), "stack of %.64s (process %u), vNIC %u", r->program, r->pid, record->vnic);
+	wrote(pcapng_packet(d.out, interface_of(r, record), us, frame, record->caplen, record->len, record->sent,
+			    opt.comments ? comment : NULL));
+}
+
 static void write_frame(struct source *r, const struct capture_record *record, const uint8_t *frame)
 {
 	uint64_t us = record->us + (uint64_t)d.real_offset_us;
@@ -190,8 +200,7 @@ static void write_frame(struct source *r, const struct capture_record *record, c
 	if (d.dumper)
 		pcap_dump((u_char *)d.dumper, &h, frame);
 	else
-		wrote(pcapng_packet(d.out, interface_of(r, record), us, frame, record->caplen, record->len,
-				    record->sent));
+		write_packet(r, record, frame, us);
 	r->interface[record->vnic].frames++;
 	d.frames++;
 }
@@ -371,6 +380,8 @@ static int parse(int argc, char **argv)
 			opt.file = optarg;
 		} else if (c == 'o') {
 			opt.old = true;
+		} else if (c == 'm') {
+			opt.comments = true;
 		} else if (c == 'q') {
 			opt.quiet = true;
 		} else if (c == '?' || c == 'h') {

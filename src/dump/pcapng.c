@@ -104,12 +104,13 @@ bool pcapng_interface(FILE *out, uint32_t snap, const char *name, const char *co
 }
 
 bool pcapng_packet(FILE *out, uint32_t interface, uint64_t us, const uint8_t *bytes, uint32_t caplen, uint32_t len,
-		   bool sent)
+		   bool sent, const char *comment)
 {
 	uint32_t fixed[5] = {interface, (uint32_t)(us >> 32), (uint32_t)us, caplen, len};
 	uint32_t flags = sent ? FLAG_SENT : FLAG_RECEIVED;
 	struct options o = {.len = 0};
 
+	add_text(&o, OPT_COMMENT, comment);
 	add(&o, OPT_PACKET_FLAGS, &flags, sizeof(flags));
 	return block(out, BLOCK_PACKET, fixed, sizeof(fixed), bytes, caplen, &o);
 }

@@ -14,8 +14,9 @@
 bool pcapng_section(FILE *out, const char *hardware, const char *os, const char *program, const char *comment);
 /* Interfaces are numbered from 0 in the order written. Ethernet, microseconds. */
 bool pcapng_interface(FILE *out, uint32_t snap, const char *name, const char *comment);
+/* comment: NULL none. */
 bool pcapng_packet(FILE *out, uint32_t interface, uint64_t us, const uint8_t *bytes, uint32_t caplen, uint32_t len,
-		   bool sent);
+		   bool sent, const char *comment);
 /* At the end: what was received and lost there. */
 bool pcapng_statistics(FILE *out, uint32_t interface, uint64_t us, uint64_t received, uint64_t dropped);
 

@@ -151,6 +151,26 @@ await 10 test -s "$work/pipe.status"
 [ "$(cat "$work/pipe.status")" = 0 ] && wait "$pipe" && grep -q 'frame 0001' "$work/pipe.txt"
 result $? "dump: into tcpdump as frames come, which may stop first"
 
+rm -f "$work/go" "$work/done" "$work/connected" "$work/port"
+"$viaduct" run python3 "$work/pair.py" server "$work" &
+server=$!
+started+=("$server")
+await 5 test -e "$work/port"
+"$viaduct" run python3 "$work/pair.py" client "$work" &
+client=$!
+started+=("$client")
+await 5 test -e "$work/connected"
+start_dump named --comments --pid "$server"
+: >"$work/go"
+await 5 test -e "$work/done"
+stop_dump
+frames=$(grep -Eo '^[0-9]+ frames' "$work/named.err" | grep -Eo '[0-9]+')
+# one for each frame, and the interface's
+[ "${frames:-0}" -ge 100 ] && [ "$(grep -ao "stack of python3 (process $server), vNIC 0" "$work/named" | wc -l)" = $((frames + 1)) ] &&
+	tcpdump -K -n -r "$work/named" >/dev/null 2>&1
+result $? "dump: --comments says with each frame whose it is"
+kill "$server" "$client"
+
 "$viaduct" run python3 -c 'import socket, time; s = socket.create_server(("127.0.0.1", 0)); time.sleep(60)' &
 idle=$!
 started+=("$idle")

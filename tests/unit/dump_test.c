@@ -220,7 +220,8 @@ static void blocks_of_pcapng_have_the_lengths_that_they_say(void **state)
 	assert_true(pcapng_section(out, "m", "os", text, "a comment")); /* what does not fit is left out */
 	assert_true(pcapng_interface(out, 100, "name", "comment"));
 	for (uint32_t caplen = 0; caplen < 4; caplen++)
-		assert_true(pcapng_packet(out, 0, 1, (const uint8_t *)"abcd", caplen, 9, caplen & 1));
+		assert_true(pcapng_packet(out, 0, 1, (const uint8_t *)"abcd", caplen, 9, caplen & 1,
+					  caplen & 2 ? "of whom" : NULL));
 	assert_true(pcapng_statistics(out, 0, 2, 3, 4));
 	fclose(out);
 	while (at < len) {
