@@ -5,7 +5,7 @@
  * frames and timers.
  *
  * Two states. Looking: every LOOK_MS it compares each stack's lock.acquired with what it saw last. If it changed, the
- * program does its work itself. If not, the helper takes in what there is, arms the helper's doorbell of each vNIC
+ * program does its work itself. If none did, the helper takes in what there is, arms the helper's doorbell of each vNIC
  * where no thread sleeps, and falls asleep until a doorbell, an event, or the next timer. Asleep it costs nothing. It
  * says so in helper_asleep, and until when in helper_deadline; a thread that sets an earlier timer wakes it
  * (stack_leave), and one that wakes up leaves the doorbells armed for it (wait.c). So a program that only looks at its
@@ -239,18 +239,40 @@ static uint64_t settle(struct attached *a)
 	return deadline;
 }
 
-static bool program_active(void)
+/* Has the program been here since the last look? */
+static bool stack_active(struct attached *a)
 {
-	bool active = false;
+	uint32_t acquired = atomic_load(&a->s->lock.acquired);
+	bool active = acquired != a->seen_acquired;
 
-	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
-		uint32_t acquired = atomic_load(&attached[i]->s->lock.acquired);
-
-		if (acquired != attached[i]->seen_acquired)
-			active = true;
-		attached[i]->seen_acquired = acquired;
-	}
+	a->seen_acquired = acquired;
 	return active;
+}
+
+/*
+ * True if the program works with one of its stacks. The others, where nobody does, are ours meanwhile: a child may
+ * have closed its end of a connection while it serves its parent's. Of the busy ones too what has been left lying.
+ */
+static bool program_active(uint64_t *deadline)
+{
+	uint32_t n = atomic_load(&attached_count), busy = 0;
+	bool active[VS_STACKS_MAX];
+
+	*deadline = UINT64_MAX;
+	for (uint32_t i = 0; i < n; i++)
+		busy += active[i] = stack_active(attached[i]);
+	for (uint32_t i = 0; i < n && busy; i++) {
+		uint64_t d;
+
+		if (!active[i] || stack_pending(attached[i]))
+			take_over(attached[i]);
+		if (active[i])
+			continue;
+		d = settle(attached[i]);
+		if (d < *deadline)
+			*deadline = d;
+	}
+	return busy;
 }
 
 static int ms_until(uint64_t deadline)
@@ -322,7 +344,7 @@ static void *helper_main(void *arg)
 {
 	struct epoll_event ev[EVENTS];
 	int timeout = 0, expiry;
-	uint64_t due_us = 0; /* end of the timeout */
+	uint64_t due_us = 0, deadline; /* end of the timeout; the next timer of a stack that nobody works with */
 
 	(void)arg;
 	prctl(PR_SET_NAME, "viaduct");
@@ -343,7 +365,9 @@ static void *helper_main(void *arg)
 		expiry = handshakes_expire();
 		net_tick();
 		wire_reap(); /* also for a program that never lets us fall asleep */
-		timeout = program_active() ? LOOK_MS : fall_asleep();
+		timeout = program_active(&deadline) ? LOOK_MS : fall_asleep();
+		if (timeout == LOOK_MS && ms_until(deadline) >= 0 && ms_until(deadline) < timeout)
+			timeout = ms_until(deadline);
 		if (expiry >= 0 && (timeout < 0 || expiry < timeout))
 			timeout = expiry;
 		due_us = timeout < 0 ? UINT64_MAX : clock_us() + (uint64_t)timeout * 1000;

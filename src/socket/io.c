@@ -157,15 +157,14 @@ static inline void short_spin(struct attached *a, const struct sock *k)
 	}
 }
 
-/* Take in what waits on the socket's own vNIC; of all vNICs now and then, so that none is forgotten. */
+/* Take in what waits on the socket's own vNIC; of all vNICs once a millisecond, so that none is forgotten: the other
+ * end may be ours, too. */
 static inline void take_in_own(struct attached *a, const struct sock *k, uint64_t now)
 {
-	if (!own_pending(a, k))
-		return;
 	if (__builtin_expect(a->polled_tick != now >> 10, 0)) {
 		a->polled_tick = now >> 10;
 		stack_poll(a, now);
-	} else {
+	} else if (own_pending(a, k)) {
 		engine_poll_vnic(&a->e, k->vnic, now, POLL_BUDGET);
 	}
 }
