@@ -155,6 +155,8 @@ static const char *mode_text(const struct netdev *d)
 		return "XDP mode unknown (older kernel)";
 	if (!(d->xdp & NETDEV_XDP_BASIC) || !(d->xdp & NETDEV_XDP_REDIRECT))
 		return "generic XDP (the driver has none)";
+	if (!strcmp(d->driver, "veth"))
+		return "generic XDP (faster than the driver's; Linux before 6.6: native)";
 	return d->xdp & NETDEV_XDP_ZEROCOPY ? "native XDP, zero-copy" : "native XDP, copying";
 }
 

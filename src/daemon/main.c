@@ -95,7 +95,7 @@ static int house_open(struct house *h)
 		return say(-errno, "no sockets");
 	h->netns = socket_netns(h->sock);
 	h->descriptors = privileges_descriptors();
-	rc = steer_start(&h->steer, h->policy.share, &why);
+	rc = steer_start(&h->steer, h->policy.share, h->policy.native, &why);
 	if (rc)
 		return say(rc, why);
 	rc = cellar_start(&h->cellar);

@@ -29,6 +29,7 @@ static const struct setting settings[] = {
      "a user who, as root, gets the interface's own queues and may send whatever frames he likes"},
     {"veth-only", FLAG, AT(veth_only), 0, 0, 0, NULL, "nobody gets the interface's own queues, root neither"},
     {"share", FLAG, AT(share), 0, 0, 0, NULL, "attach by libxdp's dispatcher, so that other XDP programs fit in"},
+    {"native", FLAG, AT(native), 0, 0, 0, NULL, "XDP in the driver also on a veth, where generic XDP is faster"},
     {"stacks", NUMBER, AT(stacks), 0, 1, 1024, "N", "processes (with what they fork) of one user at once, 64"},
     {"filters", NUMBER, AT(filters), 0, 1, 65535, "N", "ports and flows of one process at once, 16384"},
     {"transient", FLAG, AT(transient), 0, 0, 0, NULL, "leave when nobody uses the network any more"},

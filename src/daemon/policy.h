@@ -24,6 +24,7 @@ struct policy {
 	uint32_t filters; /* of one stack at once */
 	bool transient;   /* leave with the last stack */
 	bool share;       /* beside other XDP programs, by libxdp's dispatcher */
+	bool native;      /* XDP in the driver of a veth, too */
 	bool veth_only;   /* nobody gets the interface's own queues */
 };
 

@@ -140,7 +140,7 @@ static int take_port(struct tenant *t, struct tenant_vnic *v, const struct netvi
 	v->about.mode = port.mode;
 	v->port.cookie = cookie;
 	/* our program there too, and what it needs to know */
-	if (v->outer && !steer_attach_outer(h->steer, v->outer))
+	if (v->outer && !steer_attach_outer(h->steer, v->outer, f->device))
 		tenant_veth_set(t, v);
 	return 0;
 }

@@ -8,6 +8,8 @@
  *   outer       tc on the outer end: what the stack sends leaves by the interface if a filter of the stack covers its
  *               source, else it is dropped and counted. tc rather than XDP: it hands skbs over, so any device can send
  *               them (XDP's redirect needs a driver that takes raw frames: a veth, for one, only when its peer polls).
+ *   outerskb    the same as generic XDP, which hands skbs over, too, for an interface that is a veth: a frame that tc
+ * has redirected is passed over by generic XDP at the other end of it (skb_is_redirected).
  *
  * ICMP errors follow the packet that they quote. A socket that is gone has left its map by itself: its frames go to the
  * kernel. Documentation/networking/af_xdp.rst, Documentation/bpf/redirect.rst.
@@ -248,9 +250,8 @@ int vd_inner2(struct xdp_md *ctx)
 }
 
 /* May the stack send this? Its filter must be the one that frames in the other direction find. */
-static __always_inline int may_send(struct __sk_buff *skb, const struct steer_outer *o)
+static __always_inline int may_send(struct bytes b, const struct steer_outer *o)
 {
-	struct bytes b = {(void *)(long)skb->data, (void *)(long)skb->data_end};
 	const struct ethhdr *eth = b.at;
 	struct steer_key k;
 	struct parsed f = {};
@@ -271,22 +272,41 @@ static __always_inline int may_send(struct __sk_buff *skb, const struct steer_ou
 	return stack_of(&f) == o->stack;
 }
 
+static __always_inline void count_leaving(struct steer_outer *o, int may)
+{
+	if (o)
+		__sync_fetch_and_add(may ? &o->sent : &o->refused, 1);
+	count(may ? STEER_STAT_SENT : STEER_STAT_REFUSED);
+}
+
 SEC("tc")
 int vd_outer2(struct __sk_buff *skb)
 {
 	__u32 ifindex = skb->ifindex;
 	struct steer_outer *o = bpf_map_lookup_elem(&vd_outers, &ifindex);
+	int may = 0;
 
 	/* Ethernet, IP and TCP headers must lie in the part that can be read directly. */
-	if (o && !bpf_skb_pull_data(skb, skb->len < 128 ? skb->len : 128) && may_send(skb, o)) {
-		count(STEER_STAT_SENT);
-		__sync_fetch_and_add(&o->sent, 1);
-		return bpf_redirect(o->device, 0);
+	if (o && !bpf_skb_pull_data(skb, skb->len < 128 ? skb->len : 128)) {
+		struct bytes b = {(void *)(long)skb->data, (void *)(long)skb->data_end};
+
+		may = may_send(b, o);
 	}
-	if (o)
-		__sync_fetch_and_add(&o->refused, 1);
-	count(STEER_STAT_REFUSED);
-	return TC_ACT_SHOT;
+	count_leaving(o, may);
+	return o && may ? bpf_redirect(o->device, 0) : TC_ACT_SHOT;
+}
+
+/* The pair's MTU is larger than the interface's here: the kernel's redirect looks at that itself. */
+SEC("xdp.frags")
+int vd_outerskb2(struct xdp_md *ctx)
+{
+	__u32 ifindex = ctx->ingress_ifindex;
+	struct steer_outer *o = bpf_map_lookup_elem(&vd_outers, &ifindex);
+	struct bytes b = {(void *)(long)ctx->data, (void *)(long)ctx->data_end};
+	int may = o && may_send(b, o);
+
+	count_leaving(o, may);
+	return o && may ? bpf_redirect(o->device, 0) : XDP_DROP;
 }
 
 /* Into a stack's veth go only frames that `steer` redirects: what a program here would send by that device is stopped.

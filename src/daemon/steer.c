@@ -4,17 +4,26 @@
 #include "daemon/steer_internal.h"
 
 #include <errno.h>
+#include <linux/ethtool.h>
 #include <linux/if_link.h>
+#include <linux/if_xdp.h>
 #include <linux/mount.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <fcntl.h>
 
 #define PROGRAM_MAPS 32
+
+#ifndef XDP_USE_SG
+#define XDP_USE_SG (1 << 4) /* Linux 6.6 */
+#endif
 
 /* --- the directory that holds the links --- */
 
@@ -218,7 +227,7 @@ static int quiet(enum libbpf_print_level level, const char *format, va_list args
 	return level == LIBBPF_WARN && getenv("VIADUCTD_DEBUG") ? vfprintf(stderr, format, args) : 0;
 }
 
-int steer_start(struct steer **out, bool share, const char **why)
+int steer_start(struct steer **out, bool share, bool native, const char **why)
 {
 	struct steer *s = calloc(1, sizeof(*s));
 	int rc;
@@ -226,6 +235,7 @@ int steer_start(struct steer **out, bool share, const char **why)
 	if (!s)
 		return -ENOMEM;
 	s->share = share;
+	s->native = native;
 	libbpf_set_print(quiet);
 	share_quiet();
 	*why = "this kernel, or this user, has no BPF file system (CAP_SYS_ADMIN is needed at the start)";
@@ -282,6 +292,42 @@ int steer_keep(const struct steer *s)
 
 /* --- on devices --- */
 
+/* -ENODEV only if it knows the flag, which it looks at before it looks for the device: since Linux 6.6. */
+static bool kernel_scatters(void)
+{
+	struct sockaddr_xdp nowhere = {.sxdp_family = AF_XDP, .sxdp_flags = XDP_USE_SG, .sxdp_ifindex = INT32_MAX};
+	int xsk = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0), rc;
+
+	if (xsk < 0)
+		return false;
+	rc = bind(xsk, (struct sockaddr *)&nowhere, sizeof(nowhere)) ? -errno : 0;
+	close(xsk);
+	return rc == -ENODEV;
+}
+
+static bool is_veth(uint32_t ifindex)
+{
+	struct ethtool_drvinfo driver = {.cmd = ETHTOOL_GDRVINFO};
+	struct ifreq ifr = {.ifr_data = (void *)&driver};
+	int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool veth = sock >= 0 && if_indextoname(ifindex, ifr.ifr_name) && !ioctl(sock, SIOCETHTOOL, &ifr) &&
+		    !strcmp(driver.driver, "veth");
+
+	if (sock >= 0)
+		close(sock);
+	return veth;
+}
+
+/*
+ * XDP in the driver of a veth costs more than generic XDP does: each frame is copied once more, goes by way of NAPI,
+ * and the other end's kernel may no longer send large segments. Which come in pieces: without XDP_USE_SG they would be
+ * dropped.
+ */
+static bool generic_is_better(const struct steer *s, uint32_t ifindex)
+{
+	return !s->native && is_veth(ifindex) && kernel_scatters();
+}
+
 static int attach_new(struct steer *s, struct device *d, uint32_t ifindex)
 {
 	int prog = bpf_program__fd(s->skel->progs.vd_steer2), link;
@@ -295,7 +341,10 @@ static int attach_new(struct steer *s, struct device *d, uint32_t ifindex)
 		d->link = -1;
 		return err;
 	}
-	link = bpf_link_create(prog, (int)ifindex, BPF_XDP, &opts);
+	if (generic_is_better(s, ifindex))
+		link = -EOPNOTSUPP;
+	else
+		link = bpf_link_create(prog, (int)ifindex, BPF_XDP, &opts);
 	d->native = link >= 0;
 	if (link == -EOPNOTSUPP || link == -EINVAL) {
 		opts.flags = XDP_FLAGS_SKB_MODE;
@@ -332,6 +381,13 @@ int steer_attach(struct steer *s, uint32_t ifindex, bool *native)
 	d->uses++;
 	*native = d->native;
 	return 0;
+}
+
+bool steer_by_skb(struct steer *s, uint32_t device)
+{
+	const struct device *d = device_slot(s, device);
+
+	return d && !d->native && is_veth(device);
 }
 
 static void let_go(struct steer *s, struct device *d)
@@ -400,9 +456,14 @@ static int attach_tc(uint32_t ifindex, enum bpf_tc_attach_point point, const str
 	return rc && rc != -EEXIST ? rc : bpf_tc_attach(&hook, &opts);
 }
 
-int steer_attach_outer(struct steer *s, uint32_t ifindex)
+int steer_attach_outer(struct steer *s, uint32_t ifindex, uint32_t device)
 {
-	int rc = attach_tc(ifindex, BPF_TC_INGRESS, s->skel->progs.vd_outer2);
+	int rc;
 
+	if (steer_by_skb(s, device))
+		rc = bpf_xdp_attach((int)ifindex, bpf_program__fd(s->skel->progs.vd_outerskb2), XDP_FLAGS_SKB_MODE,
+				    NULL);
+	else
+		rc = attach_tc(ifindex, BPF_TC_INGRESS, s->skel->progs.vd_outer2);
 	return rc ? rc : attach_tc(ifindex, BPF_TC_EGRESS, s->skel->progs.vd_shut2);
 }

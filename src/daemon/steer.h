@@ -20,8 +20,9 @@
 
 struct steer;
 
-/* Load, or take over. share: attach by libxdp, beside others (share.h). 0 or -errno; *why then is a sentence. */
-int steer_start(struct steer **s, bool share, const char **why);
+/* Load, or take over. share: attach by libxdp, beside others (share.h). native: XDP in the driver also where generic XDP
+ * is faster. 0 or -errno; *why then is a sentence. */
+int steer_start(struct steer **s, bool share, bool native, const char **why);
 /* Leaves to whoever holds steer_keep() what stacks need. */
 void steer_stop(struct steer *s);
 /* True if an earlier viaductd's maps are in use. */
@@ -33,14 +34,17 @@ int steer_program(const struct steer *s);
 /* Hold program `steer` to the device. *native: in its driver. -EBUSY: another XDP program is there, and it is not
  * to be shared. */
 int steer_attach(struct steer *s, uint32_t device, bool *native);
+/* The device has it, as generic XDP on a veth: what comes are skbs, of up to 64 KiB. */
+bool steer_by_skb(struct steer *s, uint32_t device);
 void steer_detach(struct steer *s, uint32_t device);
 /* Let go of devices that an earlier viaductd had the program on and no stack uses. */
 void steer_settle(struct steer *s);
 /* Program `inner` on the inner end of port `at`'s veth. Called in that end's namespace. */
 int steer_attach_inner(struct steer *s, uint32_t at);
 void steer_detach_inner(struct steer *s, uint32_t at);
-/* Program `outer` on the outer end, and nothing else goes in there; both go with the device. */
-int steer_attach_outer(struct steer *s, uint32_t ifindex);
+/* Program `outer` on the outer end of a veth behind that device, and nothing else goes in there; both go with the outer
+ * end. */
+int steer_attach_outer(struct steer *s, uint32_t ifindex, uint32_t device);
 
 /* The number of an interface, given to it now if it has none. -ENOSPC. */
 int steer_iface(struct steer *s, const struct steer_if_key *where, uint32_t ifindex, const uint8_t mac[6]);

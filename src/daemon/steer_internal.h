@@ -25,7 +25,7 @@ struct device {
 struct steer {
 	struct steer_bpf *skel;
 	int keep; /* directory of the links */
-	bool share, adopted;
+	bool share, native, adopted;
 	uint32_t adopted_xsks; /* the kernel's number of vd_xsks: tells our links from those of others */
 	struct device device[STEER_DEVICES];
 };

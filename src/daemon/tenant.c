@@ -216,7 +216,7 @@ int tenant_veth_set(struct tenant *t, struct tenant_vnic *v)
 static int open_behind(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, const char **why)
 {
 	struct house *h = t->house;
-	int rc = veth_open(h->steer, h->cellar, steer_port_index(v->iface, t->number), d->mtu, &v->outer, &v->port);
+	int rc = veth_open(h->steer, h->cellar, steer_port_index(v->iface, t->number), d, &v->outer, &v->port);
 
 	v->about.mode = DAEMON_MODE_VETH;
 	*why = "the kernel makes no veth for the process";

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define MESSAGE 1024
+#define PAIR_MTU 65535u /* where large segments may come */
 
 static void outer_name(uint32_t at, char name[IFNAMSIZ])
 {
@@ -128,6 +129,7 @@ struct inner {
 	struct steer *steer;
 	struct port *port;
 	uint32_t at, mtu;
+	bool large;
 	int outer_ns;
 };
 
@@ -135,7 +137,7 @@ static int open_inner(void *arg)
 {
 	struct inner *i = arg;
 	uint32_t ifindex = STEER_INNER + i->at;
-	int rc = make_pair(i->at, i->mtu, i->outer_ns);
+	int rc = make_pair(i->at, i->large ? PAIR_MTU : i->mtu, i->outer_ns);
 
 	if (!rc)
 		rc = bring_up(ifindex);
@@ -146,9 +148,10 @@ static int open_inner(void *arg)
 
 /* --- both --- */
 
-int veth_open(struct steer *s, struct cellar *c, uint32_t at, uint32_t mtu, uint32_t *outer, struct port *p)
+int veth_open(struct steer *s, struct cellar *c, uint32_t at, const struct port_device *device, uint32_t *outer,
+	      struct port *p)
 {
-	struct inner inner = {s, p, at, mtu, cellar_home(c)};
+	struct inner inner = {s, p, at, device->mtu, steer_by_skb(s, device->ifindex), cellar_home(c)};
 	char name[IFNAMSIZ];
 	int rc;
 
@@ -162,7 +165,7 @@ int veth_open(struct steer *s, struct cellar *c, uint32_t at, uint32_t mtu, uint
 	rc = cellar_call(c, open_inner, &inner);
 	*outer = if_nametoindex(name);
 	if (!rc)
-		rc = steer_attach_outer(s, *outer);
+		rc = steer_attach_outer(s, *outer, device->ifindex);
 	if (!rc)
 		rc = bring_up(*outer);
 	if (rc) {

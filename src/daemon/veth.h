@@ -14,8 +14,9 @@
 
 #define VETH_NAME "viaduct" /* outer ends: with their number behind it */
 
-/* at: steer_port_index. The outer end's ifindex and the socket on the inner end. 0 or -errno. */
-int veth_open(struct steer *s, struct cellar *c, uint32_t at, uint32_t mtu, uint32_t *outer, struct port *p);
+/* A pair behind device. at: steer_port_index. The outer end's ifindex and the socket on the inner end. 0 or -errno. */
+int veth_open(struct steer *s, struct cellar *c, uint32_t at, const struct port_device *device, uint32_t *outer,
+	      struct port *p);
 /* Both ends go. The port is closed by the caller. */
 void veth_close(struct steer *s, uint32_t at, uint32_t outer);
 /* Is this the name of an outer end? */

@@ -66,11 +66,11 @@ if [ "$(id -u)" = 0 ] && [ -n "${TEST_CONTAINED:-}" ]; then
 	ip link add check0 type veth peer name check1 netns "$other" && ip link set check0 up &&
 		nsenter -t "$other" -n ip link set check1 up
 	if ip link add link check0 name check0.7 type vlan id 7 2>/dev/null && ip link set check0.7 up; then
-		check "check: a VLAN with what it lies on" 1 'ok +check0.7 \(VLAN over check0\): native XDP' "$viaduct" check
+		check "check: a VLAN with what it lies on" 1 'ok +check0.7 \(VLAN over check0\): generic XDP' "$viaduct" check
 	fi
 	await 5 grep -q up /sys/class/net/check0/operstate
 	check "check: an interface with its driver's XDP, MTU and queues" 1 \
-		'ok +check0: native XDP, copying, driver veth, MTU 1500, [0-9]+ receive queue' "$viaduct" check
+		'ok +check0: generic XDP \(faster.*, driver veth, MTU 1500, [0-9]+ receive queue' "$viaduct" check
 	if [ -x "$build/viaductd" ]; then
 		check "check: viaductd can be started" 0 '"viaduct run" will start it' "$beside" check
 	fi

@@ -161,7 +161,7 @@ static int set_up(void **state)
 	const char *why;
 
 	(void)state;
-	assert_int_equal(steer_start(&steer, false, &why), 0);
+	assert_int_equal(steer_start(&steer, false, false, &why), 0);
 	for (unsigned int i = 0; i < 2; i++) {
 		struct steer_if_key where = {v0_index(), (uint32_t)vlans[i]};
 		int number = steer_iface(steer, &where, v0_index() + i, mac);

@@ -220,10 +220,18 @@ void steer_veth_gone(struct steer *s, uint32_t iface, uint32_t stack, uint32_t o
 	(void)outer;
 }
 
-int steer_attach_outer(struct steer *s, uint32_t ifindex)
+bool steer_by_skb(struct steer *s, uint32_t device)
+{
+	(void)s;
+	(void)device;
+	return false;
+}
+
+int steer_attach_outer(struct steer *s, uint32_t ifindex, uint32_t device)
 {
 	(void)s;
 	(void)ifindex;
+	(void)device;
 	return 0;
 }
 
@@ -308,13 +316,14 @@ uint64_t socket_netns(int sock)
 	return 1;
 }
 
-int veth_open(struct steer *s, struct cellar *c, uint32_t at, uint32_t mtu, uint32_t *outer, struct port *p)
+int veth_open(struct steer *s, struct cellar *c, uint32_t at, const struct port_device *device, uint32_t *outer,
+	      struct port *p)
 {
 	(void)s;
 	(void)c;
 	kernel.veths++;
 	*outer = 100 + at;
-	return port_open(*outer, 1, mtu, p);
+	return port_open(*outer, 1, device->mtu, p);
 }
 
 void veth_close(struct steer *s, uint32_t at, uint32_t outer)
