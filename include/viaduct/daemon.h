@@ -50,7 +50,7 @@ enum daemon_type {
  *   type        body, descriptors                reply, descriptors           errors of ours
  *   HELLO       daemon_hello, memfd and pidfd    daemon_welcome, netview      EPERM user not served, EUSERS too many
  *                                                                             stacks, EINVAL no such memory
- *   OPEN        daemon_open                      daemon_vnic, umem, sockets,  ENODEV, EOPNOTSUPP loopback or MTU, EPERM
+ *   OPEN        daemon_open, licence (or none)   daemon_vnic, umem, sockets,  ENODEV, EOPNOTSUPP loopback or MTU, EPERM
  *                                                keep_fds                     interface not served, EEXIST, EUSERS too
  *                                                                             many, EBUSY another XDP program, ENETDOWN
  *   BIND        daemon_bind                      daemon_vnic                  ENOENT none to be bound, EBUSY another's
@@ -60,7 +60,7 @@ enum daemon_type {
  *                                                                             ENOSPC too many, ENOMEM
  *   FILTER_DEL  see below                        nothing                      ENOENT
  *   RESOLVE     daemon_resolve                   nothing
- *   STATUS      nothing                          daemon_status
+ *   STATUS      nothing, licence (or none)       daemon_status
  *   PROCESS     nothing, pidfd                   nothing                      EEXIST, EUSERS too many
  *   STACK       daemon_stack_ask                 daemon_stack                 ENOENT none, or another user's
  *
@@ -114,6 +114,11 @@ enum daemon_mode {
 #define DAEMON_VNIC_UNBOUND                                                                                            \
 	0x10u /* in the reply to DAEMON_OPEN: nothing comes or goes before DAEMON_BIND, whose reply says the rest */
 
+/*
+ * Licence: a packet socket (packet(7), SOCK_RAW) of the daemon's network namespace. Who has one may send and read any
+ * frame there, so he gets the interface's own queues as root does. It takes CAP_NET_RAW to make one; the asker's
+ * capabilities themselves can't be looked at: he may be another program than he was when he connected.
+ */
 struct daemon_open {
 	uint32_t ifindex; /* of the interface that the route names (a VLAN, say); the daemon finds the device */
 	uint32_t flags;   /* DAEMON_OPEN_* */

@@ -240,7 +240,7 @@ bool policy_user(const struct policy *p, uint32_t uid)
 	return uid == 0 || !p->users || listed(p->user, p->users, uid) || listed(p->direct, p->directs, uid);
 }
 
-bool policy_direct(const struct policy *p, uint32_t uid)
+bool policy_direct(const struct policy *p, uint32_t uid, bool licence)
 {
-	return !p->veth_only && (uid == 0 || listed(p->direct, p->directs, uid));
+	return !p->veth_only && (uid == 0 || licence || listed(p->direct, p->directs, uid));
 }

@@ -37,6 +37,7 @@ const char *policy_line(struct policy *p, char *line);
 
 bool policy_interface(const struct policy *p, const char *name);
 bool policy_user(const struct policy *p, uint32_t uid);
-bool policy_direct(const struct policy *p, uint32_t uid);
+/* licence: has shown that he may send any frame anyway (daemon.h). */
+bool policy_direct(const struct policy *p, uint32_t uid, bool licence);
 
 #endif

@@ -277,3 +277,12 @@ uint64_t socket_netns(int sock)
 
 	return getsockopt(sock, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) ? 0 : cookie;
 }
+
+bool socket_sends_anything(int sock, uint64_t netns)
+{
+	int domain = 0, type = 0;
+	socklen_t len = sizeof(domain);
+
+	return !getsockopt(sock, SOL_SOCKET, SO_DOMAIN, &domain, &len) && domain == AF_PACKET &&
+	       !getsockopt(sock, SOL_SOCKET, SO_TYPE, &type, &len) && type == SOCK_RAW && socket_netns(sock) == netns;
+}

@@ -57,6 +57,7 @@ void port_close(struct port *p);
 /* The layout that goes to the client. */
 void port_describe(const struct port *p, struct daemon_vnic *v);
 uint64_t socket_cookie(int sock);
-uint64_t socket_netns(int sock); /* cookie of its network namespace */
+bool socket_sends_anything(int sock, uint64_t netns); /* a packet socket of that namespace */
+uint64_t socket_netns(int sock);                      /* cookie of its network namespace */
 
 #endif

@@ -85,6 +85,11 @@ static int serve_process(struct server *s, struct client *c, struct request *q)
 	return rc ? refuse(c, q, rc, why) : reply_send(c->fd, &q->head, NULL, 0, NULL, 0);
 }
 
+static bool shows_licence(const struct house *h, const struct request *q)
+{
+	return q->fds && socket_sends_anything(q->fd[0], h->netns);
+}
+
 static int serve_status(struct house *h, struct client *c, const struct request *q)
 {
 	struct daemon_status st = {.version = VERSION,
@@ -92,7 +97,7 @@ static int serve_status(struct house *h, struct client *c, const struct request 
 				   .pid = (uint32_t)getpid(),
 				   .uid = geteuid(),
 				   .allowed = policy_user(&h->policy, c->uid),
-				   .direct = policy_direct(&h->policy, c->uid)};
+				   .direct = policy_direct(&h->policy, c->uid, shows_licence(h, q))};
 
 	for (uint32_t i = 0; i < STEER_STACKS; i++)
 		if (h->tenant[i] && h->tenant[i]->client >= 0)
@@ -159,7 +164,7 @@ static int serve_open(struct house *h, struct client *c, const struct request *q
 {
 	struct tenant_vnic *v = NULL;
 	const char *why = "";
-	int rc = tenant_open(c->tenant, &q->body.open, &v, &why);
+	int rc = tenant_open(c->tenant, &q->body.open, shows_licence(h, q), &v, &why);
 
 	return rc ? refuse(c, q, rc, why) : send_vnic(h, c, q, v, true);
 }

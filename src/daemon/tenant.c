@@ -255,7 +255,7 @@ static int try_direct(struct tenant *t, struct tenant_vnic *v, const struct port
 {
 	struct house *h = t->house;
 
-	if (!policy_direct(&h->policy, t->uid) || d->queues > most)
+	if (d->queues > most)
 		return -EBUSY;
 	if (queues_taken(h, d->ifindex)) {
 		if (!orphan_make_room(h, d->ifindex))
@@ -284,10 +284,10 @@ static int let_in(struct tenant *t, struct tenant_vnic *v, const char **why)
  * socket to its device, nobody gets one that is not bound: he could bind it to another's veth.
  */
 static int open_rings(struct tenant *t, struct tenant_vnic *v, const struct port_device *d, const struct daemon_open *o,
-		      const char **why)
+		      bool direct, const char **why)
 {
 	bool later = o->flags & DAEMON_OPEN_BINDS && t->house->kernel.keeps_device;
-	int rc = o->flags & DAEMON_OPEN_BEHIND ? -EBUSY : try_direct(t, v, d, queues_asked(o), why);
+	int rc = direct && !(o->flags & DAEMON_OPEN_BEHIND) ? try_direct(t, v, d, queues_asked(o), why) : -EBUSY;
 
 	if (!rc && !later) {
 		rc = let_in(t, v, why);
@@ -349,7 +349,8 @@ static uint32_t vnics_of(const struct house *h, uint32_t uid)
 	return n;
 }
 
-int tenant_open(struct tenant *t, const struct daemon_open *o, struct tenant_vnic **made, const char **why)
+int tenant_open(struct tenant *t, const struct daemon_open *o, bool licence, struct tenant_vnic **made,
+		const char **why)
 {
 	const struct netview_iface *f = house_iface(t->house, o->ifindex);
 	struct tenant_vnic *v = tenant_vnic_place(t, o->ifindex);
@@ -375,7 +376,7 @@ int tenant_open(struct tenant *t, const struct daemon_open *o, struct tenant_vni
 	if (rc)
 		return rc;
 	describe(v, f, &d, native);
-	rc = open_rings(t, v, &d, o, why);
+	rc = open_rings(t, v, &d, o, policy_direct(&t->house->policy, t->uid, licence), why);
 	if (rc)
 		close_vnic(t, v);
 	*made = v;

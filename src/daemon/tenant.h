@@ -100,7 +100,9 @@ void tenant_free(struct tenant *t);
 uint32_t tenants_of(const struct house *h, uint32_t uid);
 
 /* Each of these returns 0 or -errno, and then *why, a sentence for the user. */
-int tenant_open(struct tenant *t, const struct daemon_open *o, struct tenant_vnic **made, const char **why);
+/* licence: see policy_direct. */
+int tenant_open(struct tenant *t, const struct daemon_open *o, bool licence, struct tenant_vnic **made,
+		const char **why);
 /* Let frames through to the vNIC that was opened on the interface; when it can't be it is closed. */
 int tenant_bind(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, const char **why);
 /* Rings that exist: umem and sockets (-1: none) become the tenant's, or are closed. */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -109,12 +110,55 @@ static void a_client_with_room_for_fewer_queues_is_put_behind_a_veth(void **stat
 	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
 }
 
+/* As an ordinary user, with this descriptor: how he reaches the interface; in the exit status. */
+static uint32_t mode_for(int shown)
+{
+	pid_t child = fork();
+	int status;
+
+	if (!child) {
+		struct daemon_open open = {.ifindex = v0_index(), .queues = 64};
+		int sock = setgid(4711) || setuid(4711) ? -1 : client_make();
+		struct answer a;
+
+		if (sock < 0 || client_ask(sock, DAEMON_OPEN, &open, sizeof(open), &shown, shown >= 0, &a))
+			_exit(99);
+		_exit((int)a.body.vnic.mode);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	return WIFEXITED(status) ? (uint32_t)WEXITSTATUS(status) : 100;
+}
+
+static void who_shows_that_he_may_send_anything_gets_the_interfaces_own_queues(void **state)
+{
+	pid_t daemon = daemon_start(daemon_path, NULL);
+	int packets = socket(AF_PACKET, SOCK_RAW, 0), cooked = socket(AF_PACKET, SOCK_DGRAM, 0);
+	int elsewhere = peer_socket(AF_PACKET, SOCK_RAW), raw = socket(AF_INET, SOCK_RAW, IPPROTO_TCP);
+
+	(void)state;
+	assert_int_equal(mode_for(-1), DAEMON_MODE_VETH);
+	assert_int_equal(mode_for(packets), DAEMON_MODE_DIRECT);
+	/* those that can send less, or elsewhere */
+	assert_int_equal(mode_for(cooked), DAEMON_MODE_VETH);
+	assert_int_equal(mode_for(elsewhere), DAEMON_MODE_VETH);
+	assert_int_equal(mode_for(raw), DAEMON_MODE_VETH);
+	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
+	daemon = daemon_start(daemon_path, "--veth-only", NULL);
+	assert_int_equal(mode_for(packets), DAEMON_MODE_VETH);
+	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
+	close(packets);
+	close(cooked);
+	close(elsewhere);
+	close(raw);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(a_stack_receives_on_all_queues),
 	    cmocka_unit_test(the_buffers_of_queues_do_not_overlap_and_fit_into_the_umem),
 	    cmocka_unit_test(a_client_with_room_for_fewer_queues_is_put_behind_a_veth),
+	    cmocka_unit_test(who_shows_that_he_may_send_anything_gets_the_interfaces_own_queues),
 	};
 
 	if (argc < 2 || !world_make())

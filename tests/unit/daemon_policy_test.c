@@ -37,8 +37,9 @@ static void without_settings_everybody_may_use_all_but_only_root_directly(void *
 	assert_int_equal(read_args(NULL, NULL, NULL), 0);
 	assert_true(policy_interface(&p, "eth0"));
 	assert_true(policy_user(&p, 1000) && policy_user(&p, 0));
-	assert_true(policy_direct(&p, 0));
-	assert_false(policy_direct(&p, 1000));
+	assert_true(policy_direct(&p, 0, false));
+	assert_true(policy_direct(&p, 1000, true));
+	assert_false(policy_direct(&p, 1000, false));
 }
 
 static void lists_allow_what_they_name_only(void **state)
@@ -50,12 +51,13 @@ static void lists_allow_what_they_name_only(void **state)
 	assert_true(policy_user(&p, 1000) && policy_user(&p, 0));
 	assert_false(policy_user(&p, 1001));
 	assert_int_equal(read_args("--direct", "1001", NULL), 0);
-	assert_true(policy_direct(&p, 1001));
-	assert_false(policy_direct(&p, 1002));
+	assert_true(policy_direct(&p, 1001, false));
+	assert_false(policy_direct(&p, 1002, false));
 	/* a list of those who may send anything does not shut others out */
 	assert_true(policy_user(&p, 1002));
 	assert_int_equal(read_args("--veth-only", NULL, NULL), 0);
-	assert_false(policy_direct(&p, 0));
+	assert_false(policy_direct(&p, 0, false));
+	assert_false(policy_direct(&p, 1000, true));
 }
 
 static void bad_options_are_refused(void **state)
