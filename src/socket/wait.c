@@ -67,7 +67,7 @@ static pthread_key_t at_thread_exit;
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
 static _Atomic uint32_t generation, kernel_beds, kernel_closings;
 static _Atomic uint64_t kernel_ids;
-static _Atomic bool no_pwait2; /* Linux before 5.11 */
+static _Atomic bool no_pwait2; /* it is there since Linux 5.11 */
 
 struct waiting {
 	struct wait *w;
@@ -458,8 +458,10 @@ static long sleep_in_one(struct waiting *x, int epfd, const sigset_t *mask)
 			return -ENOSYS;
 		ts = timespec_of(us_left(x));
 		n = raw_call(SYS_epoll_pwait2, epfd, (long)ev, SLEEP_EVENTS, (long)&ts, (long)mask, SIGSET_BYTES);
-		if (n == -ENOSYS)
+		if (n < 0 && n != -EINTR) { /* the kernel has not got it, or a sandbox has not heard of it */
 			atomic_store(&no_pwait2, true);
+			return -ENOSYS;
+		}
 	}
 	for (long i = 0; i < n; i++)
 		w->kernel_ready |= ev[i].data.u64 != 0;
