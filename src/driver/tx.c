@@ -254,7 +254,8 @@ static int send_frame(struct vd_vnic *v, const struct tx_frame *f)
 	}
 	vd_count(v->tx_counts, VD_tx_frames, 1);
 	vd_count(v->tx_counts, VD_tx_bytes, f->len);
-	if (net_xmit_eval(dev_queue_xmit(skb)))
+	err = dev_queue_xmit(skb);
+	if (net_xmit_eval(err))
 		vd_count(v->tx_counts, VD_tx_dropped, 1);
 	return 0;
 }

@@ -72,4 +72,9 @@ def calls(test):
     run_program(test, "driver_calls_test")
 
 
+@case
+def frames(test):
+    run_program(test, "driver_frames_test")
+
+
 harness.main()
