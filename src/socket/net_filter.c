@@ -48,6 +48,12 @@ static uint16_t buckets[BUCKETS], free_head, mark = 1;
 static uint32_t in_use;
 static uint64_t swept_us, sweep_every_us = SWEEP_US;
 
+/* Others ask for filters while a sweep waits for the lock: those are younger than the sweep. */
+static bool older(const struct filter *f, uint64_t now_us, uint64_t age_us)
+{
+	return f->used_us + age_us < now_us;
+}
+
 static uint16_t *bucket(uint8_t proto, uint16_t port)
 {
 	return &buckets[(port * 2u + proto) % BUCKETS];
@@ -188,7 +194,7 @@ static void clean_some(struct attached *a, uint64_t now_us)
 	for (uint32_t i = 0; i < CLEAN * CLEAN_EVERY && old.more < DAEMON_FILTERS_MORE; i++) {
 		struct filter *f = &filters[hand = (uint16_t)(hand + 1 < mark ? hand + 1 : 1)];
 
-		if (!f->id || f->stack != a->index || !f->remote.port || now_us - f->used_us <= CLEAN_US ||
+		if (!f->id || f->stack != a->index || !f->remote.port || !older(f, now_us, CLEAN_US) ||
 		    connection_lives(a, f))
 			continue;
 		if (old.id)
@@ -337,7 +343,7 @@ static void sweep_stack(struct attached *a, uint64_t now_us)
 		uint16_t port = f->local.port;
 		bool keep;
 
-		if (!f->id || f->stack != a->index || now_us - f->used_us < GRACE_US)
+		if (!f->id || f->stack != a->index || !older(f, now_us, GRACE_US))
 			continue;
 		if (f->remote.port)
 			keep = connection_lives(a, f);
