@@ -105,7 +105,8 @@ static int house_open(struct house *h)
 		    "no network namespace for the processes' own interfaces (CAP_SYS_ADMIN is needed at the start)");
 	cellar_call(h->cellar, look_at_kernel, h);
 	h->filters = filters_new(h->steer);
-	rc = h->filters ? house_adopt(h) : -ENOMEM;
+	h->groups = h->filters ? groups_new(h->filters) : NULL;
+	rc = h->groups ? house_adopt(h) : -ENOMEM;
 	if (rc)
 		return say(rc, "the filters of an earlier viaductd can't be read");
 	rc = mirror_start(&h->mirror);

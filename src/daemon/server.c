@@ -315,7 +315,8 @@ int server_run(struct server *s, int stop_fd)
 
 	while (!rc && !all_left(s)) {
 		struct epoll_event ev[32];
-		int n = epoll_wait(s->epoll, ev, 32, patience(s));
+		int groups = groups_run(s->house->groups, now()), wait = patience(s);
+		int n = epoll_wait(s->epoll, ev, 32, groups >= 0 && (wait < 0 || groups < wait) ? groups : wait);
 
 		if (n < 0 && errno != EINTR)
 			return -errno;

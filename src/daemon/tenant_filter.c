@@ -34,6 +34,11 @@ static bool is_any(const uint8_t addr[16])
 	return !memcmp(addr, any, 16) || !memcmp(addr, any4, 16);
 }
 
+static bool is_group(const uint8_t addr[16])
+{
+	return is_v4(addr) ? addr[12] >= 224 : addr[0] == 0xff;
+}
+
 /* --- what is asked for --- */
 
 uint32_t tenant_keys(const struct daemon_filter *f, struct steer_key key[2])
@@ -47,8 +52,8 @@ uint32_t tenant_keys(const struct daemon_filter *f, struct steer_key key[2])
 	if (!is_any(f->local))
 		memcpy(k.local, f->local, 16);
 	if (f->remote_port) {
-		/* a flow has both ends */
-		if (is_any(f->local) || is_any(f->remote) || is_v4(f->remote) != (family == 4))
+		/* a flow has both ends, and none of them is a group */
+		if (is_group(f->local) || is_any(f->local) || is_any(f->remote) || is_v4(f->remote) != (family == 4))
 			return 0;
 		memcpy(k.remote, f->remote, 16);
 		k.remote_port = htons(f->remote_port);
@@ -252,10 +257,26 @@ static void give_back_filter(struct tenant *t, uint32_t id)
 	t->filter_free = id;
 }
 
+/* A group's filter: whoever has a socket there may hear it, and groups.h says which way its frames go. */
+static int claim_group(struct tenant *t, uint32_t id, const struct tenant_filter *f)
+{
+	struct group_member m = {.stack = t->number, .uid = t->uid, .id = id};
+	struct stat st;
+	int rc;
+
+	if (fstat(t->hold[f->hold].fd, &st))
+		return -errno;
+	m.inode = st.st_ino;
+	rc = groups_add(t->house->groups, &f->key[0], &m);
+	return rc ? rc : (int)id;
+}
+
 static int claim_keys(struct tenant *t, uint32_t id, const struct tenant_filter *f)
 {
 	int rc = 0;
 
+	if (groups_key(&f->key[0]))
+		return claim_group(t, id, f);
 	for (uint32_t i = 0; i < f->keys; i++) {
 		rc = filters_add(t->house->filters, &f->key[i], t->number, t->uid, id, f->shared);
 		if (rc == (int)id)
@@ -287,7 +308,7 @@ static int keep_kernel_flows(struct tenant *t, struct tenant_filter *f, int fd, 
 	struct stat st;
 	int n = 0;
 
-	if (fd < 0 || f->key[0].remote_port || !kernel_flows_possible(fd))
+	if (fd < 0 || f->key[0].remote_port || groups_key(&f->key[0]) || !kernel_flows_possible(fd))
 		return 0;
 	/* of the socket's user: a server may have made it as root */
 	if (fstat(fd, &st))
@@ -424,8 +445,11 @@ int tenant_filter_del(struct tenant *t, uint32_t id)
 	if (!id || id > t->filter_high || !t->filter[id - 1].keys)
 		return -ENOENT;
 	f = &t->filter[id - 1];
-	for (uint32_t i = 0; i < f->keys; i++)
-		filters_del(t->house->filters, &f->key[i], t->number);
+	if (groups_key(&f->key[0]))
+		groups_del(t->house->groups, &f->key[0], t->number, id);
+	else
+		for (uint32_t i = 0; i < f->keys; i++)
+			filters_del(t->house->filters, &f->key[i], t->number);
 	free_kernel_flows(t, f);
 	let_go(t, f);
 	give_back_filter(t, id);

@@ -22,6 +22,7 @@
 #include "socket/backing.h"
 #include "socket/net_internal.h"
 #include "socket/sockets.h"
+#include "socket/udp_group.h"
 
 #define FILTERS_MAX 16000u
 #define BUCKETS 1024u
@@ -413,10 +414,12 @@ void net_filters_resume(struct attached *a)
 		if (id > 0)
 			f->id = (uint32_t)id;
 	}
+	udp_group_resume(a);
 }
 
 void net_filters_after_fork(void)
 {
+	udp_group_after_fork();
 	/* They are the parent's. */
 	memset(buckets, 0, sizeof(buckets));
 	free_head = 0;

@@ -15,6 +15,8 @@
 #include "engine/bytes.h"
 #include "socket/sockopt.h"
 #include "socket/sockets.h"
+#include "socket/udp_group.h"
+#include "socket/unlocked.h"
 
 /* Linux's header names one congestion state as our engine does. */
 #define TCP_CA_CWR LINUX_TCP_CA_CWR
@@ -97,6 +99,14 @@ static int bound_device(int fd)
 	return host_sys.getsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &device, &len) < 0 ? 0 : device;
 }
 
+static bool udp_name(vsock_t v)
+{
+	struct attached *a;
+	const struct sock *k = unlocked_sock(v, &a);
+
+	return k && unlocked_u8(&k->proto) == SOCK_UDP;
+}
+
 int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, socklen_t len)
 {
 	struct attached *a;
@@ -111,6 +121,8 @@ int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, sockl
 	/* An unconnected backing socket refuses a few that our connection allows; there are none that we implement. */
 	if (ret < 0)
 		return ret;
+	if (udp_name(v) && udp_group_option(v, fd, level, name, val, len))
+		return 0;
 	resized = buffer_size(fd, level, name, &size);
 	device = level == SOL_SOCKET && (name == SO_BINDTODEVICE || name == SO_BINDTOIFINDEX) ? bound_device(fd) : 0;
 	k = vs_enter(v, &a);

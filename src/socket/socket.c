@@ -15,6 +15,7 @@
 #include "socket/net.h"
 #include "socket/raw.h"
 #include "socket/sockets.h"
+#include "socket/udp_group.h"
 #include "socket/unlocked.h"
 
 #define EXIT_LINGER_US 10000000 /* a peer that does not read for that long loses what was not sent */
@@ -265,6 +266,8 @@ void vs_close_fd(vsock_t v, int fd, bool wait_linger)
 	stack_leave(a);
 	kick_flush();
 	backing_release(v, fd, &left);
+	if (bound && proto == SOCK_UDP)
+		udp_group_closed(a, v);
 	if (bound)
 		net_unbound(a, proto, &left.local);
 	if (seconds && wait_linger)

@@ -18,6 +18,7 @@
 #include "socket/cmsg.h"
 #include "socket/net.h"
 #include "socket/sockets.h"
+#include "socket/udp_group.h"
 
 #define NOBODY_US 100000u
 #define NOBODY_SLOTS 256u
@@ -135,6 +136,9 @@ static void steer(vsock_t v, int fd)
 	peer = s.remote.port ? &s.remote : NULL;
 	if (peer && addr_is_local(peer->addr))
 		return;
+	/* bound to a group's address, or one for broadcasts */
+	if (udp_is_group(s.local.addr) || (is_v4(s.local.addr) && !addr_is_local(s.local.addr)))
+		return;
 	if (s.flags & SOCKF_REUSEPORT && !peer)
 		flags |= DAEMON_FILTER_SHARED;
 	else if (s.flags & SOCKF_REUSEADDR && !peer && shared_in_kernel(s.local.port))
@@ -171,8 +175,10 @@ int udp_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
 	v6only = k->flags & SOCKF_V6ONLY;
 	stack_leave(a);
 	/* If somebody else answers for this address (SO_REUSEPORT), datagrams come through the kernel. */
-	(void)rendezvous_open(v, SOCK_UDP, family, &local, v6only);
+	if (!udp_is_group(local.addr))
+		(void)rendezvous_open(v, SOCK_UDP, family, &local, v6only);
 	steer(v, fd);
+	udp_group_bound(v, fd);
 	return 0;
 }
 

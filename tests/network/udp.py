@@ -4,11 +4,14 @@
   udp.py hear FAMILY PORT COUNT [OPTION...]      datagrams with their control messages
   udp.py say ADDRESS PORT [OPTION...]            datagrams sent in all ways
   udp.py errors ADDRESS PORT connected|bound [OPTION...]
+  udp.py member BOUND PORT GROUP HOW [OPTION...] what comes to a group, until "end" comes
+  udp.py publish ADDRESS GROUP PORT TEXT...      to a group, from the interface of ADDRESS
 """
 import select
 import socket
 import struct
 import sys
+import time
 
 IP, IP6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
 PKTINFO, RECVERR, RECVTTL, RECVTOS, ORIGDST, MTU_DISCOVER = 8, 11, 12, 13, 20, 10
@@ -127,6 +130,66 @@ def errors(address, port, how, *options):
             print("recv", s.recv(100))
         except OSError as error:
             print("recv", error.errno)
+
+
+def join(s, group, how):
+    """how: any, or the device that has an address, or number, or a source; "-": not at all."""
+    kind, _, value = how.partition("=")
+    four = ":" not in group
+    address = socket.inet_pton(socket.AF_INET if four else socket.AF_INET6, group)
+    name = struct.pack("=HH4s120x", socket.AF_INET, 0, address) if four else struct.pack("=HHI16s104x", 10, 0, 0, address)
+    level = IP if four else IP6
+    if kind == "any":
+        s.setsockopt(level, 35 if four else 20, address + bytes(4))
+    elif kind == "by":
+        s.setsockopt(IP, 35, address + socket.inet_aton(value))
+    elif kind == "number":
+        number = struct.pack("=I", socket.if_nametoindex(value))
+        s.setsockopt(level, 35 if four else 20, address + (bytes(4) if four else b"") + number)
+    elif kind == "group":
+        s.setsockopt(level, 42, struct.pack("=I4x", socket.if_nametoindex(value)) + name)
+    elif kind in ("source", "drop", "block", "unblock"):
+        number = {"source": 39, "drop": 40, "block": 38, "unblock": 37}[kind]
+        s.setsockopt(IP, number, address + bytes(4) * (number in (39, 40)) + socket.inet_aton(value) +
+                     bytes(4) * (number in (37, 38)))
+    elif kind == "leave":
+        s.setsockopt(level, 36 if four else 21, address + bytes(4))
+
+
+def member(bound, port, group, how, *options):
+    early = "early" in options
+    s = prepared(6 if ":" in bound else 4, [option for option in options if option != "early"])
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if not early:
+        s.bind((bound, int(port)))
+    for each in group.split(","):
+        join(s, each, how)
+    if early:
+        s.bind((bound, int(port)))
+    print("ready", flush=True)
+    s.settimeout(20)
+    while True:
+        data, control, flags, sender = s.recvmsg(2000, 1024)
+        print(data.decode(), sender[0], hex(flags), control_text(control), flush=True)
+        if data == b"end":
+            break
+        if b"=" in data or data == b"leave":
+            join(s, group, data.decode())
+
+
+def publish(address, group, port, *texts):
+    four = ":" not in group
+    s = socket.socket(socket.AF_INET if four else socket.AF_INET6, socket.SOCK_DGRAM)
+    s.bind((address, 0))
+    if four:
+        s.setsockopt(IP, socket.IP_MULTICAST_IF, socket.inet_aton(address))
+        s.setsockopt(IP, socket.IP_MULTICAST_TTL, 3)
+    else:
+        s.setsockopt(IP6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("wire0"))
+    for text in texts:
+        for each in group.split(","):
+            s.sendto(text.encode(), (each, int(port)))
+        time.sleep(0.05)
 
 
 globals()[sys.argv[1]](*sys.argv[2:])

@@ -82,4 +82,41 @@ def errors_are_read_as_from_the_kernel(test):
                 same(kernel, refused(test, "near", family, how, options), f"IPv{family}, {how}, {options}: what")
 
 
+GROUP, GROUP6 = "239.5.6.7", "ff15::567"
+
+
+def heard(test, accelerated, bound, how, options=(), group=GROUP, texts=("one", "two", "three", "end")):
+    """What a member on the far side hears of what the near side publishes."""
+    with linked(test, accelerated) as link:
+        family = 6 if ":" in group else 4
+        for side in link.sides.values():
+            side.ip("route", "add", "224.0.0.0/4", "dev", "wire0")
+        server = link.start("far", UDP + ["member", bound, 7002, group, how] + list(options), 7002, udp=True)
+        before = link.sides["far"].counters()
+        link.run("near", UDP + ["publish", link.address("near", family), group, 7002] + list(texts))
+        code = server.process.wait(20)
+        seen = link.sides["far"].counters() - before
+        check(code == 0, server.output())
+        check(not accelerated or seen == 0, f"the kernel has seen {seen} datagrams of the group")
+        with open(server.log, encoding="ascii") as log:
+            return log.read()
+
+
+@case
+def a_group_is_heard_however_it_is_joined(test):
+    for how in ("any", "by=10.9.0.2", "number=wire0", "group=wire0", "source=10.9.0.1"):
+        for bound in ("", GROUP):
+            for options in (ALL4, ["early"]):
+                same(heard(test, "", bound, how, options), heard(test, "far", bound, how, options),
+                     f"bound to {bound}, joined by {how}, {options}: what")
+
+
+@case
+def a_group_of_ipv6_is_heard(test):
+    for how in ("number=wire0", "group=wire0"):
+        for bound in ("::", GROUP6):
+            same(heard(test, "", bound, how, ALL6, GROUP6), heard(test, "far", bound, how, ALL6, GROUP6),
+                 f"bound to {bound}, joined by {how}: what")
+
+
 harness.main()
