@@ -12,6 +12,7 @@
 
 #include "daemon/cellar.h"
 #include "daemon/filters.h"
+#include "daemon/groups.h"
 #include "daemon/mirror.h"
 #include "daemon/policy.h"
 #include "daemon/port.h"
@@ -34,6 +35,7 @@ struct house {
 	struct steer *steer;
 	struct mirror *mirror;
 	struct filters *filters;
+	struct groups *groups; /* filters for groups: not among the others */
 	struct cellar *cellar;
 	struct tenant *tenant[STEER_STACKS]; /* by seat */
 	struct house_number number[STEER_STACKS];

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "daemon/closer.h"
+#include "daemon/hearers.h"
 #include "daemon/kernel_flows.h"
 #include "daemon/orphan.h"
 #include "daemon/requests.h"
@@ -372,6 +373,19 @@ int kernel_flows(const struct steer_key *port, uint32_t uid, struct steer_key *f
 		return -EADDRINUSE;
 	for (int i = 0; i < n && i < max; i++) {
 		flow[i] = *port;
+/* Nobody hears a group that nobody can join here. */
+int hearers_ask(__be16 port, struct hearers *p)
+{
+	p->port = port;
+	p->count = 0;
+	return 0;
+}
+
+bool hearers_forwards(uint8_t family)
+{
+	return family == 6;
+}
+
 		fuzz_address(flow[i].local, 1);
 		fuzz_address(flow[i].remote, (uint8_t)(i + 1));
 		flow[i].remote_port = htons((uint16_t)(i + 1));
@@ -666,6 +680,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 			view.copy[1].iface[1].ifindex ^= 0x80;
 			house_view(&house);
 		} else
+	house.groups = groups_new(house.filters);
 			one_request(&in, p);
 		check();
 	}
@@ -680,3 +695,4 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	filters_free(house.filters);
 	return 0;
 }
+	groups_free(house.groups);
