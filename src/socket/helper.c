@@ -59,6 +59,7 @@ static pthread_mutex_t pidfd_lock = PTHREAD_MUTEX_INITIALIZER; /* of pidfd_of */
 static bool running;
 static _Atomic int epfd = -1;
 static uint32_t belled;            /* stacks whose doorbell is registered */
+static uint32_t armed;             /* networks whose descriptors are registered */
 static int alarm_fd = -1;          /* a timer: kicks are held (kick.h) */
 static _Atomic uint32_t alarm_set; /* it will go off */
 _Thread_local bool helper_self;
@@ -293,8 +294,16 @@ static void arm_networks(void)
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = tag(WATCH_NETWORK, 0, 0, 0)};
 
 	for (uint32_t i = 0; i < net_wakes(); i++)
-		if (host_sys.epoll_ctl(epfd, EPOLL_CTL_MOD, net_wake_fd(i), &ev) < 0 && errno == ENOENT)
+		if (i >= armed || (host_sys.epoll_ctl(epfd, EPOLL_CTL_MOD, net_wake_fd(i), &ev) < 0 && errno == ENOENT))
 			host_sys.epoll_ctl(epfd, EPOLL_CTL_ADD, net_wake_fd(i), &ev);
+	armed = net_wakes();
+}
+
+/* The program looks itself: as long as their descriptors are with us the kernel takes the way to us for each frame. */
+static void disarm_networks(void)
+{
+	while (armed)
+		host_sys.epoll_ctl(epfd, EPOLL_CTL_DEL, net_wake_fd(--armed), &(struct epoll_event){0});
 }
 
 /* Nobody called in since the last look. Milliseconds to sleep, -1 without end. */
@@ -366,6 +375,8 @@ static void *helper_main(void *arg)
 		net_tick();
 		wire_reap(); /* also for a program that never lets us fall asleep */
 		timeout = program_active(&deadline) ? LOOK_MS : fall_asleep();
+		if (timeout == LOOK_MS)
+			disarm_networks();
 		if (timeout == LOOK_MS && ms_until(deadline) >= 0 && ms_until(deadline) < timeout)
 			timeout = ms_until(deadline);
 		if (expiry >= 0 && (timeout < 0 || expiry < timeout))
@@ -417,7 +428,7 @@ int helper_start(void)
 		ret = fd < 0 ? -errno : host_fd_high(fd);
 		if (ret >= 0) {
 			epfd = ret;
-			belled = 0;
+			belled = armed = 0;
 			watch_bells();
 			alarm_fd = make_alarm();
 			watch(alarm_fd, EPOLLIN | EPOLLET, tag(WATCH_ALARM, 0, 0, 0));

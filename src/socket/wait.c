@@ -44,6 +44,7 @@
 #define SAME_CORE_YIELDS 12u
 #define BLIND_SLEEP_US 1000u /* without an epoll descriptor of our own (none to be had) */
 #define FDS_TRACKED 65536
+#define BUSY_WAITS 64u /* without a sleep: then the networks' rings are not waited for until the next one */
 #define SIGSET_BYTES 8 /* of the kernel's sigset_t */
 #define SLEEP_EVENTS 16
 #define KERNEL_BEDS 32u /* threads that may register one; the kernel counts the ways from a socket to all of them */
@@ -53,6 +54,7 @@ struct waiter {
 	int epfd;         /* plus 1; 0: none yet */
 	uint32_t watched; /* stacks registered in it */
 	uint32_t rings;   /* networks' rings registered in it (net_wakes) */
+	uint32_t busy;    /* waits since the last sleep */
 	uint32_t spin_us; /* current limit, plus 1; 0: not set yet */
 	int kernel_fd;    /* registered in it, of that id (struct wait); 0: none */
 	uint64_t kernel_id, refused_id;
@@ -316,6 +318,14 @@ static void watch_rings(void)
 	}
 }
 
+/* As long as they are registered the kernel takes the way to us for each frame, both ways: an eighth of a stream's
+ * throughput. Not worth it for a thread that hardly sleeps. */
+static void unwatch_rings(void)
+{
+	while (self.rings)
+		host_sys.epoll_ctl(self.epfd - 1, EPOLL_CTL_DEL, net_wake_fd(--self.rings), &(struct epoll_event){0});
+}
+
 /* The kernel_fd of an earlier wait does not wake us any more. If one was closed since, the number may not be it. */
 static void forget_kernel(void)
 {
@@ -518,6 +528,7 @@ static enum outcome sleep_once(struct waiting *x)
 	else if (interrupted(x))
 		o = INTERRUPTED;
 	else {
+		self.busy = 0;
 		start = clock_us();
 		n = sleep_in_kernel(x, epfd, w->sigmask);
 		spin_adapt(clock_us() - start < 2 * knob[K_SPIN_US]);
@@ -555,6 +566,8 @@ int wait_for(struct wait *w)
 
 	w->kernel_ready = false;
 	kick_end();
+	if (__builtin_expect(self.rings && ++self.busy >= BUSY_WAITS, 0))
+		unwatch_rings();
 	if (look(&x))
 		return 0;
 	if (!w->timeout_us) {
