@@ -5,6 +5,7 @@
   udp.py say ADDRESS PORT [OPTION...]            datagrams sent in all ways
   udp.py errors ADDRESS PORT connected|bound [OPTION...]
   udp.py member BOUND PORT GROUP HOW [OPTION...] what comes to a group, until "end" comes
+  udp.py members PORT GROUP COUNT                 the same by several sockets
   udp.py publish ADDRESS GROUP PORT TEXT...      to a group, from the interface of ADDRESS
 """
 import select
@@ -150,8 +151,7 @@ def join(s, group, how):
         s.setsockopt(level, 42, struct.pack("=I4x", socket.if_nametoindex(value)) + name)
     elif kind in ("source", "drop", "block", "unblock"):
         number = {"source": 39, "drop": 40, "block": 38, "unblock": 37}[kind]
-        s.setsockopt(IP, number, address + bytes(4) * (number in (39, 40)) + socket.inet_aton(value) +
-                     bytes(4) * (number in (37, 38)))
+        s.setsockopt(IP, number, address + bytes(4) + socket.inet_aton(value))
     elif kind == "leave":
         s.setsockopt(level, 36 if four else 21, address + bytes(4))
 
@@ -175,6 +175,23 @@ def member(bound, port, group, how, *options):
             break
         if b"=" in data or data == b"leave":
             join(s, group, data.decode())
+
+
+def members(port, group, count):
+    """Several sockets of one program."""
+    sockets = []
+    for _ in range(int(count)):
+        s = prepared(4, [])
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(("", int(port)))
+        join(s, group, "any")
+        s.settimeout(20)
+        sockets.append(s)
+    print("ready", flush=True)
+    for n, s in enumerate(sockets):
+        while (data := s.recv(100)) != b"end":
+            print(f"{n}:{data.decode()}", flush=True)
+        print(f"{n}:end", flush=True)
 
 
 def publish(address, group, port, *texts):

@@ -85,15 +85,44 @@ def errors_are_read_as_from_the_kernel(test):
 GROUP, GROUP6 = "239.5.6.7", "ff15::567"
 
 
+def route_groups(link):
+    for side in link.sides.values():
+        side.ip("route", "add", "224.0.0.0/4", "dev", "wire0")
+
+
+def publish(link, *texts, side="near", group=GROUP):
+    family = 6 if ":" in group else 4
+    link.run(side, UDP + ["publish", link.address(side, family), group, 7002] + list(texts))
+
+
+def words(program):
+    """The texts that a member has heard."""
+    with open(program.log, encoding="ascii") as log:
+        return [line.split()[0] for line in log if line != "ready\n"]
+
+
+def until(program, *texts):
+    """It has heard these, and nothing else."""
+    end = time.monotonic() + 10
+    while len(words(program)) < len(texts) and time.monotonic() < end:
+        time.sleep(0.02)
+    same(list(texts), words(program), "what was heard")
+
+
+def joined(side, group=GROUP):
+    """Is the kernel a member on that side, as /proc/net/igmp says?"""
+    number = "".join(f"{int(part):02X}" for part in reversed(group.split(".")))
+    with open(f"/proc/{side.holder.pid}/net/igmp", encoding="ascii") as table:
+        return any(line.split()[0] == number for line in table)
+
+
 def heard(test, accelerated, bound, how, options=(), group=GROUP, texts=("one", "two", "three", "end")):
     """What a member on the far side hears of what the near side publishes."""
     with linked(test, accelerated) as link:
-        family = 6 if ":" in group else 4
-        for side in link.sides.values():
-            side.ip("route", "add", "224.0.0.0/4", "dev", "wire0")
+        route_groups(link)
         server = link.start("far", UDP + ["member", bound, 7002, group, how] + list(options), 7002, udp=True)
         before = link.sides["far"].counters()
-        link.run("near", UDP + ["publish", link.address("near", family), group, 7002] + list(texts))
+        publish(link, *texts, group=group)
         code = server.process.wait(20)
         seen = link.sides["far"].counters() - before
         check(code == 0, server.output())
@@ -104,19 +133,181 @@ def heard(test, accelerated, bound, how, options=(), group=GROUP, texts=("one", 
 
 @case
 def a_group_is_heard_however_it_is_joined(test):
-    for how in ("any", "by=10.9.0.2", "number=wire0", "group=wire0", "source=10.9.0.1"):
-        for bound in ("", GROUP):
-            for options in (ALL4, ["early"]):
-                same(heard(test, "", bound, how, options), heard(test, "far", bound, how, options),
-                     f"bound to {bound}, joined by {how}, {options}: what")
+    for how, bound, options in (("any", "", ALL4), ("by=10.9.0.2", GROUP, ALL4), ("number=wire0", "", ["early"]),
+                                ("group=wire0", GROUP, ["early"]), ("source=10.9.0.1", "", ALL4)):
+        same(heard(test, "", bound, how, options), heard(test, "far", bound, how, options),
+             f"bound to {bound}, joined by {how}, {options}: what")
 
 
 @case
 def a_group_of_ipv6_is_heard(test):
-    for how in ("number=wire0", "group=wire0"):
-        for bound in ("::", GROUP6):
-            same(heard(test, "", bound, how, ALL6, GROUP6), heard(test, "far", bound, how, ALL6, GROUP6),
-                 f"bound to {bound}, joined by {how}: what")
+    for how, bound in (("number=wire0", "::"), ("group=wire0", GROUP6)):
+        same(heard(test, "", bound, how, ALL6, GROUP6), heard(test, "far", bound, how, ALL6, GROUP6),
+             f"bound to {bound}, joined by {how}: what")
+
+
+@case
+def sources_come_and_go(test):
+    for accelerated in ("", "far"):
+        with linked(test, accelerated) as link:
+            route_groups(link)
+            member = link.start("far", UDP + ["member", "", 7002, GROUP, "any"], 7002, udp=True)
+            publish(link, "one", "block=10.9.0.1")
+            time.sleep(0.3)
+            publish(link, "unheard")
+            until(member, "one", "block=10.9.0.1")
+    for accelerated in ("", "far"):
+        with linked(test, accelerated) as link:
+            route_groups(link)
+            member = link.start("far", UDP + ["member", "", 7002, GROUP, "source=10.9.0.7"], 7002, udp=True)
+            publish(link, "unheard")
+            link.sides["near"].ip("address", "add", "10.9.0.7/24", "dev", "wire0")
+            link.run("near", UDP + ["publish", "10.9.0.7", GROUP, 7002, "heard", "leave"])
+            end = time.monotonic() + 5
+            while joined(link.sides["far"]):
+                check(time.monotonic() < end, "the kernel is a member still")
+                time.sleep(0.02)
+            link.run("near", UDP + ["publish", "10.9.0.7", GROUP, 7002, "unheard"])
+            until(member, "heard", "leave")
+
+
+def beside(test, second):
+    """One member, then another beside it, then the first alone again."""
+    with linked(test, "far") as link:
+        far = link.sides["far"]
+        route_groups(link)
+        check(not joined(far), "a member beforehand")
+        command = UDP + ["member", "", 7002, GROUP, "any"]
+        first = link.start("far", command, 7002, udp=True)
+        check(joined(far), "the kernel is no member")
+        before = far.counters()
+        publish(link, "one")
+        until(first, "one")
+        check(far.counters() == before, "the kernel has seen it")
+        other = machine.Program(link.command("far", command) if second == "viaduct" else far.inside(command),
+                                test.path("other"))
+        test.programs.append(other)
+        while "ready" not in other.output():
+            time.sleep(0.02)
+        time.sleep(0 if second == "viaduct" else 0.4)  # viaductd looks again after 0.25 s
+        publish(link, *[f"both{n}" for n in range(10)])
+        until(first, "one", *[f"both{n}" for n in range(10)])
+        until(other, *[f"both{n}" for n in range(10)])
+        other.stop()
+        time.sleep(0.5)
+        before = far.counters()
+        publish(link, "alone")
+        until(first, "one", *[f"both{n}" for n in range(10)], "alone")
+        check(far.counters() == before, "the kernel still serves who is alone")
+        first.process.kill()
+        first.process.wait()
+        end = time.monotonic() + 5
+        while joined(far):
+            check(time.monotonic() < end, "the kernel stays a member of a dead program's group")
+            time.sleep(0.05)
+
+
+@case
+def a_plain_member_beside_ours_hears_all(test):
+    beside(test, "plain")
+
+
+@case
+def two_members_on_viaduct_hear_all(test):
+    beside(test, "viaduct")
+
+
+@case
+def a_sender_on_the_same_machine_is_heard_as_well(test):
+    with linked(test, "far") as link:
+        route_groups(link)
+        member = link.start("far", UDP + ["member", "", 7002, GROUP, "any"], 7002, udp=True)
+        publish(link, "from far", side="near")
+        publish(link, "near", side="far")
+        machine.run(link.sides["far"].inside(UDP + ["publish", "10.9.0.2", GROUP, "7002", "plain"]), 10)
+        until(member, "from", "near", "plain")
+
+
+@case
+def many_groups_of_one_socket(test):
+    groups = ",".join(f"239.7.7.{n}" for n in range(20))
+    with linked(test, "far") as link:
+        route_groups(link)
+        member = link.start("far", UDP + ["member", "", 7002, groups, "any"], 7002, udp=True)
+        before = link.sides["far"].counters()
+        publish(link, "word", group=groups)
+        until(member, *["word"] * 20)
+        check(link.sides["far"].counters() == before, "the kernel has seen some")
+
+
+@case
+def a_user_without_privileges_hears_a_group(test):
+    with linked(test, "far") as link:
+        far = link.sides["far"]
+        route_groups(link)
+        member = machine.Program(far.inside(["setpriv", "--reuid=65534", "--clear-groups", harness.VIADUCT, "run", "--",
+                                             "/usr/bin/python3"] + UDP[1:] + ["member", "", 7002, GROUP, "any"]),
+                                 test.path("member"))
+        test.programs.append(member)
+        while "ready" not in member.output():
+            check(member.process.poll() is None, member.output())
+            time.sleep(0.02)
+        time.sleep(0.1)
+        before = far.counters()
+        publish(link, "one", "two")
+        until(member, "one", "two")
+        check(far.counters() == before, "the kernel has seen it")
+
+
+@case
+def sockets_of_one_program_each_hear_the_group(test):
+    with linked(test, "far") as link:
+        far = link.sides["far"]
+        route_groups(link)
+        member = link.start("far", UDP + ["members", 7002, GROUP, 3], 7002, udp=True)
+        while "ready" not in member.output():
+            time.sleep(0.02)
+        before = far.counters()
+        publish(link, "one", "two", "end")
+        until(member, *[f"{n}:{text}" for n in range(3) for text in ("one", "two", "end")])
+        check(far.counters() == before, "the kernel has seen it")
+
+
+@case
+def an_interface_that_was_down_brings_the_group_again(test):
+    with linked(test, "far") as link:
+        far = link.sides["far"]
+        route_groups(link)
+        member = link.start("far", UDP + ["member", "", 7002, GROUP, "number=wire0"], 7002, udp=True)
+        publish(link, "one")
+        until(member, "one")
+        far.ip("link", "set", "wire0", "down")
+        time.sleep(0.2)
+        far.ip("link", "set", "wire0", "up")
+        time.sleep(0.5)
+        before = far.counters()
+        publish(link, "two")
+        until(member, "one", "two")
+        check(far.counters() == before, "the kernel has seen it")
+
+
+@case
+def another_viaductd_hears_of_the_groups(test):
+    with linked(test, "far") as link:
+        far = link.sides["far"]
+        route_groups(link)
+        member = link.start("far", UDP + ["member", "", 7002, GROUP, "any"], 7002, udp=True)
+        publish(link, "one")
+        until(member, "one")
+        far.daemon.kill()
+        far.daemon.wait()
+        publish(link, "none")
+        far.start_daemon()
+        time.sleep(3)
+        before = far.counters()
+        publish(link, "two")
+        until(member, "one", "none", "two")
+        check(far.counters() == before, "the kernel has seen it")
 
 
 harness.main()
