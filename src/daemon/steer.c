@@ -20,6 +20,8 @@
 #include <fcntl.h>
 
 #define PROGRAM_MAPS 32
+#define LINK_DYING_MS 200 /* the kernel frees a link that nobody holds a little later */
+#define LINK_STEP_MS 5
 
 #ifndef XDP_USE_SG
 #define XDP_USE_SG (1 << 4) /* Linux 6.6 */
@@ -203,6 +205,17 @@ static void take_links(struct steer *s)
 	}
 }
 
+/* A link whose last holder has just died is not to be found any more, while its program is still on the interface. */
+static bool stays(struct steer *s, uint32_t ifindex)
+{
+	for (uint32_t ms = 0; ms < LINK_DYING_MS; ms += LINK_STEP_MS) {
+		if (!program_on(s, ifindex))
+			return false;
+		usleep(LINK_STEP_MS * 1000);
+	}
+	return program_on(s, ifindex);
+}
+
 /* What no link holds was attached by libxdp. It stays as it is. */
 static void take_shared(struct steer *s)
 {
@@ -213,7 +226,9 @@ static void take_shared(struct steer *s)
 		struct xdp_program *shared;
 		bool native;
 
-		shared = d ? share_find(i->if_index, bpf_program__name(s->skel->progs.vd_steer2), &native) : NULL;
+		if (!d || !stays(s, i->if_index))
+			continue;
+		shared = share_find(i->if_index, bpf_program__name(s->skel->progs.vd_steer2), &native);
 		if (shared)
 			*d = (struct device){.ifindex = i->if_index, .link = -1, .shared = shared, .native = native};
 	}
@@ -397,6 +412,8 @@ static void let_go(struct steer *s, struct device *d)
 	if (d->shared) {
 		share_detach(d->shared, d->ifindex);
 	} else {
+		/* at once: left to the last who holds it, it would be in the way of the next for a while */
+		bpf_link_detach(d->link);
 		link_path(s, "if", d->ifindex, path, sizeof(path));
 		unlink(path);
 		close(d->link);
