@@ -15,11 +15,12 @@
 #include "cli/view.h"
 #include "host/viaductd.h"
 
+/* Bytes. A FIN is none, though it has a number: when it is acknowledged snd_una is beyond the last byte. */
 static uint32_t unacknowledged(const struct sock *k)
 {
 	if (k->proto != SOCK_TCP || k->tcp.state == TCP_LISTEN)
 		return 0;
-	return k->tcp.snd_end - k->tcp.snd_una;
+	return (int32_t)(k->tcp.snd_end - k->tcp.snd_una) > 0 ? k->tcp.snd_end - k->tcp.snd_una : 0;
 }
 
 /* A listener's queues are connections, as ss(8) has them. */

@@ -63,6 +63,8 @@ else:
         c = socket.create_connection(("127.0.0.1", int(f.read())))
     c.sendall(b"x" * 10)
     assert c.recv(100) == b"x" * 10
+    if role == "half":
+        c.shutdown(socket.SHUT_WR)
     open(os.path.join(directory, role), "w").close()
     time.sleep(60)
 PY
@@ -106,6 +108,12 @@ assert stack["vnics"][connection[0]["vnic"]]["peer_pid"] == int(sys.argv[3])
 assert stack["counters"].keys() == stack["counter_sentences"].keys()
 PY
 result $? "stat --json is JSON and says the same"
+
+"$viaduct" run python3 "$work/pair.py" half "$work" &
+half=$!
+started+=("$half")
+await 5 sh -c '"$1" stat "$2" | grep -q FIN-WAIT-2' - "$viaduct" $half
+check "stat: an acknowledged FIN is not in the send queue" 0 "tcp +FIN-WAIT-2 +0 +0 " "$viaduct" stat $half
 
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 	nobody=(setpriv --reuid 65534 --regid 65534 --clear-groups)
