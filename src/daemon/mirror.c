@@ -374,6 +374,12 @@ const struct netview *mirror_view(const struct mirror *m)
 	return m->view;
 }
 
+uint32_t mirror_below(const struct mirror *m, const struct netview_iface *f, uint32_t below[MIRROR_BELOW],
+		      uint32_t *sends)
+{
+	return raw_below(&m->raw, f->ifindex, below, MIRROR_BELOW, sends);
+}
+
 void mirror_allow(struct mirror *m, bool (*allowed)(const char *, uint32_t, void *), void *arg)
 {
 	m->allowed = allowed;

@@ -32,6 +32,11 @@ int mirror_run(struct mirror *m);
 /* The view's memfd, sealed so that nobody can write to it by any mapping made from now on; sizeof(struct netview). */
 int mirror_view_fd(const struct mirror *m);
 const struct netview *mirror_view(const struct mirror *m);
+/* Which devices the interface's frames come in by: one, or all of a bond's, also those that are not active now. How
+ * many. *sends: by which they leave. */
+#define MIRROR_BELOW 8u
+uint32_t mirror_below(const struct mirror *m, const struct netview_iface *f, uint32_t below[MIRROR_BELOW],
+		      uint32_t *sends);
 /* Have the kernel resolve this neighbour, or confirm that it is still there. 0; -EINVAL, -ENODEV. */
 int mirror_resolve(struct mirror *m, uint32_t ifindex, const uint8_t addr[16]);
 /* Which devices viaductd may attach to (NETVIEW_IF_ALLOWED), of those that can be. Without it, or NULL: all of them.

@@ -102,6 +102,24 @@ static const struct raw_link *carrier_of(const struct raw_net *n, const struct r
 	return NULL;
 }
 
+uint32_t raw_below(const struct raw_net *n, uint32_t ifindex, uint32_t *below, uint32_t max, uint32_t *sends)
+{
+	const struct raw_link *l = find_link(n, ifindex);
+	uint32_t count = 0;
+
+	for (int depth = 0; l && l->kind == RAW_VLAN && depth < DEPTH_MAX; depth++)
+		l = find_link(n, l->below);
+	if (!l)
+		return 0;
+	*sends = l->ifindex;
+	if (l->kind == RAW_PLAIN)
+		below[count++] = l->ifindex;
+	for (uint32_t i = 0; l->kind == RAW_BOND && i < n->links && count < max; i++)
+		if (n->link[i].master == l->ifindex && n->link[i].kind == RAW_PLAIN)
+			below[count++] = n->link[i].ifindex;
+	return count;
+}
+
 static void build_ifaces(const struct raw_net *n, bool (*allowed)(const char *, uint32_t, void *), void *arg,
 			 struct netview_copy *out)
 {

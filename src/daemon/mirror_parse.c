@@ -169,6 +169,7 @@ void raw_take_link(struct raw_net *n, const struct nlmsghdr *h)
 	l->flags = m->ifi_flags;
 	l->type = m->ifi_type;
 	l->mtu = number(&a, IFLA_MTU, 0);
+	l->master = number(&a, IFLA_MASTER, 0);
 	l->mtu6 = link_mtu6(&a);
 	name = a.of[IFLA_IFNAME] ? mnl_attr_get_payload(a.of[IFLA_IFNAME]) : NULL;
 	if (name)

@@ -20,6 +20,7 @@ struct raw_link {
 	uint32_t flags; /* IFF_* */
 	uint32_t mtu;   /* of the device */
 	uint32_t mtu6;  /* of IPv6 on it (a router may ask for less); 0: not known */
+	uint32_t master; /* the bond that it is part of, or what else; 0 none */
 	uint32_t below; /* VLAN: the device below; bond: the active slave; 0 none */
 	uint16_t type;  /* ARPHRD_* */
 	uint16_t vlan;  /* tag */
@@ -80,6 +81,8 @@ const struct netview_neigh *raw_neigh(const struct raw_net *n, uint32_t ifindex,
 /* --- mirror_build.c --- */
 /* After everything was read: put the routes into their order. */
 void raw_sort(struct raw_net *n);
+/* See mirror_below. */
+uint32_t raw_below(const struct raw_net *n, uint32_t ifindex, uint32_t *below, uint32_t max, uint32_t *sends);
 /* Make out (zeroed here) from n. */
 void raw_build(const struct raw_net *n, bool (*allowed)(const char *, uint32_t, void *), void *arg,
 	       struct netview_copy *out);

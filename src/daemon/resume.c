@@ -120,22 +120,21 @@ static int take_port(struct tenant *t, struct tenant_vnic *v, const struct netvi
 	struct house *h = t->house;
 	struct steer_port port;
 	int iface, number, rc;
+	uint32_t was;
 
-	*why = "the program on the interface is gone";
-	rc = steer_attach(h->steer, f->device, native);
-	if (rc)
-		return rc;
+	*why = "no earlier viaductd gave these rings to this user";
 	iface = steer_iface(h->steer, &v->where, f->ifindex, f->mac);
 	number = iface < 0 ? iface : find_number(t, (uint32_t)iface, cookie, &port);
-	*why = "no earlier viaductd gave these rings to this user";
-	if (number < 0) {
-		steer_detach(h->steer, f->device);
+	if (number < 0)
 		return number;
-	}
+	was = t->number;
 	t->number = (uint32_t)number;
+	rc = tenant_devices_open(t, v, f, native, why);
+	if (rc) {
+		t->number = was;
+		return rc;
+	}
 	h->number[number].adopted = false;
-	v->ifindex = f->ifindex;
-	v->iface = (uint32_t)iface;
 	v->outer = port.mode == DAEMON_MODE_VETH ? port.outer : 0;
 	v->about.mode = port.mode;
 	v->port.cookie = cookie;

@@ -8,8 +8,8 @@
  *   outer       tc on the outer end: what the stack sends leaves by the interface if a filter of the stack covers its
  *               source, else it is dropped and counted. tc rather than XDP: it hands skbs over, so any device can send
  *               them (XDP's redirect needs a driver that takes raw frames: a veth, for one, only when its peer polls).
- *   outerskb    the same as generic XDP, which hands skbs over, too, for an interface that is a veth: a frame that tc
- * has redirected is passed over by generic XDP at the other end of it (skb_is_redirected).
+ *   outerskb    the same as generic XDP, which hands skbs over, too, for an interface that is a veth: a frame that tc has
+ *               redirected is passed over by generic XDP at the other end of it (skb_is_redirected).
  *
  * ICMP errors follow the packet that they quote. A socket that is gone has left its map by itself: its frames go to the
  * kernel. Documentation/networking/af_xdp.rst, Documentation/bpf/redirect.rst.
@@ -60,7 +60,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, STEER_IFACES);
+	__uint(max_entries, STEER_WAYS);
 	__type(key, struct steer_if_key);
 	__type(value, struct steer_if);
 } vd_ifaces SEC(".maps");
@@ -208,6 +208,21 @@ static __always_inline int same_mac(const __u8 *a, const __u8 *b)
 	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2];
 }
 
+/* What the stack has on the interface that frames come in by like this; *at: its index. */
+static __always_inline const struct steer_port *port_of(const struct steer_if_key *where, const struct ethhdr *eth,
+							__u32 stack, __u32 *at)
+{
+	const struct steer_if *iface = bpf_map_lookup_elem(&vd_ifaces, where);
+	const struct steer_port *port;
+
+	/* a group's address, or ours: what promiscuous interfaces see besides is nobody's here */
+	if (!iface || iface->number >= STEER_IFACES || (!(eth->h_dest[0] & 1) && !same_mac(eth->h_dest, iface->mac)))
+		return NULL;
+	*at = steer_port_index(iface->number, stack);
+	port = bpf_map_lookup_elem(&vd_ports, at);
+	return port && port->mode ? port : NULL;
+}
+
 SEC("xdp.frags")
 int vd_steer2(struct xdp_md *ctx)
 {
@@ -215,23 +230,21 @@ int vd_steer2(struct xdp_md *ctx)
 	const struct ethhdr *eth = b.at;
 	struct steer_if_key where = {.ifindex = ctx->ingress_ifindex};
 	const struct steer_port *port;
-	const struct steer_if *iface;
 	struct parsed f = {};
-	__u32 stack, at;
+	__u32 stack, at = 0;
 
 	if (take_frame(b, &f) || b.at + sizeof(*eth) > b.end)
 		goto kernel;
-	where.vlan = f.vlan;
-	iface = bpf_map_lookup_elem(&vd_ifaces, &where);
-	/* a group's address, or ours: what promiscuous interfaces see besides is nobody's here */
-	if (!iface || (!(eth->h_dest[0] & 1) && !same_mac(eth->h_dest, iface->mac)))
-		goto kernel;
 	stack = stack_of(&f);
-	if (stack >= STEER_STACKS || iface->number >= STEER_IFACES)
+	if (stack >= STEER_STACKS)
 		goto kernel;
-	at = steer_port_index(iface->number, stack);
-	port = bpf_map_lookup_elem(&vd_ports, &at);
-	if (!port || !port->mode)
+	where.vlan = f.vlan;
+	port = port_of(&where, eth, stack, &at);
+	if (!port && !f.vlan) {
+		where.vlan = steer_untagged(stack);
+		port = port_of(&where, eth, stack, &at);
+	}
+	if (!port)
 		goto kernel;
 	count(STEER_STAT_TO_STACK);
 	if (port->mode == DAEMON_MODE_VETH)
@@ -250,11 +263,11 @@ int vd_inner2(struct xdp_md *ctx)
 }
 
 /* May the stack send this? Its filter must be the one that frames in the other direction find. */
-static __always_inline int may_send(struct bytes b, const struct steer_outer *o)
+static __always_inline int may_send(struct bytes b, __u32 vlan, const struct steer_outer *o)
 {
 	const struct ethhdr *eth = b.at;
 	struct steer_key k;
-	struct parsed f = {};
+	struct parsed f = {.vlan = vlan};
 
 	if (b.at + sizeof(*eth) > b.end || !same_mac(eth->h_source, o->mac))
 		return 0;
@@ -290,7 +303,8 @@ int vd_outer2(struct __sk_buff *skb)
 	if (o && !bpf_skb_pull_data(skb, skb->len < 128 ? skb->len : 128)) {
 		struct bytes b = {(void *)(long)skb->data, (void *)(long)skb->data_end};
 
-		may = may_send(b, o);
+		/* the kernel has taken the tag out by now */
+		may = may_send(b, skb->vlan_present ? skb->vlan_tci & VLAN_ID : 0, o);
 	}
 	count_leaving(o, may);
 	return o && may ? bpf_redirect(o->device, 0) : TC_ACT_SHOT;
@@ -303,7 +317,7 @@ int vd_outerskb2(struct xdp_md *ctx)
 	__u32 ifindex = ctx->ingress_ifindex;
 	struct steer_outer *o = bpf_map_lookup_elem(&vd_outers, &ifindex);
 	struct bytes b = {(void *)(long)ctx->data, (void *)(long)ctx->data_end};
-	int may = o && may_send(b, o);
+	int may = o && may_send(b, 0, o);
 
 	count_leaving(o, may);
 	return o && may ? bpf_redirect(o->device, 0) : XDP_DROP;

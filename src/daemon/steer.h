@@ -46,7 +46,7 @@ void steer_detach_inner(struct steer *s, uint32_t at);
  * end. */
 int steer_attach_outer(struct steer *s, uint32_t ifindex, uint32_t device);
 
-/* The number of an interface, given to it now if it has none. -ENOSPC. */
+/* Frames that come in like this are the interface's. Its number, given to it now if it has none. -ENOSPC. */
 int steer_iface(struct steer *s, const struct steer_if_key *where, uint32_t ifindex, const uint8_t mac[6]);
 void steer_iface_gone(struct steer *s, const struct steer_if_key *where);
 

@@ -30,24 +30,26 @@ int steer_iface(struct steer *s, const struct steer_if_key *where, uint32_t ifin
 	struct bpf_map *map = s->skel->maps.vd_ifaces;
 	struct steer_if_key key, *last = NULL;
 	struct steer_if value;
-	uint32_t used = 0;
+	uint32_t used = 0, number = STEER_IFACES;
 	int rc;
 
-	if (!map_get(map, where, &value))
-		return (int)value.number;
 	while (!bpf_map_get_next_key(bpf_map__fd(map), last, &key)) {
 		last = &key;
-		if (!map_get(map, &key, &value))
-			used |= 1u << value.number % 32;
+		if (map_get(map, &key, &value))
+			continue;
+		used |= 1u << value.number % 32;
+		if (value.ifindex == ifindex)
+			number = value.number;
 	}
-	value = (struct steer_if){.ifindex = ifindex};
-	memcpy(value.mac, mac, sizeof(value.mac));
-	while (value.number < STEER_IFACES && used & 1u << value.number)
-		value.number++;
-	if (value.number == STEER_IFACES)
+	for (uint32_t i = 0; i < STEER_IFACES && number == STEER_IFACES; i++)
+		if (!(used & 1u << i))
+			number = i;
+	if (number == STEER_IFACES)
 		return -ENOSPC;
+	value = (struct steer_if){.ifindex = ifindex, .number = number};
+	memcpy(value.mac, mac, sizeof(value.mac));
 	rc = map_set(map, where, &value);
-	return rc ? rc : (int)value.number;
+	return rc ? rc : (int)number;
 }
 
 void steer_iface_gone(struct steer *s, const struct steer_if_key *where)

@@ -56,8 +56,17 @@ struct steer_group {
 
 struct steer_if_key {
 	__u32 ifindex; /* of the device */
-	__u32 vlan;    /* 0: untagged */
+	__u32 vlan;    /* 0: untagged; or steer_untagged */
 };
+#define STEER_WAYS 4096u /* such keys: a bond's frames come in by several devices */
+
+/* Devices may take the tag out of what they receive and tell it to the kernel alone. So frames without one, of a flow
+ * of a stack that has a VLAN on the device but not the device itself, are taken for the VLAN's. The kernel, too, takes
+ * what is addressed to it from any interface. */
+static inline __u32 steer_untagged(__u32 stack)
+{
+	return 0x10000u + stack;
+}
 
 struct steer_if {
 	__u32 number;  /* 0 .. STEER_IFACES - 1 */

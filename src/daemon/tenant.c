@@ -58,15 +58,6 @@ uint32_t tenants_of(const struct house *h, uint32_t uid)
 	return n;
 }
 
-static bool iface_used(const struct house *h, const struct tenant *but, uint32_t iface)
-{
-	for (uint32_t i = 0; i < STEER_STACKS; i++)
-		for (uint32_t v = 0; h->tenant[i] && h->tenant[i] != but && v < TENANT_VNICS; v++)
-			if (h->tenant[i]->vnic[v].ifindex && h->tenant[i]->vnic[v].iface == iface)
-				return true;
-	return false;
-}
-
 static void close_vnic(struct tenant *t, struct tenant_vnic *v)
 {
 	struct steer *s = t->house->steer;
@@ -77,9 +68,7 @@ static void close_vnic(struct tenant *t, struct tenant_vnic *v)
 		veth_close(s, steer_port_index(v->iface, t->number), v->outer);
 	}
 	port_close(&v->port);
-	steer_detach(s, v->where.ifindex);
-	if (!iface_used(t->house, t, v->iface))
-		steer_iface_gone(s, &v->where);
+	tenant_devices_close(t, v);
 	v->ifindex = 0;
 }
 
@@ -206,7 +195,7 @@ static int open_direct(struct tenant_vnic *v, const struct port_device *d, const
 
 int tenant_veth_set(struct tenant *t, struct tenant_vnic *v)
 {
-	struct steer_outer o = {.stack = t->number, .device = v->where.ifindex, .vlan = (uint16_t)v->where.vlan};
+	struct steer_outer o = {.stack = t->number, .device = v->sends, .vlan = (uint16_t)v->where.vlan};
 
 	memcpy(o.mac, v->about.mac, sizeof(o.mac));
 	return steer_veth(t->house->steer, v->iface, t->number, v->outer, &o);
@@ -287,7 +276,8 @@ static int open_rings(struct tenant *t, struct tenant_vnic *v, const struct port
 		      bool direct, const char **why)
 {
 	bool later = o->flags & DAEMON_OPEN_BINDS && t->house->kernel.keeps_device;
-	int rc = direct && !(o->flags & DAEMON_OPEN_BEHIND) ? try_direct(t, v, d, queues_asked(o), why) : -EBUSY;
+	bool behind = !direct || o->flags & DAEMON_OPEN_BEHIND || v->sends != d->ifindex;
+	int rc = behind ? -EBUSY : try_direct(t, v, d, queues_asked(o), why);
 
 	if (!rc && !later) {
 		rc = let_in(t, v, why);
@@ -314,28 +304,6 @@ static void describe(struct tenant_vnic *v, const struct netview_iface *f, const
 		v->about.features |= DAEMON_VNIC_PARTIAL_CSUM;
 	if (native)
 		v->about.features |= DAEMON_VNIC_NATIVE;
-}
-
-/* The program on the device, and a number for the interface. */
-static int open_iface(struct tenant *t, struct tenant_vnic *v, const struct netview_iface *f, bool *native,
-		      const char **why)
-{
-	struct steer *s = t->house->steer;
-	int rc = steer_attach(s, f->device, native);
-
-	*why = rc == -EBUSY ? "another XDP program is on the interface (viaductd's option --share)"
-			    : "the kernel attaches no XDP program to this interface";
-	if (rc)
-		return rc;
-	rc = steer_iface(s, &v->where, f->ifindex, f->mac);
-	*why = "too many interfaces are in use";
-	if (rc < 0) {
-		steer_detach(s, f->device);
-		return rc;
-	}
-	v->iface = (uint32_t)rc;
-	v->ifindex = f->ifindex;
-	return 0;
 }
 
 /* Each takes 16 MiB and more. */
@@ -372,7 +340,7 @@ int tenant_open(struct tenant *t, const struct daemon_open *o, bool licence, str
 		return rc;
 	*v = (struct tenant_vnic){.where = {.ifindex = f->device, .vlan = f->vlan}, .port = {.umem = -1}};
 	memset(v->port.xsk, -1, sizeof(v->port.xsk));
-	rc = open_iface(t, v, f, &native, why);
+	rc = tenant_devices_open(t, v, f, &native, why);
 	if (rc)
 		return rc;
 	describe(v, f, &d, native);
@@ -409,7 +377,10 @@ static void follow_iface(struct tenant *t, struct tenant_vnic *v)
 
 	if (!f) {
 		close_vnic(t, v);
-	} else if (memcmp(f->mac, v->about.mac, sizeof(f->mac)) != 0) {
+		return;
+	}
+	tenant_devices_follow(t, v, f);
+	if (memcmp(f->mac, v->about.mac, sizeof(f->mac)) != 0) {
 		memcpy(v->about.mac, f->mac, sizeof(f->mac));
 		if (v->outer)
 			tenant_veth_set(t, v);

@@ -50,6 +50,8 @@ struct tenant_vnic {
 	uint32_t ifindex; /* as the route names it; 0: free */
 	uint32_t iface;   /* number in the maps */
 	struct steer_if_key where;
+	uint32_t below[MIRROR_BELOW], belows; /* devices that have the program for it */
+	uint32_t sends;                       /* the device by which its frames leave */
 	uint32_t outer; /* DAEMON_MODE_VETH: ifindex of the pair's end on our side */
 	bool room;      /* somebody gave way for it: the kernel frees his queues a little later */
 	struct port port;
@@ -117,6 +119,13 @@ int tenant_filter_del(struct tenant *t, uint32_t id);
 int tenant_filter_inherit(struct tenant *t, const struct daemon_filter *f);
 int tenant_process(struct tenant *t, int pidfd, const char **why);
 void tenant_process_gone(struct tenant *t, uint32_t at);
+
+/* tenant_device.c: the program on all devices below the interface, and a number for the interface. 0 or -errno. */
+int tenant_devices_open(struct tenant *t, struct tenant_vnic *v, const struct netview_iface *f, bool *native,
+			const char **why);
+void tenant_devices_close(struct tenant *t, struct tenant_vnic *v);
+/* Some may have come or gone. */
+void tenant_devices_follow(struct tenant *t, struct tenant_vnic *v, const struct netview_iface *f);
 
 /* A number for the tenant, if it has none. -ENOSPC. */
 int tenant_number(struct tenant *t);

@@ -67,7 +67,8 @@ static void lose(struct net *n)
 
 int net_ask(struct net *n, const struct viaductd_request *r, struct viaductd_reply *reply)
 {
-	int ret = viaductd_ask(n->fd, r, NET_TIMEOUT_MS, reply);
+	bool slow = r->type == DAEMON_OPEN || r->type == DAEMON_BIND;
+	int ret = viaductd_ask(n->fd, r, slow ? NET_OPEN_MS : NET_TIMEOUT_MS, reply);
 
 	if (ret < 0 && !reply->refused)
 		lose(n);
@@ -447,7 +448,8 @@ uint64_t net_tick(void)
 		struct net *n = &nets[i];
 
 		/* Frames that the kernel would not send when they were posted (the interface was down, its queue or the
-		 * socket's memory full) lie in their ring, where nobody posts behind them: TCP waits for their buffers. */
+		 * socket's memory full) lie in their ring, where nobody posts behind them: TCP waits for their buffers.
+		 */
 		bool left = glance(n) != NET_NEW && glance(n) != NET_OFF && kick_stack(attached[i]);
 
 		if (left && (!next || KICK_AGAIN_US < next))

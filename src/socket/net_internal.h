@@ -9,7 +9,8 @@
 #include "host/viaductd.h"
 #include "socket/net.h"
 
-#define NET_TIMEOUT_MS 2000 /* for an answer of viaductd's; attaching to an interface may take it a while */
+#define NET_TIMEOUT_MS 2000 /* for an answer of viaductd's */
+#define NET_OPEN_MS 10000   /* a NIC may take a second to take an XDP program, and a bond has several */
 #define NET_IFS 16u         /* interfaces of one stack */
 
 /* A vNIC on an interface: a queue, and a slot of the stack, each. */

@@ -34,12 +34,11 @@ static void frames_go_both_ways_over_af_xdp(void **state)
 
 	(void)state;
 	assert_true(sock >= 0);
-	assert_int_equal(client_open(sock, v0_index(), &a), 0);
+	assert_int_equal(rings_open(&r, sock, v0_index(), &a), 0);
 	assert_int_equal(a.body.vnic.mode, DAEMON_MODE_DIRECT);
 	assert_true(a.body.vnic.features & DAEMON_VNIC_PARTIAL_CSUM);
 	assert_int_equal(!!(a.body.vnic.features & DAEMON_VNIC_NATIVE), by_option);
 	assert_int_equal(a.fds, 1 + (int)a.body.vnic.queues + (int)a.body.vnic.keep_fds);
-	assert_int_equal(rings_map(&r, &a, 0), 0);
 	assert_true(client_filter(sock, IPPROTO_UDP, HERE4, 7000, mine, 0) > 0);
 	say(peer, HERE4, 7000, "there");
 	len = rings_receive(&r, frame, sizeof(frame), 1000);
@@ -89,8 +88,7 @@ static void connections_that_the_kernel_has_on_a_port_stay_with_it(void **state)
 	assert_true(here >= 0);
 	close(server);
 	server = tcp_server(7002);
-	assert_int_equal(client_open(sock, v0_index(), &a), 0);
-	assert_int_equal(rings_map(&r, &a, 0), 0);
+	assert_int_equal(rings_open(&r, sock, v0_index(), &a), 0);
 	assert_true(client_filter(sock, IPPROTO_TCP, HERE4, 7002, server, 0) > 0);
 	setsockopt(here, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
 	assert_int_equal(send(peer, "still", 5, 0), 5);

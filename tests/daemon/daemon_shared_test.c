@@ -48,8 +48,7 @@ static void guest_make(struct guest *g, int type)
 	g->sock = client_make();
 	assert_true(g->sock >= 0);
 	g->owner = shared_socket(type);
-	assert_int_equal(client_open(g->sock, v0_index(), &g->vnic), 0);
-	assert_int_equal(rings_map(&g->rings, &g->vnic, 0), 0);
+	assert_int_equal(rings_open(&g->rings, g->sock, v0_index(), &g->vnic), 0);
 	g->id = client_filter(g->sock, proto, HERE4, PORT, g->owner, DAEMON_FILTER_SHARED);
 	assert_true(g->id > 0);
 }

@@ -37,9 +37,8 @@ static void guest_make(struct guest *g, uint16_t port)
 	g->memory = client_memory();
 	g->port = port;
 	g->owner = bound_socket(SOCK_DGRAM, HERE4, port);
-	assert_int_equal(client_open(g->sock, v0_index(), &g->vnic), 0);
+	assert_int_equal(rings_open(&g->rings, g->sock, v0_index(), &g->vnic), 0);
 	assert_int_equal(g->vnic.body.vnic.mode, DAEMON_MODE_VETH);
-	assert_int_equal(rings_map(&g->rings, &g->vnic, 0), 0);
 	assert_true(client_filter(g->sock, IPPROTO_UDP, HERE4, port, g->owner, 0) > 0);
 }
 

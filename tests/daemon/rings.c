@@ -34,6 +34,20 @@ int rings_map(struct rings *r, const struct answer *a, uint32_t q)
 	return 0;
 }
 
+int rings_open(struct rings *r, int sock, uint32_t ifindex, struct answer *a)
+{
+	struct answer bound;
+	int rc = client_open_unbound(sock, ifindex, 0, a);
+
+	if (!rc)
+		rc = rings_map(r, a, 0);
+	if (!rc)
+		rc = client_bind(sock, ifindex, &bound);
+	if (!rc)
+		a->body.vnic = bound.body.vnic;
+	return rc;
+}
+
 void rings_unmap(struct rings *r)
 {
 	xsk_unmap(&r->port);

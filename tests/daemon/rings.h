@@ -14,6 +14,8 @@ struct rings {
 
 /* Map queue q of the answer to OPEN and give the kernel its buffers. 0 or -errno. */
 int rings_map(struct rings *r, const struct answer *a, uint32_t q);
+/* Open a vNIC, map its first queue, bind it: the order that every kernel takes. The first status that is not 0. */
+int rings_open(struct rings *r, int sock, uint32_t ifindex, struct answer *a);
 void rings_unmap(struct rings *r);
 /* The next frame's length, copied to `frame`; 0: none came within the time. */
 uint32_t rings_receive(struct rings *r, void *frame, uint32_t size, int timeout_ms);

@@ -346,6 +346,20 @@ const struct netview *mirror_view(const struct mirror *m)
 	return &view;
 }
 
+/* Interface 4 is a bond over devices 1 and 2. */
+uint32_t mirror_below(const struct mirror *m, const struct netview_iface *f, uint32_t below[MIRROR_BELOW],
+		      uint32_t *sends)
+{
+	uint32_t n = 0;
+
+	(void)m;
+	*sends = f->ifindex == 4 ? 4 : f->device;
+	if (f->ifindex == 4 && view.copy[1].iface[1].ifindex == 2)
+		below[n++] = 2;
+	below[n++] = f->ifindex == 4 ? 1 : f->device;
+	return n;
+}
+
 int mirror_view_fd(const struct mirror *m)
 {
 	(void)m;

@@ -85,12 +85,15 @@ class Side:
     def ip(self, *words):
         machine.run(self.inside(["ip"] + list(words)), 10)
 
-    def need_vlan(self):
+    def run(self, *command):
+        machine.run(self.inside(command), 10)
+
+    def need(self, *words):
         try:
-            self.ip("link", "add", "link", "lo", "name", "trial", "type", "vlan", "id", "1")
+            self.ip(*words)
         except machine.Failed as failure:
             if "Unknown device type" in str(failure):
-                raise harness.Skip("this kernel has no VLAN devices") from None
+                raise harness.Skip("this kernel has no such devices") from None
 
     def counters(self):
         """What the kernel's TCP and UDP have sent and received."""
@@ -149,16 +152,16 @@ class Link:
 
     last_port = 20000
 
-    def __init__(self, test, accelerated, mtu=1500, vlan=0, queues=1, settings=()):
+    def __init__(self, test, accelerated, mtu=1500, vlan=0, queues=1, settings=(), bond=False):
         self.test = test
         self.sides = {}
         try:
-            self.make(accelerated, mtu, vlan, queues, settings)
+            self.make(accelerated, mtu, vlan, queues, settings, bond)
         except BaseException:
             self.end()
             raise
 
-    def make(self, accelerated, mtu, vlan, queues, settings):
+    def make(self, accelerated, mtu, vlan, queues, settings, bond):
         for name in SIDES:
             self.sides[name] = Side(name, accelerated in (name, "both"))
         near, far = self.sides["near"], self.sides["far"]
@@ -172,10 +175,13 @@ class Link:
         for name, side in self.sides.items():
             side.ip("link", "set", "lo", "up")
             device = "wire0"
+            if bond:
+                self.make_bond(side)
+                device = "bond0"
             side.ip("link", "set", device, "up")
             if vlan:
-                side.need_vlan()
-                side.ip("link", "add", "link", "wire0", "name", "tagged", "type", "vlan", "id", str(vlan))
+                side.need("link", "add", "link", "lo", "name", "trial", "type", "vlan", "id", "1")
+                side.ip("link", "add", "link", device, "name", "tagged", "type", "vlan", "id", str(vlan))
                 device = "tagged"
                 side.ip("link", "set", device, "up")
             side.ip("address", "add", f"10.9.0.{SIDES[name]}/24", "dev", device)
@@ -183,6 +189,16 @@ class Link:
         for side in self.sides.values():
             if side.accelerated:
                 side.start_daemon()
+
+    def make_bond(self, side):
+        """Of wire0 and a second wire, made with the first side."""
+        side.need("link", "add", "bond0", "type", "bond", "mode", "active-backup", "miimon", "50")
+        if side is self.sides["near"]:
+            side.ip("link", "add", "wire1", "type", "veth", "peer", "name", "wire1", "netns", str(self.sides["far"].holder.pid))
+        for wire in ("wire0", "wire1"):
+            side.ip("link", "set", wire, "down")
+            side.ip("link", "set", wire, "master", "bond0")
+            side.ip("link", "set", wire, "up")
 
     def address(self, side, family=4):
         return f"10.9.0.{SIDES[side]}" if family == 4 else f"fd09::{SIDES[side]}"

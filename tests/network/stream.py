@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A peer for tests: stream.py serve ADDRESS PORT COUNT | fork ADDRESS PORT COUNT | fetch ADDRESS PORT COUNT BYTES |
-pace ADDRESS PORT SECONDS | pour ADDRESS PORT BYTES | drink ADDRESS PORT SECONDS.
+pace ADDRESS PORT SECONDS | pour ADDRESS PORT BYTES | drink ADDRESS PORT SECONDS | reflect ADDRESS PORT | ask ADDRESS PORT COUNT.
 
 serve takes COUNT connections and sends back what it reads, each in a thread; fork does so in a process for each. fetch
 opens them one after the other, sends BYTES random bytes on each while it reads, and compares. pace exchanges small
 messages over one connection, and prints how many. pour sends BYTES and ends at once; drink takes one connection,
-reads it after SECONDS, and prints the digest of what came.
+reads it after SECONDS, and prints the digest of what came. reflect sends datagrams back for ever; ask sends COUNT of them, one
+after the other, again when nothing comes back, and compares.
 """
 import hashlib
 import os
@@ -111,5 +112,35 @@ def drink(address, port, seconds):
     print(digest.hexdigest())
 
 
-ACTIONS = {"drink": drink, "fetch": fetch, "fork": fork, "pace": pace, "pour": pour, "serve": serve}
+def reflect(address, port):
+    with socket.socket(family(address), socket.SOCK_DGRAM) as server:
+        server.bind((address, port))
+        while True:
+            data, peer = server.recvfrom(1 << 16)
+            server.sendto(data, peer)
+
+
+def asked(client, data):
+    """Something was lost, or came twice: a few more attempts."""
+    for _ in range(10):
+        client.send(data)
+        try:
+            while client.recv(1 << 16) != data:
+                pass
+            return True
+        except TimeoutError:
+            pass
+    return False
+
+
+def ask(address, port, count):
+    with socket.socket(family(address), socket.SOCK_DGRAM) as client:
+        client.settimeout(1)
+        client.connect((address, port))
+        for i in range(count):
+            if not asked(client, i.to_bytes(4, "big") + os.urandom(i * 13 % 1400)):
+                sys.exit(f"datagram {i} did not come back")
+
+
+ACTIONS = {"ask": ask, "drink": drink, "fetch": fetch, "fork": fork, "pace": pace, "pour": pour, "reflect": reflect, "serve": serve}
 ACTIONS[sys.argv[1]](sys.argv[2], *(int(word) for word in sys.argv[3:]))
