@@ -251,8 +251,9 @@ static bool stack_active(struct attached *a)
 }
 
 /*
- * True if the program works with one of its stacks. The others, where nobody does, are ours meanwhile: a child may
- * have closed its end of a connection while it serves its parent's. Of the busy ones too what has been left lying.
+ * True if the program works with one of its stacks. Where nobody does is ours meanwhile: a child may have closed its
+ * end of a connection while it serves its parent's. Where somebody does he may care for his own socket alone, or only
+ * look: what has been left lying and what is due (a delayed ACK that another thread's peer waits for) is taken here.
  */
 static bool program_active(uint64_t *deadline)
 {
@@ -265,10 +266,11 @@ static bool program_active(uint64_t *deadline)
 	for (uint32_t i = 0; i < n && busy; i++) {
 		uint64_t d;
 
-		if (!active[i] || stack_pending(attached[i]))
-			take_over(attached[i]);
-		if (active[i])
+		take_over(attached[i]);
+		if (active[i]) {
+			attached[i]->seen_acquired = atomic_load(&attached[i]->s->lock.acquired);
 			continue;
+		}
 		d = settle(attached[i]);
 		if (d < *deadline)
 			*deadline = d;

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* An end at which no thread looks is served all the same, though the other end's thread is busy in the same stack: who
- * writes to a socket that was closed hears of it while he writes. */
+ * writes to a socket that was closed hears of it while he writes; an ACK that is due goes out though the only thread
+ * awake looks at another socket. */
 #include "pair.h"
 
+#include <pthread.h>
+
 #define WRITES 200
+#define LOOKS 2000
 
 /* Until it fails; the kernel's second write does, and nobody shall need all of these. */
 static void write_until_error(int fd)
@@ -56,6 +60,55 @@ static void sleeping_child(int l)
 	waitpid(child, NULL, 0);
 }
 
+static int answering, listening;
+static _Atomic bool all_there;
+
+/* Answers in three writes, of which Nagle's algorithm holds the last back until the second is acknowledged; then only
+ * looks at another socket. */
+static void *answer(void *arg)
+{
+	struct pollfd p = {.fd = listening, .events = POLLIN};
+	char c;
+
+	for (int i = 0; i < 5; i++) {
+		recv(answering, &c, 1, 0);
+		for (int j = 0; j < 3; j++)
+			send(answering, "x", 1, 0);
+		for (int j = 0; j < LOOKS && !all_there; j++)
+			poll(&p, 1, 1);
+		if (!all_there)
+			*(bool *)arg = true;
+		all_there = false;
+	}
+	return NULL;
+}
+
+static void owed_ack(int l)
+{
+	int c = connect_to(PORT);
+	bool late = false;
+	pthread_t thread;
+	char buf[16];
+
+	answering = accept(l, NULL, NULL);
+	listening = l;
+	pthread_create(&thread, NULL, answer, &late);
+	for (int i = 0; i < 5; i++) {
+		ssize_t got = 0;
+
+		send(c, "?", 1, 0);
+		while (got < 3)
+			got += recv(c, buf, sizeof buf, 0);
+		all_there = true;
+		while (all_there)
+			rest(1);
+	}
+	pthread_join(thread, NULL);
+	say("the answers: %s", late ? "late" : "in time");
+	close(c);
+	close(answering);
+}
+
 int main(void)
 {
 	int l;
@@ -65,6 +118,7 @@ int main(void)
 	l = listen_on(PORT);
 	same_process(l);
 	sleeping_child(l);
+	owed_ack(l);
 	close(l);
 	return 0;
 }
