@@ -172,8 +172,7 @@ static bool opened(void *arg)
 	o->result = -ECONNABORTED;
 	if (!k)
 		return true;
-	if (stack_pending(a))
-		stack_poll(a, stack_now(a));
+	stack_take_in(a);
 	switch (k->tcp.state) {
 	case TCP_SYN_SENT:
 	case TCP_SYN_RECEIVED:

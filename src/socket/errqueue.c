@@ -48,8 +48,7 @@ ssize_t vs_recv_error(vsock_t v, int fd, const struct iovec *iov, int iovcnt, in
 
 	if (!k)
 		return -EBADF;
-	if (stack_pending(a))
-		stack_poll(a, stack_now(a));
+	stack_take_in(a);
 	n = errqueue_take(&a->e, k, iov, iovcnt, &err, &d.meta);
 	d.family = k->family;
 	d.cmsgs = k->proto == SOCK_UDP ? k->udp.cmsgs : 0;

@@ -444,8 +444,7 @@ static int from_engine(struct accepting *c, vsock_t v)
 
 	if (!k)
 		return v == c->v ? -EBADF : -EAGAIN;
-	if (stack_pending(a))
-		stack_poll(a, stack_now(a));
+	stack_take_in(a);
 	family = k->family;
 	i = k->tcp.state != TCP_LISTEN ? -EINVAL : (tcp_accept_pending(&a->e, k) ? 0 : -EAGAIN);
 	vnic = i == -EAGAIN ? tcp_accept_elsewhere(&a->e, k) : VNIC_NONE;

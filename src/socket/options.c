@@ -147,6 +147,8 @@ int vs_getsockopt(vsock_t v, int fd, int level, int name, void *val, socklen_t *
 	struct sock *k = vs_enter(v, &a);
 	int ret = SOCKOPT_NOT_OURS;
 
+	if (k && (level == IPPROTO_TCP || (level == SOL_SOCKET && name == SO_ERROR)))
+		stack_take_in(a);
 	if (k && level == SOL_SOCKET && name == SO_ERROR && connect_refused(k)) {
 		stack_leave(a);
 		if (connect_again(v) && vs_alive(v) && !bad_address(val) && !bad_address(len) &&

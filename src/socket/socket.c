@@ -195,8 +195,7 @@ static bool lingered(void *arg)
 
 	if (!k)
 		return true;
-	if (stack_pending(a))
-		stack_poll(a, stack_now(a));
+	stack_take_in(a);
 	k = vs_sock(a, *(vsock_t *)arg);
 	done = !k || (k->tcp.state != TCP_FIN_WAIT_1 && k->tcp.state != TCP_CLOSING && k->tcp.state != TCP_LAST_ACK);
 	stack_leave(a);
@@ -282,8 +281,7 @@ static bool all_sent(void *arg)
 	bool sent = true, finishes = net_finishes(a);
 
 	stack_enter(a);
-	if (stack_pending(a))
-		stack_poll(a, stack_now(a));
+	stack_take_in(a);
 	for (uint32_t i = 1; sent && i < a->s->sock_pool.mark; i++) {
 		const struct sock *k = sock_at(a->s, i);
 
@@ -424,6 +422,7 @@ int vs_getpeername(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len)
 	(void)fd;
 	if (!k)
 		return -ENOTCONN;
+	stack_take_in(a); /* a reset ends it */
 	ep = k->remote;
 	family = k->family;
 	connected = ep.port != 0;
@@ -488,8 +487,7 @@ int vs_inq(vsock_t v, int fd)
 
 	if (!k)
 		return -EBADF;
-	if (stack_pending(a))
-		stack_poll(a, stack_now(a));
+	stack_take_in(a);
 	if (k->proto == SOCK_UDP)
 		ret = (int)udp_first_size(&a->e, k);
 	else

@@ -45,6 +45,13 @@ static inline uint64_t stack_now(struct attached *a)
 	return a->now_us > a->s->now_us ? a->now_us : a->s->now_us;
 }
 
+/* With the lock: what has arrived is taken in before a call says how its socket stands. */
+static inline void stack_take_in(struct attached *a)
+{
+	if (stack_pending(a))
+		stack_poll(a, stack_now(a));
+}
+
 /* --- connect.c --- */
 /* What a refused nonblocking connect may still do: nothing; the kernel's connect; a new rendezvous first, because it
  * went over a wire that was known; a thread is at it. */

@@ -418,8 +418,7 @@ static int look_at_sender(vsock_t v, const struct endpoint *to, struct sender *o
 
 	if (!k)
 		return -EBADF;
-	if (stack_pending(a)) /* perhaps the last one was refused: then there is another way */
-		stack_poll(a, stack_now(a));
+	stack_take_in(a); /* perhaps the last one was refused: then there is another way */
 	out->remote = to ? *to : k->remote;
 	normalize(&out->remote);
 	out->family = k->family;

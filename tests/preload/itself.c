@@ -62,6 +62,37 @@ static void nonblocking(int l)
 	close(c);
 }
 
+/* Asked how it stands, a socket knows of the reset that has just come. */
+static void reset_seen(int l)
+{
+	struct linger off = {1, 0};
+	struct sockaddr_in a;
+	struct tcp_info info;
+	socklen_t n = sizeof a;
+	char buf[8];
+
+	for (int i = 0; i < 3; i++) {
+		int c = connect_to(PORT), s = accept(l, NULL, NULL), e = 0;
+
+		send(c, "data", 4, 0);
+		setsockopt(c, SOL_SOCKET, SO_LINGER, &off, sizeof off);
+		close(c);
+		if (i == 0) {
+			show("getpeername of what was reset", getpeername(s, (struct sockaddr *)&a, &n));
+			show("recv of what came before", recv(s, buf, sizeof buf, 0));
+		} else if (i == 1) {
+			n = sizeof e;
+			getsockopt(s, SOL_SOCKET, SO_ERROR, &e, &n);
+			say("SO_ERROR %s", strerrorname_np(e));
+		} else {
+			n = sizeof info;
+			getsockopt(s, IPPROTO_TCP, TCP_INFO, &info, &n);
+			say("TCP_INFO: state %d", info.tcpi_state);
+		}
+		close(s);
+	}
+}
+
 static void datagrams(void)
 {
 	int fd = socket(AF_INET, SOCK_DGRAM, 0);
@@ -101,6 +132,7 @@ int main(void)
 		stream(l, i);
 	bulk(l);
 	nonblocking(l);
+	reset_seen(l);
 	close(l);
 	datagrams();
 	self_connect();
