@@ -346,6 +346,12 @@ static int steer_port(vsock_t v, int fd, int family, const struct endpoint *loca
 	return net_filter(vs_attached(v), SOCK_TCP, family, holder, local, chosen_here ? NULL : remote, 0, reason);
 }
 
+/* It can't be ours: the kernel's, or nobody's where the user wants it so. */
+static int not_ours(vsock_t v, enum reason why, enum reason *reason)
+{
+	return knob[K_NETWORK] == NETWORK_REQUIRE ? -ENETDOWN : sock_to_kernel(v, why, reason);
+}
+
 static int open_over_network(vsock_t v, int fd, int family, const struct endpoint *remote, bool nonblock,
 			     enum reason *reason)
 {
@@ -360,7 +366,7 @@ static int open_over_network(vsock_t v, int fd, int family, const struct endpoin
 	if (ret < 0)
 		return ret;
 	if (kernel_only)
-		return sock_to_kernel(v, REASON_OPTION, reason);
+		return not_ours(v, REASON_OPTION, reason);
 	vnic = net_to(a, remote, &local, &dst, reason);
 	ret = vnic < 0 ? vnic : 0;
 	if (ret == 0 && chosen_here)
@@ -368,7 +374,7 @@ static int open_over_network(vsock_t v, int fd, int family, const struct endpoin
 	if (ret == 0)
 		ret = steer_port(v, fd, family, &local, remote, chosen_here, reason);
 	if (ret < 0)
-		return knob[K_NETWORK] == NETWORK_REQUIRE ? -ENETDOWN : sock_to_kernel(v, *reason, reason);
+		return not_ours(v, *reason, reason);
 	ret = attempt(v, (uint32_t)vnic, &local, remote, nonblock, RETRY_NOT, &dst);
 	if (ret == 1)
 		return -EINPROGRESS;

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Ports and addresses across a network: who serves whom, and what options mean."""
+import errno
 import os
 import sys
 import time
@@ -220,6 +221,16 @@ def required_network_is_not_left_to_the_kernel(test):
             check("Network is down" in str(failure), str(failure))
         else:
             raise AssertionError("it connected")
+
+
+@case
+def required_network_is_not_left_to_the_kernel_for_an_option(test):
+    with linked(test, "near") as link:
+        port = link.port()
+        link.start("far", STREAM + ["serve", link.address("far"), port, 1], port)
+        code = "import socket; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 1); " \
+               f"print(s.connect_ex(('{link.address('far')}', {port})))"
+        check(int(link.run("near", PYTHON + ["-c", code], knobs=["NETWORK=require"])) == errno.ENETDOWN, "not refused")
 
 
 def datagrams(test, accelerated, server="", client=""):
