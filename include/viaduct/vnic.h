@@ -122,6 +122,13 @@ struct vnic_ctrl {
 	vnic_u32 pad[7];
 };
 
+/* A device's only, the line behind the control line: how far the stack has come in the event queue, counted as slots
+ * are. The stack writes it after it took events; poll(2) on the device is all that looks at it. */
+struct vnic_taken {
+	vnic_u32 evq;
+	vnic_u32 pad[15];
+};
+
 /* The start of a region. */
 struct vnic_header {
 	vnic_u32 magic;       /* VNIC_MAGIC */
@@ -135,6 +142,7 @@ struct vnic_header {
 
 _Static_assert(sizeof(struct vnic_desc) == 16, "vnic_desc is 16 bytes");
 _Static_assert(sizeof(struct vnic_ctrl) == 64, "vnic_ctrl is one line");
+_Static_assert(sizeof(struct vnic_taken) == 64, "vnic_taken is one line");
 _Static_assert(sizeof(struct vnic_end) == 72, "vnic_end has no hidden padding");
 _Static_assert(sizeof(struct vnic_header) == 168, "vnic_header has no hidden padding");
 

@@ -6,7 +6,7 @@
  * of the opener's network namespace; mmap() at offset 0 of region_size bytes, shared, maps it: the layout is that of
  * vnic.h, with one end, and end[1] describing the receive buffers. VIADUCT_IOC_FILTER_ADD says what of the interface's
  * traffic comes here; VIADUCT_IOC_KICK has the driver send what lies in the tx ring. poll(2) says POLLIN while events
- * wait that were not taken (struct viaduct_taken), and POLLERR | POLLHUP once the interface is gone. The vNIC goes with
+ * wait that were not taken (struct vnic_taken), and POLLERR | POLLHUP once the interface is gone. The vNIC goes with
  * the file's last reference, a mapping being one: so it lives on in forked children and wherever the descriptor was
  * passed.
  *
@@ -68,7 +68,8 @@ struct viaduct_alloc {
 	vnic_u32 ifindex;
 	vnic_u32 tx_bufs, rx_bufs; /* each 16 to bufs_max */
 	vnic_u32 buf_size;         /* bytes, 2048 to 16384, a multiple of VNIC_LINE */
-	vnic_u32 flags;            /* 0 */
+	vnic_u32 evq_entries;      /* 0: as many as are needed; else a power of two that is enough, at most 16384 */
+	vnic_u32 flags, reserved;  /* 0 */
 	vnic_u64 features;         /* in: VIADUCT_FEAT_* that the caller can; out: those in use */
 	vnic_u64 region_size;      /* out: bytes to map */
 };
@@ -120,19 +121,11 @@ struct viaduct_eventfd {
 	int fd; /* -1: none any more */
 };
 
-/* The line behind the control line (ctrl_off + VNIC_LINE): how far the stack has come in the event queue, counted as
- * slots are. For poll(2) alone: the stack writes it after it took events. */
-struct viaduct_taken {
-	vnic_u32 evq;
-	vnic_u32 pad[15];
-};
-
 _Static_assert(sizeof(struct viaduct_abi) == 24, "viaduct_abi has no hidden padding");
-_Static_assert(sizeof(struct viaduct_alloc) == 40, "viaduct_alloc has no hidden padding");
+_Static_assert(sizeof(struct viaduct_alloc) == 48, "viaduct_alloc has no hidden padding");
 _Static_assert(sizeof(struct viaduct_info) == 28, "viaduct_info has no hidden padding");
 _Static_assert(sizeof(struct viaduct_filter) == 52, "viaduct_filter has no hidden padding");
 _Static_assert(sizeof(struct viaduct_stats) == 96, "viaduct_stats has no hidden padding");
 _Static_assert(sizeof(struct viaduct_eventfd) == 8, "viaduct_eventfd has no hidden padding");
-_Static_assert(sizeof(struct viaduct_taken) == 64, "viaduct_taken is one line");
 
 #endif

@@ -111,7 +111,7 @@ static bool has_network(const struct view *w)
 {
 	struct vnic_state v;
 	for (uint32_t i = 0; i < VNIC_MAX; i++)
-		if (view_vnic(w, i, &v) && v.provider == VNIC_PROV_XDP)
+		if (view_vnic(w, i, &v) && vnic_is_network(&v))
 			return true;
 	return false;
 }
@@ -139,7 +139,7 @@ static void print_accelerated(int fd, const struct view *w, uint32_t index)
 	if (k.vnic < VNIC_MAX && view_vnic(w, k.vnic, &v)) {
 		vnic_text(w, &v, end, sizeof(end));
 		printf(": accelerated, over vNIC %u (%s) %s %s", k.vnic, provider_text(v.provider),
-		       v.provider == VNIC_PROV_XDP ? "of" : "with", end);
+		       vnic_is_network(&v) ? "of" : "with", end);
 	} else {
 		fputs(": accelerated, not connected to a vNIC", stdout);
 	}

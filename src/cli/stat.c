@@ -198,7 +198,7 @@ static void json_vnics(const struct view *w)
 		json_open(NULL, '{');
 		json_number("index", i);
 		json_string("provider", provider_text(v.provider));
-		if (v.provider == VNIC_PROV_XDP) {
+		if (vnic_is_network(&v)) {
 			json_number("ifindex", v.ifindex);
 			json_number("queue", v.queue);
 			json_number("vlan", v.vlan);

@@ -238,6 +238,8 @@ const char *provider_text(unsigned provider)
 		return "local";
 	case VNIC_PROV_XDP:
 		return "xdp";
+	case VNIC_PROV_CHARDEV:
+		return "chardev";
 	case VNIC_PROV_SIM:
 		return "sim";
 	default:
@@ -257,14 +259,17 @@ static bool same_network(uint32_t pid)
 void vnic_text(const struct view *w, const struct vnic_state *v, char *out, size_t len)
 {
 	char name[32];
-	if (v->provider != VNIC_PROV_XDP) {
+	if (!vnic_is_network(v)) {
 		proc_name((pid_t)v->peer_pid, name);
 		snprintf(out, len, "%s (%u)", name, v->peer_pid);
 		return;
 	}
 	if (!same_network(w->s->creator_pid) || !if_indextoname(v->ifindex, name))
 		snprintf(name, sizeof(name), "number %u", v->ifindex);
-	snprintf(out, len, "interface %s, queue %u", name, v->queue);
+	if (v->provider == VNIC_PROV_XDP)
+		snprintf(out, len, "interface %s, queue %u", name, v->queue);
+	else
+		snprintf(out, len, "interface %s", name);
 }
 
 void safe_text(const char *from, size_t from_len, char *out, size_t len)

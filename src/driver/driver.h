@@ -37,6 +37,7 @@
 #define VD_VNICS_OF_USER 64u
 #define VD_BUFS_MIN 16u
 #define VD_BUFS_MAX 2048u
+#define VD_EVQ_MAX 16384u
 #define VD_BUF_SIZE_MIN 2048u
 #define VD_BUF_SIZE_MAX 16384u
 #define VD_PARTS_MAX 33u      /* of a frame of 64 KiB in the smallest buffers */
@@ -123,7 +124,7 @@ struct vd_vnic {
 
 	struct vd_region region;
 	struct vnic_ctrl *ctrl;
-	struct viaduct_taken *taken;
+	struct vnic_taken *taken;
 	u8 *tx_bufs, *rx_bufs;
 	u32 tx_count, rx_count, buf_size;
 	u64 features;

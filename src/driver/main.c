@@ -136,7 +136,7 @@ static const struct call {
 	bool unallocated, results;
 } calls[] = {
 	[_IOC_NR(VIADUCT_IOC_ABI)] = {call_abi, sizeof(struct viaduct_abi), 24, true, true},
-	[_IOC_NR(VIADUCT_IOC_ALLOC)] = {call_alloc, sizeof(struct viaduct_alloc), 40, true, true},
+	[_IOC_NR(VIADUCT_IOC_ALLOC)] = {call_alloc, sizeof(struct viaduct_alloc), 48, true, true},
 	[_IOC_NR(VIADUCT_IOC_INFO)] = {call_info, sizeof(struct viaduct_info), 28, false, true},
 	[_IOC_NR(VIADUCT_IOC_FILTER_ADD)] = {call_filter_add, sizeof(struct viaduct_filter), 52},
 	[_IOC_NR(VIADUCT_IOC_FILTER_DEL)] = {call_filter_del, sizeof(struct viaduct_filter), 52},

@@ -2,7 +2,7 @@
 /*
  * A vNIC's memory: single pages, mapped in a row for the kernel, and for the program when it asks.
  *
- *   page 0    header; control line at 1024; viaduct_taken behind it
+ *   page 0    header; control line at 1024; vnic_taken behind it
  *   page 1    tx ring, rx ring, event queue, each on a line of its own
  *   ...       tx buffers, from a page's start; receive buffers, from a page's start
  *
@@ -30,17 +30,23 @@ static size_t ring_bytes(u32 entries)
 	return (size_t)entries * sizeof(struct vnic_desc);
 }
 
-static void lay_out(const struct viaduct_alloc *want, struct layout *l)
+/* -EINVAL: the event queue asked for is too short. */
+static int lay_out(const struct viaduct_alloc *want, struct layout *l)
 {
 	l->tx_entries = roundup_pow_of_two(want->tx_bufs);
 	l->rx_entries = roundup_pow_of_two(want->rx_bufs);
 	l->evq_entries = roundup_pow_of_two(want->tx_bufs + want->rx_bufs + LINK_EVENTS);
+	if (want->evq_entries && want->evq_entries < l->evq_entries)
+		return -EINVAL;
+	if (want->evq_entries)
+		l->evq_entries = want->evq_entries;
 	l->tx_off = PAGE_SIZE;
 	l->rx_off = l->tx_off + ring_bytes(l->tx_entries);
 	l->evq_off = l->rx_off + ring_bytes(l->rx_entries);
 	l->tx_bufs_off = PAGE_ALIGN(l->evq_off + ring_bytes(l->evq_entries));
 	l->rx_bufs_off = PAGE_ALIGN(l->tx_bufs_off + (size_t)want->tx_bufs * want->buf_size);
 	l->size = PAGE_ALIGN(l->rx_bufs_off + (size_t)want->rx_bufs * want->buf_size);
+	return 0;
 }
 
 static int account(struct vd_vnic *v, unsigned long count)
@@ -112,7 +118,7 @@ static void point_into(struct vd_vnic *v, const struct viaduct_alloc *want, cons
 	u8 *base = v->region.base;
 
 	v->ctrl = (struct vnic_ctrl *)(base + CTRL_OFF);
-	v->taken = (struct viaduct_taken *)(base + CTRL_OFF + VNIC_LINE);
+	v->taken = (struct vnic_taken *)(base + CTRL_OFF + VNIC_LINE);
 	v->tx = (struct vd_ring){.slots = (u64 *)(base + l->tx_off), .entries = l->tx_entries};
 	v->rx = (struct vd_ring){.slots = (u64 *)(base + l->rx_off), .entries = l->rx_entries};
 	v->evq = (struct vd_ring){.slots = (u64 *)(base + l->evq_off), .entries = l->evq_entries};
@@ -139,9 +145,10 @@ static int make_lists(struct vd_vnic *v)
 int vd_region_make(struct vd_vnic *v, const struct viaduct_alloc *want, u32 mtu)
 {
 	struct layout l;
-	int ret;
+	int ret = lay_out(want, &l);
 
-	lay_out(want, &l);
+	if (ret < 0)
+		return ret;
 	ret = account(v, l.size >> PAGE_SHIFT);
 	if (ret < 0)
 		return ret;

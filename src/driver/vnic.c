@@ -8,6 +8,7 @@
  * is only marked: the program sees LINK 0, POLLHUP, and EIO.
  */
 #include <linux/if_arp.h>
+#include <linux/log2.h>
 #include <linux/poll.h>
 #include <linux/rtnetlink.h>
 #include <linux/slab.h>
@@ -88,10 +89,11 @@ void vd_vnic_end(struct vd_vnic *v)
 
 static bool alloc_valid(const struct viaduct_alloc *a)
 {
-	return !a->flags && a->tx_bufs >= VD_BUFS_MIN && a->tx_bufs <= VD_BUFS_MAX &&
-	       a->rx_bufs >= VD_BUFS_MIN && a->rx_bufs <= VD_BUFS_MAX &&
-	       a->buf_size >= VD_BUF_SIZE_MIN && a->buf_size <= VD_BUF_SIZE_MAX &&
-	       a->buf_size % VNIC_LINE == 0;
+	return !a->flags && !a->reserved && a->tx_bufs >= VD_BUFS_MIN &&
+	       a->tx_bufs <= VD_BUFS_MAX && a->rx_bufs >= VD_BUFS_MIN &&
+	       a->rx_bufs <= VD_BUFS_MAX && a->buf_size >= VD_BUF_SIZE_MIN &&
+	       a->buf_size <= VD_BUF_SIZE_MAX && a->buf_size % VNIC_LINE == 0 &&
+	       (!a->evq_entries || (is_power_of_2(a->evq_entries) && a->evq_entries <= VD_EVQ_MAX));
 }
 
 /* Into the list, if the user has not too many. */

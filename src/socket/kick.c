@@ -6,11 +6,20 @@
 #include "host/xsk.h"
 #include "socket/helper.h"
 #include "socket/net.h"
+#include "socket/net_chardev.h"
+#include "vnic/chardev.h"
 
 #define HOLD_US 50u /* the first of a batch is not held longer, as long as the thread comes back here */
 #define GAP_US 10u  /* more between two answers: the thread does other things than to answer */
 
 _Thread_local struct kicks kicks;
+
+bool kick_due(const struct vnic *v)
+{
+	if (!v->wake_fd || !v->ops)
+		return false;
+	return v->st->provider == VNIC_PROV_CHARDEV ? chardev_kick_due(v) : xdp_kick_due(v);
+}
 
 void kick_expect_many(uint32_t n)
 {
@@ -25,10 +34,13 @@ static bool kick_one(const struct attached *a, uint32_t vnic)
 {
 	const struct vnic *v = &a->e.vnic[vnic];
 
-	if (!v->wake_fd || !v->ops || !xdp_kick_due(v))
+	if (!kick_due(v))
 		return false;
-	(void)xsk_kick(v->wake_fd - 1, v->priv);
-	return xdp_kick_due(v);
+	if (v->st->provider == VNIC_PROV_CHARDEV)
+		net_chardev_kick(v);
+	else
+		(void)xsk_kick(v->wake_fd - 1, v->priv);
+	return kick_due(v);
 }
 
 void kick_flush(void)
@@ -97,7 +109,7 @@ bool kick_stack(struct attached *a)
 	for (uint32_t i = 0; i < a->active; i++) {
 		const struct vnic *v = &a->e.vnic[a->vnic[i]];
 
-		if (v->wake_fd && v->ops && xdp_kick_due(v))
+		if (kick_due(v))
 			due[n++] = a->vnic[i];
 	}
 	stack_leave(a);

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 struct attached;
+struct vnic;
 
 #define KICK_VNICS 4u /* on which a thread may hold frames at a time */
 
@@ -36,6 +37,8 @@ struct kicks {
 
 extern _Thread_local struct kicks kicks;
 
+/* A network's vNIC has frames posted that the kernel, or the driver, was not told of. */
+bool kick_due(const struct vnic *v);
 /* This thread is given n events. */
 void kick_expect_many(uint32_t n);
 static inline void kick_expect(int n)

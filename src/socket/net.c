@@ -21,6 +21,7 @@
 #include "host/knobs.h"
 #include "socket/helper.h"
 #include "socket/kick.h"
+#include "socket/net_chardev.h"
 #include "socket/net_internal.h"
 #include "socket/raw.h"
 
@@ -470,7 +471,9 @@ uint64_t net_tick(void)
 
 bool net_finishes(const struct attached *a)
 {
-	return glance(net_of(a)) == NET_UP;
+	bool mixed;
+
+	return glance(net_of(a)) == NET_UP && !net_chardev_used(net_of(a), &mixed);
 }
 
 /* --- fork --- */

@@ -15,6 +15,7 @@
 
 #include "host/host.h"
 #include "host/xsk.h"
+#include "socket/net_chardev.h"
 #include "socket/net_internal.h"
 #include "socket/raw.h"
 #include "socket/wire.h"
@@ -36,6 +37,17 @@ uint32_t net_wakes(void)
 int net_wake_fd(uint32_t i)
 {
 	return wakes[i];
+}
+
+int net_wake_add(int fd)
+{
+	uint32_t n = atomic_load(&wake_count);
+
+	if (n == PORTS_MAX)
+		return -ENOBUFS;
+	wakes[n] = fd;
+	atomic_store_explicit(&wake_count, n + 1, memory_order_release);
+	return 0;
 }
 
 static struct xdp_port *take_port(void)
@@ -265,8 +277,11 @@ static int open_and_attach(struct attached *a, struct net_if *at, uint32_t ifind
 
 int net_attach(struct attached *a, struct net_if *at, uint32_t ifindex)
 {
-	int ret = open_and_attach(a, at, ifindex, DAEMON_OPEN_BINDS);
+	int ret = net_chardev_attach(a, at, ifindex);
 
+	if (ret == 0)
+		return 0;
+	ret = open_and_attach(a, at, ifindex, DAEMON_OPEN_BINDS);
 	return ret == NET_TAKEN ? open_and_attach(a, at, ifindex, DAEMON_OPEN_BINDS | DAEMON_OPEN_BEHIND) : ret;
 }
 
@@ -336,7 +351,7 @@ int net_resume(struct attached *a, struct net *n)
 
 	name_processes(a, n);
 	for (uint32_t i = 0; i < NET_IFS && ret == 0; i++)
-		if (n->ifs[i].ifindex)
+		if (n->ifs[i].ifindex && !n->ifs[i].chardev)
 			ret = resume_if(n, &n->ifs[i]);
 	return ret;
 }

@@ -20,6 +20,7 @@
 
 #include "engine/bytes.h"
 #include "socket/backing.h"
+#include "socket/net_chardev.h"
 #include "socket/net_internal.h"
 #include "socket/sockets.h"
 #include "socket/udp_group.h"
@@ -33,9 +34,10 @@
 #define CLEAN_EVERY 32u          /* ... together for so many */
 #define CLEAN_US 200000u
 #define PORT_WORDS (65536 / 64)
+#define AT_DRIVER INT32_MAX /* the kernel's char driver has it, viaductd does not */
 
 struct filter {
-	uint32_t id; /* viaductd's, 0: unused */
+	uint32_t id; /* viaductd's, or AT_DRIVER; 0: unused */
 	uint16_t next;
 	uint8_t stack, proto, family;
 	uint16_t flags;
@@ -107,23 +109,37 @@ static void forget(struct filter *f)
 	in_use--;
 }
 
-/* --- asking viaductd --- */
+/* --- asking viaductd, or the driver --- */
 
-/* fd: -1 none. The filter's id or -errno. */
-static int ask_add(struct net *n, const struct filter *f, int fd)
+static struct daemon_filter body_of(const struct filter *f)
 {
 	struct daemon_filter body = {.proto = f->proto,
 				     .family = f->family,
 				     .local_port = f->local.port,
 				     .remote_port = f->remote.port,
 				     .flags = f->flags};
-	const struct daemon_filter_id *id;
-	struct viaductd_reply reply;
-	int ret;
 
 	if (!is_any(f->local.addr))
 		memcpy(body.local, f->local.addr, sizeof(body.local));
-	memcpy(body.remote, f->remote.addr, sizeof(body.remote));
+	if (f->remote.port)
+		memcpy(body.remote, f->remote.addr, sizeof(body.remote));
+	return body;
+}
+
+/* fd: -1 none. The filter's id or -errno. */
+static int ask_add(struct net *n, const struct filter *f, int fd)
+{
+	struct daemon_filter body = body_of(f);
+	const struct daemon_filter_id *id;
+	struct viaductd_reply reply;
+	bool mixed;
+	int ret;
+
+	if (net_chardev_used(n, &mixed)) {
+		ret = net_chardev_filter(n, &body, fd, true);
+		if (ret < 0 || !mixed)
+			return ret < 0 ? ret : AT_DRIVER;
+	}
 	ret =
 	    net_ask(n,
 		    &(struct viaductd_request){
@@ -149,12 +165,24 @@ static void ask_del(struct net *n, const struct daemon_filter_ids *body)
 		viaductd_reply_drop(&reply);
 }
 
+/* forget, and so does the driver. */
+static void drop(const struct net *n, struct filter *f)
+{
+	struct daemon_filter body = body_of(f);
+	bool mixed;
+
+	if (net_chardev_used(n, &mixed))
+		(void)net_chardev_filter(n, &body, -1, false);
+	forget(f);
+}
+
 static void remove_locked(struct attached *a, struct filter *f)
 {
 	struct daemon_filter_ids body = {.id = f->id};
 
-	forget(f);
-	ask_del(net_of(a), &body);
+	drop(net_of(a), f);
+	if (body.id != AT_DRIVER)
+		ask_del(net_of(a), &body);
 }
 
 static bool connection_lives(struct attached *a, const struct filter *f)
@@ -198,11 +226,11 @@ static void clean_some(struct attached *a, uint64_t now_us)
 		if (!f->id || f->stack != a->index || !f->remote.port || !older(f, now_us, CLEAN_US) ||
 		    connection_lives(a, f))
 			continue;
-		if (old.id)
+		if (old.id && f->id != AT_DRIVER)
 			old.others[old.more++] = f->id;
-		else
+		else if (f->id != AT_DRIVER)
 			old.id = f->id;
-		forget(f);
+		drop(net_of(a), f);
 	}
 	if (old.id)
 		ask_del(net_of(a), &old);
@@ -267,7 +295,7 @@ static uint32_t connections(struct attached *a, uint16_t port, uint32_t *at, str
 		const struct sock *k = sock_at(a->s, *at);
 
 		if (!k || k->proto != SOCK_TCP || k->local.port != port || !k->remote.port || k->vnic >= VNIC_MAX ||
-		    k->tcp.state == TCP_CLOSED || stack_vnic(a->s, k->vnic)->provider != VNIC_PROV_XDP)
+		    k->tcp.state == TCP_CLOSED || !vnic_is_network(stack_vnic(a->s, k->vnic)))
 			continue;
 		out[n++] = (struct filter){.local = k->local, .remote = k->remote};
 	}
@@ -415,6 +443,17 @@ void net_filters_resume(struct attached *a)
 			f->id = (uint32_t)id;
 	}
 	udp_group_resume(a);
+}
+
+void net_filters_driver(struct attached *a)
+{
+	for (uint16_t i = 1; i < mark; i++) {
+		struct filter *f = &filters[i];
+		struct daemon_filter body = body_of(f);
+
+		if (f->id && f->stack == a->index)
+			(void)net_chardev_filter(net_of(a), &body, f->remote.port ? -1 : descriptor_of(f), true);
+	}
 }
 
 void net_filters_after_fork(void)

@@ -21,6 +21,7 @@ struct net_if {
 	uint32_t gen[DAEMON_QUEUES_MAX];
 	int umem_fd, xsk_fd[DAEMON_QUEUES_MAX], keep_fd[DAEMON_FDS_MAX];
 	uint32_t keep_fds;
+	bool chardev; /* of the kernel's char driver, whose file is xsk_fd[0]; the rest of this says nothing */
 	struct daemon_vnic about;
 };
 
@@ -54,11 +55,15 @@ int net_start_locked(struct attached *a, enum reason *reason);
 int net_vnic_locked(struct attached *a, uint32_t ifindex, enum reason *reason);
 /* Have viaductd open vNICs on the interface for *at, which is free. 0 or -errno. */
 int net_attach(struct attached *a, struct net_if *at, uint32_t ifindex);
+/* A descriptor that is readable when frames wait. 0; -ENOBUFS. */
+int net_wake_add(int fd);
 /* A process of the tree: viaductd keeps the stack while it lives. */
 void net_tell_process(struct net *n, int pid);
 /* Hand a stack that lost its viaductd to the next. */
 int net_resume(struct attached *a, struct net *n);
 void net_filters_resume(struct attached *a);
+/* The stack has one more vNIC of the char driver's: the filters that stand hold there, too. */
+void net_filters_driver(struct attached *a);
 /* Remove the filters that nobody needs any more; now and then. Microseconds until it is worth calling again, 0: there
  * are none. */
 uint64_t net_filters_sweep(uint64_t now_us);

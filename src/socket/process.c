@@ -344,7 +344,7 @@ void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n)
 		struct vnic *v = &a->e.vnic[posted[i]];
 		uint32_t kind = v->ops ? vnic_take_armed(v) : VNIC_ARMED_NO;
 
-		if (v->wake_fd && v->ops && xdp_kick_due(v))
+		if (kick_due(v))
 			kick_posted(a, posted[i]);
 		if (kind && v->doorbell_fd[kind - 1] >= 0)
 			ring_fd(v->doorbell_fd[kind - 1]);

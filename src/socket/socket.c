@@ -273,6 +273,12 @@ void vs_close_fd(vsock_t v, int fd, bool wait_linger)
 		linger(v, seconds);
 }
 
+/* Nobody would retransmit what the peer has not acknowledged: the char driver's vNIC goes with its last process. */
+static bool lost_with_us(const struct attached *a, const struct sock *k)
+{
+	return k->vnic < VNIC_MAX && stack_vnic(a->s, k->vnic)->provider == VNIC_PROV_CHARDEV;
+}
+
 /* True if no connection of our own stack has bytes that were not put on the wire yet. What is on the wire reaches the
  * peer without us: the memory is its as well. Over a network viaductd goes on. */
 static bool all_sent(void *arg)
@@ -288,7 +294,9 @@ static bool all_sent(void *arg)
 		if (finishes && k && k->vnic < VNIC_MAX && vnic_is_network(stack_vnic(a->s, k->vnic)))
 			continue;
 		if (k && k->proto == SOCK_TCP && !k->holders && k->tcp.flags & TCPF_FIN_QUEUED)
-			sent = k->tcp.flags & TCPF_FIN_SENT || k->tcp.state == TCP_CLOSED;
+			sent = (k->tcp.flags & TCPF_FIN_SENT &&
+				(!lost_with_us(a, k) || k->tcp.snd_una == k->tcp.snd_nxt)) ||
+			       k->tcp.state == TCP_CLOSED;
 	}
 	stack_leave(a);
 	return sent;

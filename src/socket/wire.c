@@ -23,6 +23,7 @@
 #include "socket/helper.h"
 #include "socket/relatives.h"
 #include "socket/net.h"
+#include "socket/net_chardev.h"
 
 #define CACHE_SETS 64u
 #define CACHE_WAYS 4u
@@ -200,10 +201,10 @@ void process_activate(struct attached *a, uint32_t i)
 	struct vnic *v = &a->e.vnic[i];
 	struct spin_view view = {.evq = v->evq, .st = v->st, .ctrl = v->ctrl, .peer = v->peer_ctrl};
 
-	if (v->st->provider == VNIC_PROV_XDP) {
+	if (v->st->provider == VNIC_PROV_XDP)
 		view.arrivals = xdp_arrivals(v->priv);
+	if (!view.peer)
 		view.peer = &nobody;
-	}
 	a->vnic[a->active] = (uint16_t)i;
 	view_set(&a->view[a->active], &view);
 	__atomic_store_n(&a->active, a->active + 1, __ATOMIC_RELEASE);
@@ -237,7 +238,10 @@ static void release_mapping(const struct vnic *old)
 	if (!old->ops)
 		return;
 	if (old->wake_fd) {
-		net_release_port(old->priv);
+		if (old->map)
+			net_chardev_release(old);
+		else
+			net_release_port(old->priv);
 		return;
 	}
 	w.life_fd = old->life_fd;

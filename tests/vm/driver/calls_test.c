@@ -141,6 +141,11 @@ static void alloc_refuses_what_is_out_of_range(void **state)
 	REFUSED(buf_size, 2080, -EINVAL);
 	REFUSED(buf_size, 32768, -EINVAL);
 	REFUSED(buf_size, UINT32_MAX, -EINVAL);
+	REFUSED(reserved, 1, -EINVAL);
+	REFUSED(evq_entries, 1, -EINVAL);
+	REFUSED(evq_entries, 128, -EINVAL); /* too short for all buffers and a few changes of the link */
+	REFUSED(evq_entries, 257, -EINVAL);
+	REFUSED(evq_entries, 32768, -EINVAL);
 	REFUSED(ifindex, 0, -ENODEV);
 	REFUSED(ifindex, 99999, -ENODEV);
 	REFUSED(ifindex, UINT32_MAX, -ENODEV);

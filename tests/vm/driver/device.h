@@ -46,7 +46,7 @@ struct device {
 	size_t len;
 	const struct vnic_header *header;
 	struct vnic_ctrl *ctrl;
-	struct viaduct_taken *taken;
+	struct vnic_taken *taken;
 	uint32_t tx_at, rx_at, evq_at;
 };
 
@@ -81,7 +81,7 @@ static inline void map_device(struct device *d, size_t len)
 	assert_ptr_not_equal(d->map, MAP_FAILED);
 	d->header = (const struct vnic_header *)(void *)d->map;
 	d->ctrl = (struct vnic_ctrl *)(void *)(d->map + d->header->end[0].ctrl_off);
-	d->taken = (struct viaduct_taken *)(void *)(d->map + d->header->end[0].ctrl_off + VNIC_LINE);
+	d->taken = (struct vnic_taken *)(void *)(d->map + d->header->end[0].ctrl_off + VNIC_LINE);
 }
 
 static inline struct device make_device(const char *interface)
