@@ -20,6 +20,7 @@
 #define ASK_AGAIN_US 200000u    /* for a neighbour that is not resolved */
 #define DOUBT_AGAIN_US 1000000u /* for one that may be gone */
 #define SCOPE_LINK 253u         /* RT_SCOPE_LINK */
+#define SCOPE6_SITE 5u          /* RFC 4291 2.7 */
 
 _Static_assert(NEIGH_WANTS == 64, "neigh_pending has a bit for each");
 
@@ -78,9 +79,11 @@ static bool is_link_local(const uint8_t a[16])
 	return a[0] == 0xfe && (a[1] & 0xc0) == 0x80;
 }
 
-/* RFC 6724 3.1, of unicast addresses: 2 link-local, 5 site-local, 14 global. */
+/* RFC 6724 3.1; of unicast addresses: 2 link-local, 5 site-local, 14 global. */
 static uint32_t scope_of(const uint8_t a[16])
 {
+	if (a[0] == 0xff)
+		return a[1] & 0xfu;
 	if (is_link_local(a) || (get_word(a) == 0 && get_be32(a + 8) == 0 && a[15] == 1))
 		return 2;
 	return a[0] == 0xfe && (a[1] & 0xc0) == 0xc0 ? 5 : 14;
@@ -136,7 +139,7 @@ static const struct netview_addr *source_v6(const struct netview_copy *c, uint32
 		const struct netview_addr *a = &c->addr[i];
 
 		if (is_v4(a->addr) || !(a->flags & NETVIEW_ADDR_USABLE) || a->scope > SCOPE_LINK ||
-		    (is_link_local(to) && a->ifindex != ifindex))
+		    ((is_link_local(to) || to[0] == 0xff) && a->ifindex != ifindex))
 			continue;
 		if (!best || better_v6(a, best, to, ifindex))
 			best = a;
@@ -218,9 +221,9 @@ static const struct netview_route *choose_hop(const struct netview_copy *c, cons
 	return first;
 }
 
-/* The hop of the first route that matches. NULL: none. */
-static const struct netview_route *find_route(const struct netview_copy *c, const uint8_t to[16], uint32_t ifindex,
-					      uint32_t hash)
+/* The hop of the first route that matches, but for the first `skip`. NULL: none. */
+static const struct netview_route *find_after(const struct netview_copy *c, const uint8_t to[16], uint32_t ifindex,
+					      uint32_t hash, uint32_t skip)
 {
 	bool v4 = is_v4(to);
 
@@ -232,6 +235,10 @@ static const struct netview_route *find_route(const struct netview_copy *c, cons
 			n = c->routes - i;
 		if (is_v4(way->dst) != v4 || (v4 && way->prefix < 96) || !covers(way->dst, way->prefix, to))
 			continue;
+		if (skip) {
+			skip--;
+			continue;
+		}
 		if (!ifindex || way->type != NETVIEW_ROUTE_UNICAST)
 			return n > 1 ? choose_hop(c, way, n, hash) : way;
 		for (uint32_t h = 0; h < n; h++)
@@ -239,6 +246,12 @@ static const struct netview_route *find_route(const struct netview_copy *c, cons
 				return &way[h];
 	}
 	return NULL;
+}
+
+static const struct netview_route *find_route(const struct netview_copy *c, const uint8_t to[16], uint32_t ifindex,
+					      uint32_t hash)
+{
+	return find_after(c, to, ifindex, hash, 0);
 }
 
 /* The link address of r->via, as far as it is known. */
@@ -301,11 +314,53 @@ static int look_up(const struct netview_copy *c, const uint8_t to[16], const uin
 	return find_neighbour(c, r);
 }
 
+/* --- groups --- */
+
+/* RFC 1112 6.4, RFC 2464 7. */
+static void group_mac(const uint8_t group[16], uint8_t mac[6])
+{
+	static const uint8_t v4[3] = {0x01, 0x00, 0x5e}, v6[2] = {0x33, 0x33};
+
+	if (is_v4(group)) {
+		memcpy(mac, v4, sizeof(v4));
+		memcpy(mac + 3, group + 13, 3);
+		mac[3] &= 0x7f;
+	} else {
+		memcpy(mac, v6, sizeof(v6));
+		memcpy(mac + 2, group + 12, 4);
+	}
+}
+
+/* Everybody on the link is the next hop; which link, the program or (IPv4) a route says. Groups of one link or machine,
+ * whose source address is one of that link, are the kernel's. */
+static int look_up_group(const struct netview_copy *c, const uint8_t to[16], const uint8_t from[16], uint32_t ifindex,
+			 struct route *r)
+{
+	struct netview_route link = {.ifindex = ifindex, .type = NETVIEW_ROUTE_UNICAST};
+	const struct netview_route *way = &link;
+	const struct netview_iface *f;
+
+	/* the view's first entry for groups keeps others from following these routes */
+	if (is_v4(to) ? !ifindex && !(way = find_after(c, to, 0, 0, 1)) : !ifindex || scope_of(to) < SCOPE6_SITE)
+		return -ENOENT;
+	f = iface_of(c, way->ifindex);
+	if (way->type != NETVIEW_ROUTE_UNICAST || way->hops > 1 || !f || !(f->flags & NETVIEW_IF_UP) ||
+	    f->flags & NETVIEW_IF_LOOPBACK || !(f->flags & NETVIEW_IF_ALLOWED) || !choose_source(c, way, to, from, r))
+		return -ENOENT;
+	r->ifindex = f->ifindex;
+	r->mtu = way->mtu && way->mtu < f->mtu ? way->mtu : f->mtu;
+	r->link_mtu = f->mtu;
+	memcpy(r->via, to, 16);
+	group_mac(to, r->mac);
+	r->resolved = 1;
+	return 0;
+}
+
 int route_lookup(const struct netview *view, const uint8_t to[16], const uint8_t from[16], uint32_t ifindex,
 		 uint32_t hash, struct route *r)
 {
 	*r = (struct route){0};
-	if (!view || not_ours(to, ifindex))
+	if (!view || (not_ours(to, ifindex) && !udp_is_group(to)))
 		return -ENOENT;
 	for (uint32_t i = 0; i < TRIES; i++) {
 		uint32_t version = __atomic_load_n(&view->version, __ATOMIC_ACQUIRE);
@@ -314,7 +369,8 @@ int route_lookup(const struct netview *view, const uint8_t to[16], const uint8_t
 
 		*r = (struct route){0};
 		if (c)
-			ret = look_up(c, to, from, ifindex, hash, r);
+			ret = udp_is_group(to) ? look_up_group(c, to, from, ifindex, r)
+					       : look_up(c, to, from, ifindex, hash, r);
 		__atomic_thread_fence(__ATOMIC_ACQUIRE);
 		if (version == __atomic_load_n(&view->version, __ATOMIC_RELAXED))
 			return ret;

@@ -407,6 +407,8 @@ static int fill_parts(struct vnic *v, struct vnic_desc *part, const struct endpo
 static int find_path(struct engine *e, struct sock *k, const struct endpoint *from, const struct endpoint *to,
 		     uint32_t ifindex, struct ip_out *o, struct route *r, uint32_t *mtu)
 {
+	const uint8_t *src = from->addr;
+
 	if (!ifindex && k->remote.port && k->vnic != VNIC_NONE && k->remote.port == to->port &&
 	    addr_equal(k->remote.addr, to->addr)) {
 		if (route_sock(e, k) || !sock_mac(e, k))
@@ -416,13 +418,25 @@ static int find_path(struct engine *e, struct sock *k, const struct endpoint *fr
 		*mtu = k->dst.mtu;
 		return 0;
 	}
-	if (route_to(e, to->addr, from->addr, ifindex ? ifindex : k->dst.ifindex, &o->vnic, r))
+	if (!ifindex)
+		ifindex = udp_is_group(to->addr) ? udp_group_by(k, to->addr, &src) : k->dst.ifindex;
+	if (udp_loops(&k->udp, to->addr) || route_to(e, to->addr, src, ifindex, &o->vnic, r))
 		return -ENOLINK;
 	o->mac = r->mac;
 	*mtu = r->mtu;
 	if (is_any(from->addr))
 		o->src = r->from;
 	return 0;
+}
+
+/* TTLs of groups are options of their own; the kernel knows what 0 means. */
+static int group_ttl(const struct sock *k, const struct endpoint *to, const struct udp_how *how, struct ip_out *o)
+{
+	uint16_t set = is_v4(to->addr) ? k->udp.group_ttl : k->udp.group_hops;
+
+	if (how->ttl < 0)
+		o->ttl = (uint8_t)(set ? set - 1 : 1);
+	return o->ttl ? 0 : -ENOLINK;
 }
 
 ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct endpoint *from,
@@ -464,6 +478,8 @@ ssize_t udp_send_as(struct engine *e, struct sock *k, uint32_t vnic, const struc
 		return -ENETDOWN;
 	if (vnic_is_network(v->st)) {
 		n = find_path(e, k, from, to, how->ifindex, &o, &r, &mtu);
+		if (!n && udp_is_group(to->addr))
+			n = group_ttl(k, to, how, &o);
 		if (n)
 			return n;
 		o.df = k->pmtudisc == PMTU_DO || k->pmtudisc == PMTU_PROBE;

@@ -48,7 +48,8 @@ struct udp_sock {
 	uint32_t cmsgs;      /* UDP_CMSG_* */
 	uint32_t members;    /* entries of member up to the last one used */
 	/* sending to groups */
-	uint32_t group_if;              /* IP_MULTICAST_IF: 0 the route's */
+	uint32_t group_if, group_if6; /* IP_MULTICAST_IF, IPV6_MULTICAST_IF: 0 the route's, ~0 only the kernel knows */
+	uint8_t group_from[16];       /* IP_MULTICAST_IF: source address; all zero: the interface's */
 	uint16_t group_ttl, group_hops; /* plus 1; 0: 1, as the kernel */
 	uint8_t loop_off, loop6_off;    /* IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP set to 0 */
 	struct udp_member member[UDP_MEMBERS];
@@ -74,6 +75,15 @@ bool udp_leave(struct sock *k, const struct udp_member *m);
 bool udp_hears(const struct sock *k, const uint8_t group[16], const uint8_t source[16], uint32_t ifindex);
 /* Is a socket of the stack with that local port a member of the group, on whatever interface? */
 bool udp_group_lives(struct stack *s, const struct endpoint *group);
+/* May we send to this address, if it is a group's? Not while members of this machine may want a copy: with
+ * IP_MULTICAST_LOOP on, only the kernel knows them all. */
+static inline bool udp_loops(const struct udp_sock *u, const uint8_t to[16])
+{
+	return udp_is_group(to) && !(to[0] == 0xff ? u->loop6_off : u->loop_off);
+}
+/* The interface and the source address of what the socket sends to a group; where it says nothing of them, *from stays.
+ */
+uint32_t udp_group_by(const struct sock *k, const uint8_t to[16], const uint8_t **from);
 /* A datagram to a group: to each socket that hears it. */
 void udp_group_input(struct engine *e, struct frame *f, uint32_t len);
 

@@ -133,3 +133,12 @@ void udp_group_input(struct engine *e, struct frame *f, uint32_t len)
 	if (!n)
 		count(e->s, C_udp_not_member);
 }
+
+uint32_t udp_group_by(const struct sock *k, const uint8_t to[16], const uint8_t **from)
+{
+	uint32_t ifindex = is_v4(to) ? k->udp.group_if : k->udp.group_if6;
+
+	if (is_any(*from) && is_v4(to) && !is_any(k->udp.group_from))
+		*from = k->udp.group_from;
+	return ifindex ? ifindex : k->dst.ifindex;
+}

@@ -352,13 +352,56 @@ static void leave(vsock_t v, const struct udp_member *m)
 		remove_filters(a, v, m->group);
 }
 
+/* --- sending --- */
+
+static uint32_t known(uint32_t ifindex)
+{
+	return ifindex ? ifindex : ~0u;
+}
+
+static void send_by_v4(struct sock *k, const uint8_t *val, socklen_t len)
+{
+	struct ip_mreqn r = {0};
+
+	if (len >= sizeof(struct ip_mreq))
+		memcpy(&r, val, len < sizeof(r) ? sizeof(struct ip_mreq) : sizeof(r));
+	else
+		memcpy(&r.imr_address, val, sizeof(r.imr_address));
+	memset(k->udp.group_from, 0, sizeof(k->udp.group_from));
+	k->udp.group_if = (uint32_t)r.imr_ifindex;
+	if (!r.imr_address.s_addr)
+		return;
+	map_v4(k->udp.group_from, &r.imr_address);
+	if (!r.imr_ifindex)
+		k->udp.group_if = known(addr_ifindex(k->udp.group_from));
+}
+
+/* IP_MULTICAST_IF: the kernel has taken it, so it names an interface, or none. */
+static bool send_by(vsock_t v, int level, int name, const void *val, socklen_t len)
+{
+	struct attached *a;
+	struct sock *k;
+
+	if (level == IPPROTO_IP ? name != IP_MULTICAST_IF : level != IPPROTO_IPV6 || name != IPV6_MULTICAST_IF)
+		return false;
+	k = len >= sizeof(int) ? vs_enter(v, &a) : NULL;
+	if (!k)
+		return true;
+	if (level == IPPROTO_IP)
+		send_by_v4(k, val, len);
+	else
+		memcpy(&k->udp.group_if6, val, sizeof(k->udp.group_if6));
+	stack_leave(a);
+	return true;
+}
+
 bool udp_group_option(vsock_t v, int fd, int level, int name, const void *val, socklen_t len)
 {
 	const struct option *o = find_option(level, name);
 	struct change c;
 
 	if (!o)
-		return false;
+		return send_by(v, level, name, val, len);
 	if (!parse(o, val, len, &c) || c.action == REPLACE || !(c.m.ifindex = device_of(&c))) {
 		if (c.action != JOIN || c.m.mode == UDP_MEMBER_BLOCKED)
 			forget_all(v); /* which of them still stand? */

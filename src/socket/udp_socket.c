@@ -271,6 +271,29 @@ static void normalize(struct endpoint *ep)
 
 /* --- sending --- */
 
+/* The way over a network as the engine will go it. With the lock. */
+static int way_of(struct attached *a, const struct sock *k, const uint8_t to[16], uint32_t *vnic, struct route *r)
+{
+	const uint8_t *from = k->local.addr;
+	uint32_t ifindex = udp_is_group(to) ? udp_group_by(k, to, &from) : k->dst.ifindex;
+
+	return udp_loops(&k->udp, to) ? -ENOENT : route_to(&a->e, to, from, ifindex, vnic, r);
+}
+
+/* Members here must hear it, too. */
+static bool kernel_loops(vsock_t v, const uint8_t to[16])
+{
+	struct attached *a;
+	struct sock *k = udp_is_group(to) ? vs_enter(v, &a) : NULL;
+	bool yes;
+
+	if (!k)
+		return false;
+	yes = udp_loops(&k->udp, to);
+	stack_leave(a);
+	return yes;
+}
+
 struct sending {
 	vsock_t v;
 	const struct iovec *iov;
@@ -293,7 +316,7 @@ static uint32_t find_network(vsock_t v, int fd, const struct endpoint *to, uint6
 	struct route r;
 	int ret;
 
-	if (is_nobody(to, now))
+	if (is_nobody(to, now) || kernel_loops(v, to->addr))
 		return VNIC_NONE;
 	if (net_start(a, &reason) < 0) {
 		set_nobody(to, now);
@@ -305,11 +328,11 @@ static uint32_t find_network(vsock_t v, int fd, const struct endpoint *to, uint6
 	k = vs_enter(v, &a);
 	if (!k)
 		return VNIC_NONE;
-	ret = k->flags & SOCKF_STEERED ? route_to(&a->e, to->addr, k->local.addr, k->dst.ifindex, &vnic, &r) : -ENOENT;
+	ret = k->flags & SOCKF_STEERED ? way_of(a, k, to->addr, &vnic, &r) : -ENOENT;
 	stack_leave(a);
 	if (ret == -ENODEV && net_vnic(a, r.ifindex, &reason) >= 0)
 		return (uint32_t)route_vnic(&a->e, r.ifindex);
-	if (ret < 0 && ret != -EAGAIN)
+	if (ret < 0 && ret != -EAGAIN && !udp_is_group(to->addr)) /* of a group, it depends on the socket */
 		set_nobody(to, now);
 	return ret == 0 ? vnic : VNIC_NONE;
 }
@@ -432,8 +455,7 @@ static int look_at_sender(vsock_t v, const struct endpoint *to, struct sender *o
 	out->vnic = out->remote.port ? udp_route_lookup(&a->e, &out->remote) : VNIC_NONE;
 	out->elsewhere = vnic_elsewhere(&a->e, out->vnic, out->vnic < VNIC_MAX ? stack_vnic(a->s, out->vnic)->gen : 0);
 	want_life(a, out);
-	if (out->vnic == VNIC_NONE && k->flags & SOCKF_STEERED &&
-	    route_to(&a->e, out->remote.addr, k->local.addr, k->dst.ifindex, &out->vnic, &r) < 0)
+	if (out->vnic == VNIC_NONE && k->flags & SOCKF_STEERED && way_of(a, k, out->remote.addr, &out->vnic, &r) < 0)
 		out->vnic = VNIC_NONE;
 	stack_leave(a);
 	return -out->error;

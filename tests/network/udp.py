@@ -6,6 +6,7 @@
   udp.py errors ADDRESS PORT connected|bound [OPTION...]
   udp.py member BOUND PORT GROUP HOW [OPTION...] what comes to a group, until "end" comes
   udp.py members PORT GROUP COUNT                 the same by several sockets
+  udp.py quote HOW ADDRESS GROUP PORT TEXT...    to a group, without copies for members here
   udp.py publish ADDRESS GROUP PORT TEXT...      to a group, from the interface of ADDRESS
 """
 import select
@@ -192,6 +193,32 @@ def members(port, group, count):
         while (data := s.recv(100)) != b"end":
             print(f"{n}:{data.decode()}", flush=True)
         print(f"{n}:end", flush=True)
+
+
+def quote(how, address, group, port, *texts):
+    """Sends without copies for members here. how: nothing said, or a TTL, interface, address, connection."""
+    four = ":" not in group
+    s = socket.socket(socket.AF_INET if four else socket.AF_INET6, socket.SOCK_DGRAM)
+    level = IP if four else IP6
+    s.setsockopt(level, socket.IP_MULTICAST_LOOP if four else socket.IPV6_MULTICAST_LOOP, 0)
+    if not four:
+        s.setsockopt(IP6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("wire0"))
+    if how == "ttl":
+        s.setsockopt(level, socket.IP_MULTICAST_TTL if four else socket.IPV6_MULTICAST_HOPS, 77)
+        s.setsockopt(level, socket.IP_TOS if four else socket.IPV6_TCLASS, 0x48)
+    elif how == "if":
+        s.setsockopt(IP, socket.IP_MULTICAST_IF, socket.inet_aton(address))
+    elif how == "number":
+        s.setsockopt(IP, socket.IP_MULTICAST_IF, struct.pack("=4s4sI", bytes(4), bytes(4), socket.if_nametoindex("wire0")))
+    elif how == "bound":
+        s.bind((address, 0))
+    elif how == "device":
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"wire0")
+    if how == "connected":
+        s.connect((group, int(port)))
+        print(s.getsockname()[0])
+    for text in texts:
+        s.send(text.encode()) if how == "connected" else s.sendto(text.encode(), (group, int(port)))
 
 
 def publish(address, group, port, *texts):

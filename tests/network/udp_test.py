@@ -273,6 +273,38 @@ def sockets_of_one_program_each_hear_the_group(test):
         check(far.counters() == before, "the kernel has seen it")
 
 
+def quoted(test, accelerated, group, how):
+    """What the far side hears of what the near side sends to a group, with IP_MULTICAST_LOOP off."""
+    with linked(test, accelerated) as link:
+        family = 6 if ":" in group else 4
+        route_groups(link)
+        member = machine.Program(link.sides["far"].inside(UDP + ["member", "::" if family == 6 else "", "7002", group,
+                                                                 "number=wire0"] + (ALL4 if family == 4 else ALL6)),
+                                 test.path("member"))
+        test.programs.append(member)
+        while "ready" not in member.output():
+            time.sleep(0.02)
+        before = link.sides["near"].counters()
+        said = link.run("near", UDP + ["quote", how, link.address("near", family), group, 7002, "one", "two", "end"])
+        seen = link.sides["near"].counters() - before
+        check(member.process.wait(20) == 0, member.output())
+        check(not accelerated or how == "device" or seen == 0, f"the kernel has sent {seen} datagrams, {how}")
+        with open(member.log, encoding="ascii") as log:
+            return said + log.read()
+
+
+@case
+def a_group_is_sent_to_without_the_kernel(test):
+    for how in ("number", "if", "connected", "bound", "device", "plain", "ttl"):
+        same(quoted(test, "", GROUP, how), quoted(test, "near", GROUP, how), f"sent with {how}: what")
+
+
+@case
+def a_group_of_ipv6_is_sent_to_without_the_kernel(test):
+    for how in ("plain", "ttl", "bound", "connected"):
+        same(quoted(test, "", GROUP6, how), quoted(test, "near", GROUP6, how), f"sent with {how}: what")
+
+
 @case
 def an_interface_that_was_down_brings_the_group_again(test):
     with linked(test, "far") as link:

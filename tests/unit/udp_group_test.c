@@ -227,6 +227,54 @@ static void nothing_but_a_datagram_comes_to_a_group(void **state)
 	net_free(n);
 }
 
+/* What end 0 has sent: its length. */
+static uint32_t sent(struct net *n)
+{
+	return rings_take(n->r[0], n->frame, sizeof(n->frame));
+}
+
+static ssize_t say(struct net *n, struct sock *k, const char *to)
+{
+	struct endpoint group = {.port = 5000};
+	struct iovec iov = {(void *)(uintptr_t) "quote", 5};
+
+	view_addr(group.addr, to);
+	return udp_send(&n->e[0], k, n->vnic[0], &k->local, &group, &iov, 1, n->now);
+}
+
+static void who_wants_no_copies_here_sends_to_a_group(void **state)
+{
+	struct net *n = net_new(0, 0);
+	struct sock *k = net_socket(n, 0, SOCK_UDP, "0.0.0.0", 4000), *six = net_socket(n, 0, SOCK_UDP, "::", 4000);
+
+	(void)state;
+	k->udp.group_if = six->udp.group_if6 = 2;
+	assert_int_equal(say(n, k, GROUP), -ENOLINK); /* members of this machine are the kernel's to serve */
+	assert_int_equal(say(n, six, "ff15::1:2"), -ENOLINK);
+	k->udp.loop_off = six->udp.loop6_off = 1;
+	k->ttl = six->ttl = 9; /* of another kind */
+	assert_int_equal(say(n, k, "239.129.2.3"), 5);
+	assert_int_equal(sent(n), ETH_HEADER + IPV4_HEADER + UDP_HEADER + 5);
+	assert_memory_equal(n->frame, "\x01\0\x5e\x01\x02\x03", 6);
+	assert_memory_equal(n->frame + ETH_HEADER + 12, "\x0a\0\0\x01\xef\x81\x02\x03", 8);
+	assert_int_equal(n->frame[ETH_HEADER + 8], 1);
+	assert_int_equal(say(n, six, "ff15::1:2"), 5);
+	assert_int_equal(sent(n), ETH_HEADER + IPV6_HEADER + UDP_HEADER + 5);
+	assert_memory_equal(n->frame, "\x33\x33\0\x01\0\x02", 6);
+	assert_int_equal(n->frame[ETH_HEADER + 7], 1);
+	assert_int_equal(say(n, six, "ff02::1"), -ENOLINK); /* of a link, from an address of that link */
+	k->udp.group_ttl = 256;
+	assert_int_equal(say(n, k, GROUP), 5);
+	assert_true(sent(n) > 0);
+	assert_int_equal(n->frame[ETH_HEADER + 8], 255);
+	k->udp.group_ttl = 1; /* 0: nobody but this machine */
+	assert_int_equal(say(n, k, GROUP), -ENOLINK);
+	k->udp.group_ttl = 0;
+	k->udp.group_if = ~0u;
+	assert_int_equal(say(n, k, GROUP), -ENOLINK);
+	net_free(n);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -235,6 +283,7 @@ int main(void)
 	    cmocka_unit_test(another_interfaces_group_is_not_heard),
 	    cmocka_unit_test(who_joins_more_groups_than_there_is_room_for_is_told),
 	    cmocka_unit_test(nothing_but_a_datagram_comes_to_a_group),
+	    cmocka_unit_test(who_wants_no_copies_here_sends_to_a_group),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
