@@ -198,6 +198,13 @@ int filters_add(struct filters *f, const struct steer_key *key, uint32_t stack, 
 	return rc ? rc : (int)id;
 }
 
+bool filters_others(struct filters *f, const struct steer_key *key, uint32_t stack)
+{
+	const struct claim *c = *place_of(f, key);
+
+	return c && (c->members > 1 || member_of(c, stack) < 0);
+}
+
 int filters_keep_out(struct filters *f, const struct steer_key *flow)
 {
 	struct steer_target kernel = {.stack = STEER_KERNEL};

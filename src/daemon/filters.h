@@ -33,6 +33,8 @@ void filters_del(struct filters *f, const struct steer_key *key, uint32_t stack)
 /* Remove what no stack has named again: all, or only of this stack. */
 void filters_sweep(struct filters *f, uint32_t stack);
 #define FILTERS_ALL 0xffffffffu
+/* Does a stack other than this one have the key? */
+bool filters_others(struct filters *f, const struct steer_key *key, uint32_t stack);
 uint32_t filters_count(const struct filters *f);
 
 #endif

@@ -28,6 +28,8 @@ static const struct setting settings[] = {
     {"direct", USER, AT(direct), AT(directs), 0, 0, "NAME",
      "a user who, as root, gets the interface's own queues and may send whatever frames he likes"},
     {"veth-only", FLAG, AT(veth_only), 0, 0, 0, NULL, "nobody gets the interface's own queues, root neither"},
+    {"own-queues", INTERFACE, AT(own_queues), AT(own_queues_count), 0, 0, "NAME",
+     "an interface whose receive queues that its RSS leaves out are for one process each; flow rules to them are ours"},
     {"share", FLAG, AT(share), 0, 0, 0, NULL, "attach by libxdp's dispatcher, so that other XDP programs fit in"},
     {"native", FLAG, AT(native), 0, 0, 0, NULL, "XDP in the driver also on a veth, where generic XDP is faster"},
     {"stacks", NUMBER, AT(stacks), 0, 1, 1024, "N", "processes (with what they fork) of one user at once, 64"},
@@ -93,13 +95,13 @@ static const char *add_user(const char *value, uint32_t *list, uint32_t *count)
 	return NULL;
 }
 
-static const char *add_interface(const char *value, struct policy *p)
+static const char *add_interface(const char *value, char (*list)[16], uint32_t *count)
 {
-	if (p->interfaces == POLICY_NAMES)
+	if (*count == POLICY_NAMES)
 		return "is one too many";
-	if (!*value || strlen(value) >= sizeof(p->interface[0]))
+	if (!*value || strlen(value) >= sizeof(list[0]))
 		return "can't be an interface's name";
-	memcpy(p->interface[p->interfaces++], value, strlen(value) + 1);
+	memcpy(list[(*count)++], value, strlen(value) + 1);
 	return NULL;
 }
 
@@ -118,7 +120,7 @@ static const char *apply(struct policy *p, const struct setting *s, const char *
 	case USER:
 		return add_user(value, (uint32_t *)(base + s->at), (uint32_t *)(base + s->count_at));
 	case INTERFACE:
-		return add_interface(value, p);
+		return add_interface(value, (char(*)[16])(base + s->at), (uint32_t *)(base + s->count_at));
 	default:
 		return "is for the command line";
 	}
@@ -219,12 +221,22 @@ int policy_read(struct policy *p, int argc, char **argv)
 	return read_file(p, file ? file : POLICY_FILE, file != NULL);
 }
 
+static bool named(const char (*list)[16], uint32_t count, const char *name)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (!strcmp(list[i], name))
+			return true;
+	return false;
+}
+
 bool policy_interface(const struct policy *p, const char *name)
 {
-	for (uint32_t i = 0; i < p->interfaces; i++)
-		if (!strcmp(p->interface[i], name))
-			return true;
-	return !p->interfaces;
+	return !p->interfaces || named(p->interface, p->interfaces, name);
+}
+
+bool policy_own_queues(const struct policy *p, const char *name)
+{
+	return named(p->own_queues, p->own_queues_count, name);
 }
 
 static bool listed(const uint32_t *list, uint32_t count, uint32_t uid)

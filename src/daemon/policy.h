@@ -20,6 +20,8 @@ struct policy {
 	uint32_t users;
 	uint32_t direct[POLICY_NAMES]; /* may send what they like, as root may */
 	uint32_t directs;
+	char own_queues[POLICY_NAMES][16]; /* interfaces whose spare queues and flow rules are ours (own_queue.h) */
+	uint32_t own_queues_count;
 	uint32_t stacks;  /* of one user at once */
 	uint32_t filters; /* of one stack at once */
 	bool transient;   /* leave with the last stack */
@@ -36,6 +38,7 @@ int policy_read(struct policy *p, int argc, char **argv);
 const char *policy_line(struct policy *p, char *line);
 
 bool policy_interface(const struct policy *p, const char *name);
+bool policy_own_queues(const struct policy *p, const char *name);
 bool policy_user(const struct policy *p, uint32_t uid);
 /* licence: has shown that he may send any frame anyway (daemon.h). */
 bool policy_direct(const struct policy *p, uint32_t uid, bool licence);

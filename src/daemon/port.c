@@ -144,12 +144,12 @@ static int bind_first(struct port *p)
 {
 	struct xdp_options options = {0};
 	socklen_t len = sizeof(options);
-	int xsk = p->xsk[0], rc = bind_to(xsk, p->ifindex, 0, XDP_USE_NEED_WAKEUP | XDP_USE_SG, -1);
+	int xsk = p->xsk[0], rc = bind_to(xsk, p->ifindex, p->first, XDP_USE_NEED_WAKEUP | XDP_USE_SG, -1);
 
 	if (!rc)
 		p->features |= DAEMON_VNIC_SCATTER;
 	else if (rc == -EINVAL || rc == -EOPNOTSUPP)
-		rc = bind_to(xsk, p->ifindex, 0, XDP_USE_NEED_WAKEUP, -1);
+		rc = bind_to(xsk, p->ifindex, p->first, XDP_USE_NEED_WAKEUP, -1);
 	if (!rc && !getsockopt(xsk, SOL_XDP, XDP_OPTIONS, &options, &len) && options.flags & XDP_OPTIONS_ZEROCOPY)
 		p->features |= DAEMON_VNIC_ZEROCOPY;
 	return rc;
@@ -160,7 +160,7 @@ int port_bind(struct port *p)
 	int rc = bind_first(p);
 
 	for (uint32_t q = 1; q < p->queues && !rc; q++)
-		rc = bind_to(p->xsk[q], p->ifindex, q, XDP_SHARED_UMEM, p->xsk[0]);
+		rc = bind_to(p->xsk[q], p->ifindex, p->first + q, XDP_SHARED_UMEM, p->xsk[0]);
 	if (!rc && !(p->features & DAEMON_VNIC_SCATTER) && p->mtu + FRAME_EXTRA > PORT_CHUNK - XDP_HEADROOM)
 		rc = -EOPNOTSUPP;
 	p->bound = !rc;

@@ -31,6 +31,7 @@ struct port {
 	int umem; /* memfd, sealed */
 	int xsk[DAEMON_QUEUES_MAX];
 	uint32_t queues;
+	uint32_t first; /* the device's queue that xsk[0] is for; may be set until it is bound */
 	uint32_t ifindex, mtu;
 	bool bound;
 	uint32_t features; /* DAEMON_VNIC_SCATTER, _ZEROCOPY: known when it is bound */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "daemon/closer.h"
+#include "daemon/own_queue.h"
 #include "daemon/tenant.h"
 #include "daemon/veth.h"
 
@@ -27,8 +28,11 @@ int house_adopt(struct house *h)
 {
 	struct steer_port port;
 
-	if (!steer_adopted(h->steer))
+	own_queues_adopt(h);
+	if (!steer_adopted(h->steer)) {
+		own_queues_sweep(h);
 		return 0;
+	}
 	for (uint32_t iface = 0; iface < STEER_IFACES; iface++)
 		for (uint32_t n = 0; n < STEER_STACKS; n++)
 			if (!steer_port_get(h->steer, iface, n, &port) && port.mode)
@@ -58,6 +62,7 @@ void house_sweep(struct house *h)
 		if (h->number[n].adopted)
 			sweep_number(h, n);
 	filters_sweep(h->filters, FILTERS_ALL);
+	own_queues_sweep(h);
 	steer_settle(h->steer);
 }
 
@@ -138,6 +143,7 @@ static int take_port(struct tenant *t, struct tenant_vnic *v, const struct netvi
 	v->outer = port.mode == DAEMON_MODE_VETH ? port.outer : 0;
 	v->about.mode = port.mode;
 	v->port.cookie = cookie;
+	v->port.first = port.first;
 	/* our program there too, and what it needs to know */
 	if (v->outer && !steer_attach_outer(h->steer, v->outer, f->device))
 		tenant_veth_set(t, v);

@@ -12,6 +12,7 @@
 
 #include "daemon/closer.h"
 #include "daemon/orphan.h"
+#include "daemon/own_queue.h"
 #include "daemon/veth.h"
 
 /* The kernel frees the buffers of a closed AF_XDP socket a little later. */
@@ -67,6 +68,7 @@ static void close_vnic(struct tenant *t, struct tenant_vnic *v)
 		steer_veth_gone(s, v->iface, t->number, v->outer);
 		veth_close(s, steer_port_index(v->iface, t->number), v->outer);
 	}
+	own_queue_gone(t, v);
 	port_close(&v->port);
 	tenant_devices_close(t, v);
 	v->ifindex = 0;
@@ -186,11 +188,15 @@ static int bind_port(struct tenant_vnic *v, const char **why)
 }
 
 /* AF_XDP sockets on the device's own queues. */
-static int open_direct(struct tenant_vnic *v, const struct port_device *d, const char **why)
+static int open_direct(struct tenant_vnic *v, const struct port_device *d, uint32_t first, uint32_t queues,
+		       const char **why)
 {
+	int rc = port_open(d->ifindex, queues, d->mtu, &v->port);
+
 	*why = "the kernel makes no AF_XDP socket for this interface";
 	v->about.mode = DAEMON_MODE_DIRECT;
-	return port_open(d->ifindex, d->queues, d->mtu, &v->port);
+	v->port.first = first;
+	return rc;
 }
 
 int tenant_veth_set(struct tenant *t, struct tenant_vnic *v)
@@ -224,7 +230,7 @@ static bool queues_taken(const struct house *h, uint32_t device)
 			const struct tenant_vnic *n = &h->tenant[i]->vnic[v];
 
 			if (n->ifindex && n->where.ifindex == device && n->about.mode == DAEMON_MODE_DIRECT &&
-			    n->port.umem >= 0)
+			    n->port.umem >= 0 && !own_queue_is(n))
 				return true;
 		}
 	return false;
@@ -243,25 +249,35 @@ static int try_direct(struct tenant *t, struct tenant_vnic *v, const struct port
 		      const char **why)
 {
 	struct house *h = t->house;
+	uint32_t rss = own_queues_rss(h, d->ifindex, d->queues);
+	bool taken = queues_taken(h, d->ifindex);
+	int own = taken ? own_queue_free(h, d->ifindex, rss, d->queues) : -EBUSY;
 
-	if (d->queues > most)
+	if (own >= 0)
+		return open_direct(v, d, (uint32_t)own, 1, why);
+	if (rss > most)
 		return -EBUSY;
-	if (queues_taken(h, d->ifindex)) {
+	if (taken) {
 		if (!orphan_make_room(h, d->ifindex))
 			return -EBUSY;
 		v->room = true;
 	}
-	return open_direct(v, d, why);
+	return open_direct(v, d, 0, rss, why);
 }
 
 /* Frames go to the rings from now on: the maps say so, last the port, which lets them in. */
 static int let_in(struct tenant *t, struct tenant_vnic *v, const char **why)
 {
-	struct steer_port port = {.mode = v->about.mode, .outer = v->outer, .cookie = v->port.cookie, .uid = t->uid};
+	struct steer_port port = {
+	    .mode = v->about.mode, .outer = v->outer, .cookie = v->port.cookie, .uid = t->uid, .first = v->port.first};
 	int rc = bind_port(v, why);
 
 	for (uint32_t q = 0; !rc && q < v->port.queues; q++)
-		rc = steer_xsk(t->house->steer, v->iface, t->number, q, v->port.xsk[q]);
+		rc = steer_xsk(t->house->steer, v->iface, t->number, v->port.first + q, v->port.xsk[q]);
+	if (!rc && own_queue_is(v) && own_queue_steer(t, v)) {
+		*why = "the NIC takes no flow rules for what the process has";
+		rc = -EBUSY;
+	}
 	if (!rc)
 		rc = steer_port_set(t->house->steer, v->iface, t->number, &port);
 	v->about.features = (v->about.features & ~DAEMON_VNIC_UNBOUND) | v->port.features;

@@ -39,9 +39,11 @@ struct house {
 	struct cellar *cellar;
 	struct tenant *tenant[STEER_STACKS]; /* by seat */
 	struct house_number number[STEER_STACKS];
-	uint32_t descriptors; /* that we may have open */
-	int epoll;            /* of server.c: what is closed is taken out first, others may have it open too */
-	int sock;             /* any socket of our network namespace, for ioctl */
+	uint32_t descriptors;      /* that we may have open */
+	int epoll;                 /* of server.c: what is closed is taken out first, others may have it open too */
+	struct own_rule *own_rule; /* own_queue.c */
+	uint32_t own_rules;
+	int sock; /* any socket of our network namespace, for ioctl */
 	struct port_kernel kernel;
 	uint64_t netns; /* its cookie */
 };

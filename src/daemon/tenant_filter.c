@@ -17,6 +17,7 @@
 
 #include "daemon/closer.h"
 #include "daemon/kernel_flows.h"
+#include "daemon/own_queue.h"
 
 #define KERNEL_FLOWS 1024 /* that one filter leaves to the kernel at most */
 #define USERS_SHARE 4u    /* no user gets more than this part of the descriptors */
@@ -278,11 +279,17 @@ static int claim_keys(struct tenant *t, uint32_t id, const struct tenant_filter 
 	if (groups_key(&f->key[0]))
 		return claim_group(t, id, f);
 	for (uint32_t i = 0; i < f->keys; i++) {
-		rc = filters_add(t->house->filters, &f->key[i], t->number, t->uid, id, f->shared);
+		rc = own_queue_add(t, &f->key[i]);
+		if (!rc)
+			rc = filters_add(t->house->filters, &f->key[i], t->number, t->uid, id, f->shared);
 		if (rc == (int)id)
 			continue;
-		while (i--)
+		if (rc < 0)
+			own_queue_del(t, &f->key[i]);
+		while (i--) {
 			filters_del(t->house->filters, &f->key[i], t->number);
+			own_queue_del(t, &f->key[i]);
+		}
 		break;
 	}
 	return rc;
@@ -448,8 +455,10 @@ int tenant_filter_del(struct tenant *t, uint32_t id)
 	if (groups_key(&f->key[0]))
 		groups_del(t->house->groups, &f->key[0], t->number, id);
 	else
-		for (uint32_t i = 0; i < f->keys; i++)
+		for (uint32_t i = 0; i < f->keys; i++) {
 			filters_del(t->house->filters, &f->key[i], t->number);
+			own_queue_del(t, &f->key[i]);
+		}
 	free_kernel_flows(t, f);
 	let_go(t, f);
 	give_back_filter(t, id);
