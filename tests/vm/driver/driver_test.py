@@ -77,4 +77,9 @@ def frames(test):
     run_program(test, "driver_frames_test")
 
 
+@case
+def hostile(test):
+    run_program(test, "driver_hostile_test", 240)
+
+
 harness.main()
