@@ -12,8 +12,12 @@
  * sides may be of different versions with the same DAEMON_PROTOCOL. Numbers are in host order, addresses as in
  * netview.h.
  *
- * When the connection closes, the daemon takes the stack for dead once none of the processes that passed their pidfd
- * lives: it maps the stack's memory, runs it until its connections have ended as the kernel would end them, then
+ * Processes that share a stack (fork) may have a connection each: a HELLO that shows memory which a living stack of the
+ * same user has already joins that stack, if daemon_welcome says DAEMON_WELCOME_JOINS. Filters belong to the stack, and
+ * stay when the one who asked for them is gone, until another takes them (DAEMON_INHERIT).
+ *
+ * When the last connection closes, the daemon takes the stack for dead once none of the processes whose pidfds were
+ * passed lives: it maps the stack's memory, runs it until its connections have ended as the kernel would end them, then
  * removes its filters. When the daemon goes, the stack's rings, program and filters stay as long as a process of the
  * tree holds the descriptors that came with them (keep_fds); the process connects again to the next daemon within 20
  * seconds, and says HELLO, DAEMON_RESUME for each vNIC, and DAEMON_FILTER_ADD for each filter, which get new numbers.
@@ -41,6 +45,7 @@ enum daemon_type {
 	DAEMON_PROCESS, /* a forked process of the tree: keep the stack alive while it lives */
 	DAEMON_STACK,   /* what `viaduct stat` asks of one stack; also on a connection without a stack */
 	DAEMON_BIND,    /* the rings of a vNIC are mapped: let it be used */
+	DAEMON_INHERIT, /* the filters of processes of the tree that are gone become the asker's */
 	DAEMON_TYPES
 };
 
@@ -61,8 +66,9 @@ enum daemon_type {
  *   FILTER_DEL  see below                        nothing                      ENOENT
  *   RESOLVE     daemon_resolve                   nothing
  *   STATUS      nothing, licence (or none)       daemon_status
- *   PROCESS     nothing, pidfd                   nothing                      EEXIST, EUSERS too many
+ *   PROCESS     nothing, pidfd                   nothing                      ENOSPC too many
  *   STACK       daemon_stack_ask                 daemon_stack                 ENOENT none, or another user's
+ *   INHERIT     nothing                          daemon_inherited
  *
  * ENOTCONN: a request that needs a stack, before a HELLO that showed one. EOPNOTSUPP: an unknown type. EMFILE: the
  * daemon had no room for the descriptors. A packet that is none of these, a second HELLO, and an asker that does not
@@ -95,8 +101,9 @@ struct daemon_welcome {
 	uint32_t version;       /* of viaductd: major << 16 | minor << 8 | patch */
 	uint32_t stack_version; /* that it runs */
 	uint32_t netview_size;  /* bytes */
-	uint32_t flags;         /* 0 */
+	uint32_t flags;         /* DAEMON_WELCOME_* */
 };
+#define DAEMON_WELCOME_JOINS 0x1u
 
 /* How a vNIC reaches its interface (daemon_vnic.mode). */
 enum daemon_mode {
@@ -146,6 +153,7 @@ struct daemon_bind {
  * tx_first.
  *
  * DAEMON_RESUME: this is its body, as it was received then; descriptors: the umem and the sockets in the same order.
+ * Each process of a tree may do it.
  * The reply is this again, the descriptors only the new keep_fds (keep the old ones too until then).
  */
 struct daemon_vnic {
@@ -199,6 +207,17 @@ struct daemon_filter_ids {
 	uint32_t id;
 	uint32_t more; /* how many others */
 	uint32_t others[DAEMON_FILTERS_MORE];
+};
+
+/* Reply to DAEMON_INHERIT. When it is full there may be more: ask again. */
+#define DAEMON_INHERIT_MAX 44u
+struct daemon_inherited {
+	uint32_t count;
+	uint32_t reserved;
+	struct {
+		uint32_t id;
+		struct daemon_filter filter;
+	} was[DAEMON_INHERIT_MAX];
 };
 
 struct daemon_resolve {

@@ -190,10 +190,11 @@ static const struct view *listed_as_accelerated(const struct views *v, pid_t pid
 {
 	for (unsigned i = 0; i < v->count; i++) {
 		struct stack_fdinfo info = view_fdinfo(&v->list[i], fd);
-		if (info.kind == FD_ACCELERATED && holds(&v->list[i], pid, info.sock)) {
-			*index = info.sock;
-			return &v->list[i];
-		}
+		for (unsigned j = 0; info.kind == FD_ACCELERATED && j < v->count; j++)
+			if (stack_id_tag(v->list[j].s->id) == info.detail && holds(&v->list[j], pid, info.sock)) {
+				*index = info.sock;
+				return &v->list[j];
+			}
 	}
 	return NULL;
 }

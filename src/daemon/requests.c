@@ -32,12 +32,29 @@ static bool is_stack_memory(int fd)
 
 static int welcome(struct house *h, struct client *c, const struct request *q)
 {
-	struct daemon_welcome w = {
-	    .version = VERSION, .stack_version = STACK_VERSION, .netview_size = sizeof(struct netview)};
+	struct daemon_welcome w = {.version = VERSION,
+				   .stack_version = STACK_VERSION,
+				   .netview_size = sizeof(struct netview),
+				   .flags = DAEMON_WELCOME_JOINS};
 	int view = mirror_view_fd(h->mirror);
 
 	c->greeted = true;
 	return reply_send(c->fd, &q->head, &w, sizeof(w), &view, 1);
+}
+
+/* One more process of a stack that is here. */
+static int join(struct server *s, struct house *h, struct client *c, struct request *q, struct tenant *t)
+{
+	const char *why = "";
+	int rc = tenant_process(t, request_take(q, 1), &why);
+
+	if (rc >= 0)
+		rc = server_watch_process(s, t, (uint32_t)rc);
+	if (rc < 0 && rc != -EEXIST)
+		return refuse(c, q, rc, why);
+	t->clients++;
+	c->tenant = t;
+	return welcome(h, c, q);
 }
 
 static int serve_hello(struct server *s, struct house *h, struct client *c, struct request *q)
@@ -52,6 +69,9 @@ static int serve_hello(struct server *s, struct house *h, struct client *c, stru
 		return welcome(h, c, q);
 	if (!policy_user(&h->policy, c->uid))
 		return refuse(c, q, -EPERM, "viaductd does not serve this user (its option --user)");
+	t = tenant_of_memory(h, c->uid, q->fd[0]);
+	if (t)
+		return join(s, h, c, q, t);
 	if (tenants_of(h, c->uid) >= h->policy.stacks)
 		return refuse(c, q, -EUSERS, "this user has as many stacks as viaductd allows (its option --stacks)");
 	memory = request_take(q, 0);
@@ -71,7 +91,7 @@ static int serve_hello(struct server *s, struct house *h, struct client *c, stru
 		tenant_free(t);
 		return refuse(c, q, rc, why);
 	}
-	t->client = c->fd;
+	t->clients = 1;
 	c->tenant = t;
 	return welcome(h, c, q);
 }
@@ -82,7 +102,7 @@ static int serve_process(struct server *s, struct client *c, struct request *q)
 	int at = tenant_process(c->tenant, request_take(q, 0), &why);
 	int rc = at < 0 ? at : server_watch_process(s, c->tenant, (uint32_t)at);
 
-	return rc ? refuse(c, q, rc, why) : reply_send(c->fd, &q->head, NULL, 0, NULL, 0);
+	return rc && rc != -EEXIST ? refuse(c, q, rc, why) : reply_send(c->fd, &q->head, NULL, 0, NULL, 0);
 }
 
 static bool shows_licence(const struct house *h, const struct request *q)
@@ -100,7 +120,7 @@ static int serve_status(struct house *h, struct client *c, const struct request 
 				   .direct = policy_direct(&h->policy, c->uid, shows_licence(h, q))};
 
 	for (uint32_t i = 0; i < STEER_STACKS; i++)
-		if (h->tenant[i] && h->tenant[i]->client >= 0)
+		if (h->tenant[i] && h->tenant[i]->clients)
 			st.stacks++;
 		else if (h->tenant[i])
 			st.orphans += h->tenant[i]->orphan != 0;
@@ -186,6 +206,14 @@ static int serve_resume(struct house *h, struct client *c, struct request *q)
 
 	for (int i = 0; i < (int)DAEMON_QUEUES_MAX; i++)
 		xsk[i] = request_take(q, 1 + i);
+	v = tenant_has_rings(c->tenant, &q->body.resume, xsk[0]);
+	if (v) { /* another process of the tree was first */
+		for (int i = 0; i < (int)DAEMON_QUEUES_MAX; i++)
+			if (xsk[i] >= 0)
+				closer_close(c->uid, xsk[i]);
+		closer_close(c->uid, umem);
+		return send_vnic(h, c, q, v, false);
+	}
 	rc = tenant_resume(c->tenant, &q->body.resume, umem, xsk, &v, &why);
 	return rc ? refuse(c, q, rc, why) : send_vnic(h, c, q, v, false);
 }
@@ -198,6 +226,8 @@ static int serve_filter_add(struct client *c, struct request *q)
 	int id = tenant_filter_add(c->tenant, &q->body.filter, request_take(q, 0), &why);
 	struct daemon_filter_id reply = {.id = (uint32_t)id};
 
+	if (id > 0)
+		tenant_filter_name(c->tenant, (uint32_t)id, c->number);
 	return id < 0 ? refuse(c, q, id, why) : reply_send(c->fd, &q->head, &reply, sizeof(reply), NULL, 0);
 }
 
@@ -213,6 +243,14 @@ static int serve_filter_del(struct client *c, const struct request *q)
 		(void)tenant_filter_del(c->tenant, d->others[i]);
 	closer_settle(c->uid);
 	return rc ? refuse(c, q, rc, "there is no such filter") : reply_send(c->fd, &q->head, NULL, 0, NULL, 0);
+}
+
+static int serve_inherit(struct client *c, const struct request *q)
+{
+	struct daemon_inherited d;
+
+	tenant_inherit(c->tenant, c->number, &d);
+	return reply_send(c->fd, &q->head, &d, sizeof(d), NULL, 0);
 }
 
 static int serve_resolve(struct house *h, struct client *c, const struct request *q)
@@ -250,6 +288,8 @@ static int serve(struct server *s, struct house *h, struct client *c, struct req
 		return serve_resolve(h, c, q);
 	case DAEMON_PROCESS:
 		return serve_process(s, c, q);
+	case DAEMON_INHERIT:
+		return serve_inherit(c, q);
 	default:
 		return refuse(c, q, -EOPNOTSUPP, "viaductd knows no such request");
 	}

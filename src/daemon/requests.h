@@ -7,13 +7,15 @@
 #include "daemon/tenant.h"
 
 #define SERVER_CLIENTS 2048u
-#define SERVER_LOOKERS 16u /* connections of one user beside those of his stacks */
+#define SERVER_PER_STACK 2u /* connections of one user: so many for each stack that he may have */
+#define SERVER_LOOKERS 16u  /* ... and those of who only looks */
 
 struct server;
 
 struct client {
 	int fd;
 	uint32_t uid;
+	uint32_t number; /* its own, never 0 */
 	pid_t pid;
 	bool greeted;
 	struct tenant *tenant; /* NULL: only looks */

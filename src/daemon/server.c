@@ -39,7 +39,7 @@ struct server {
 	int epoll, listener;
 	int spare; /* closed to have one descriptor for turning somebody away */
 	struct client *client[SERVER_CLIENTS];
-	uint32_t clients;
+	uint32_t clients, numbered;
 	int64_t adopted_until; /* ms; 0: nobody is waited for */
 	int64_t find_at;       /* ms: when those who finish an earlier viaductd's connections are looked for again */
 	int64_t idle_since;    /* ms; 0: somebody is here */
@@ -84,7 +84,7 @@ static int watch_orphan(struct server *s, const struct tenant *t)
 /* Its connections are finished first, if it has any. */
 static void end_if_dead(struct server *s, struct tenant *t)
 {
-	if (t->client >= 0 || alive(t) || t->orphan)
+	if (t->clients || alive(t) || t->orphan)
 		return;
 	if (orphan_adopt(t) || watch_orphan(s, t))
 		tenant_free(t);
@@ -135,7 +135,7 @@ static void drop_client(struct server *s, uint32_t index)
 	s->client[index] = NULL;
 	s->clients--;
 	if (c->tenant) {
-		c->tenant->client = -1;
+		tenant_client_gone(c->tenant, c->number);
 		end_if_dead(s, c->tenant);
 	}
 	free(c);
@@ -162,12 +162,13 @@ static int add_client(struct server *s, int fd)
 		at++;
 	if (at == SERVER_CLIENTS || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len))
 		return -EUSERS;
-	if (clients_of(s, peer.uid) > s->house->policy.stacks + SERVER_LOOKERS)
+	if (clients_of(s, peer.uid) > SERVER_PER_STACK * s->house->policy.stacks + SERVER_LOOKERS)
 		return -EUSERS;
 	c = calloc(1, sizeof(*c));
 	if (!c)
 		return -ENOMEM;
-	*c = (struct client){.fd = fd, .uid = peer.uid, .pid = peer.pid};
+	s->numbered += s->numbered == UINT32_MAX ? 2 : 1;
+	*c = (struct client){.fd = fd, .uid = peer.uid, .pid = peer.pid, .number = s->numbered};
 	rc = watch(s, fd, SOURCE_CLIENT, at);
 	if (rc) {
 		free(c);

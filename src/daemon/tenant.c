@@ -3,10 +3,14 @@
 #include "daemon/tenant.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -43,8 +47,8 @@ struct tenant *tenant_new(struct house *h, uint32_t uid, pid_t pid)
 	t = seat < STEER_STACKS ? calloc(1, sizeof(*t)) : NULL;
 	if (!t)
 		return NULL;
-	*t = (struct tenant){
-	    .house = h, .seat = seat, .number = TENANT_NO_NUMBER, .uid = uid, .pid = pid, .client = -1, .memory = -1};
+	*t =
+	    (struct tenant){.house = h, .seat = seat, .number = TENANT_NO_NUMBER, .uid = uid, .pid = pid, .memory = -1};
 	memset(t->process, -1, sizeof(t->process));
 	h->tenant[seat] = t;
 	return t;
@@ -57,6 +61,30 @@ uint32_t tenants_of(const struct house *h, uint32_t uid)
 	for (uint32_t i = 0; i < STEER_STACKS; i++)
 		n += h->tenant[i] && h->tenant[i]->uid == uid;
 	return n;
+}
+
+struct tenant *tenant_of_memory(const struct house *h, uint32_t uid, int memory)
+{
+	struct stat is, has;
+
+	if (memory < 0 || fstat(memory, &is))
+		return NULL;
+	for (uint32_t i = 0; i < STEER_STACKS; i++) {
+		struct tenant *t = h->tenant[i];
+
+		if (t && t->uid == uid && t->memory >= 0 && !t->orphan && !fstat(t->memory, &has) &&
+		    has.st_ino == is.st_ino && has.st_dev == is.st_dev)
+			return t;
+	}
+	return NULL;
+}
+
+void tenant_client_gone(struct tenant *t, uint32_t asker)
+{
+	t->clients--;
+	for (uint32_t i = 0; i < t->filter_high; i++)
+		if (t->filter[i].asker == asker)
+			t->filter[i].asker = 0;
 }
 
 static void close_vnic(struct tenant *t, struct tenant_vnic *v)
@@ -102,6 +130,52 @@ static bool is_pidfd(int fd)
 	return !syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0) || errno == EPERM || errno == ESRCH;
 }
 
+/* Whose pidfd it is; 0: not to be seen from here. */
+static pid_t pid_of(int pidfd)
+{
+	char path[40], text[512] = {0};
+	const char *at;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	at = n > 0 ? strstr(text, "\nPid:") : NULL;
+	n = at ? strtol(at + 5, NULL, 10) : 0;
+	return n > 0 ? (pid_t)n : 0;
+}
+
+/* The process has been told of before, and lives. */
+static bool is_known(const struct tenant *t, pid_t pid)
+{
+	for (uint32_t i = 0; pid && i < TENANT_PROCESSES; i++) {
+		struct pollfd p = {.fd = t->process[i], .events = POLLIN};
+
+		if (t->process[i] >= 0 && t->process_pid[i] == pid && !poll(&p, 1, 0))
+			return true;
+	}
+	return false;
+}
+
+static int place_process(struct tenant *t, int pidfd)
+{
+	pid_t pid = pid_of(pidfd);
+
+	if (is_known(t, pid))
+		return -EEXIST;
+	for (uint32_t i = 0; i < TENANT_PROCESSES; i++)
+		if (t->process[i] < 0) {
+			t->process[i] = pidfd;
+			t->process_pid[i] = pid;
+			return (int)i;
+		}
+	return -ENOSPC;
+}
+
 int tenant_process(struct tenant *t, int pidfd, const char **why)
 {
 	int rc = -EINVAL;
@@ -109,12 +183,9 @@ int tenant_process(struct tenant *t, int pidfd, const char **why)
 	*why = "the descriptor is no pidfd";
 	if (pidfd >= 0 && is_pidfd(pidfd)) {
 		*why = "too many processes share the stack";
-		rc = -ENOSPC;
-		for (uint32_t i = 0; i < TENANT_PROCESSES; i++)
-			if (t->process[i] < 0) {
-				t->process[i] = pidfd;
-				return (int)i;
-			}
+		rc = place_process(t, pidfd);
+		if (rc >= 0)
+			return rc;
 	}
 	if (pidfd >= 0)
 		closer_close(t->uid, pidfd);
@@ -154,6 +225,16 @@ struct tenant_vnic *tenant_vnic_place(struct tenant *t, uint32_t ifindex)
 			found = &t->vnic[i];
 	}
 	return found;
+}
+
+struct tenant_vnic *tenant_has_rings(struct tenant *t, const struct daemon_vnic *about, int xsk)
+{
+	uint64_t cookie = xsk < 0 ? 0 : socket_cookie(xsk);
+
+	for (uint32_t i = 0; about->ifindex && i < TENANT_VNICS; i++)
+		if (t->vnic[i].ifindex == about->ifindex && cookie && t->vnic[i].port.cookie == cookie)
+			return &t->vnic[i];
+	return NULL;
 }
 
 static int check_iface(struct tenant *t, const struct netview_iface *f, struct port_device *d, const char **why)

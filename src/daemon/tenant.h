@@ -54,8 +54,8 @@ struct tenant_vnic {
 	struct steer_if_key where;
 	uint32_t below[MIRROR_BELOW], belows; /* devices that have the program for it */
 	uint32_t sends;                       /* the device by which its frames leave */
-	uint32_t outer; /* DAEMON_MODE_VETH: ifindex of the pair's end on our side */
-	bool room;      /* somebody gave way for it: the kernel frees his queues a little later */
+	uint32_t outer;                       /* DAEMON_MODE_VETH: ifindex of the pair's end on our side */
+	bool room;                            /* somebody gave way for it: the kernel frees his queues a little later */
 	struct port port;
 	struct daemon_vnic about;
 };
@@ -75,7 +75,9 @@ struct tenant_filter {
 	uint32_t keys;           /* 0: free */
 	uint32_t hold;
 	uint32_t next_free;
+	uint32_t asker; /* connection that named it last; 0: gone */
 	bool shared;
+	struct daemon_filter asked;
 	struct steer_key *kernel; /* flows at that port that stay the kernel's */
 	int kernels;
 };
@@ -84,10 +86,11 @@ struct tenant {
 	struct house *house;
 	uint32_t seat, uid;
 	uint32_t number;               /* in the maps; TENANT_NO_NUMBER: nothing is there yet */
-	pid_t pid;                     /* who said HELLO */
-	int client;                    /* connection; -1: gone */
+	pid_t pid;                     /* who said HELLO first */
+	uint32_t clients;              /* connections */
 	int memory;                    /* the stack's memfd; -1: an orphan that an earlier viaductd has started */
 	int process[TENANT_PROCESSES]; /* pidfds, -1 free */
+	pid_t process_pid[TENANT_PROCESSES];
 	struct tenant_vnic vnic[TENANT_VNICS];
 	struct tenant_hold *hold;
 	uint32_t holds;
@@ -104,6 +107,10 @@ struct tenant *tenant_new(struct house *h, uint32_t uid, pid_t pid);
 /* Removes all: filters, ports, rings. */
 void tenant_free(struct tenant *t);
 uint32_t tenants_of(const struct house *h, uint32_t uid);
+/* The living stack of the user that has this memory; NULL none. */
+struct tenant *tenant_of_memory(const struct house *h, uint32_t uid, int memory);
+/* A connection of the stack's is gone. */
+void tenant_client_gone(struct tenant *t, uint32_t asker);
 
 /* Each of these returns 0 or -errno, and then *why, a sentence for the user. */
 /* licence: see policy_direct. */
@@ -114,11 +121,18 @@ int tenant_bind(struct tenant *t, uint32_t ifindex, struct tenant_vnic **made, c
 /* Rings that exist: umem and sockets (-1: none) become the tenant's, or are closed. */
 int tenant_resume(struct tenant *t, const struct daemon_vnic *about, int umem, const int xsk[DAEMON_QUEUES_MAX],
 		  struct tenant_vnic **made, const char **why);
+/* The vNIC on the interface, if its first AF_XDP socket is this one; NULL: not. */
+struct tenant_vnic *tenant_has_rings(struct tenant *t, const struct daemon_vnic *about, int xsk);
 /* fd: the socket that owns the port, the tenant's from now on (closed on failure); -1: none. The id. */
 int tenant_filter_add(struct tenant *t, const struct daemon_filter *f, int fd, const char **why);
 int tenant_filter_del(struct tenant *t, uint32_t id);
 /* A flow that an earlier viaductd steered to this stack, by itself or with its port: no socket is left to be shown. */
 int tenant_filter_inherit(struct tenant *t, const struct daemon_filter *f);
+/* Who has named it: the connection's number. */
+void tenant_filter_name(struct tenant *t, uint32_t id, uint32_t asker);
+/* The filters whose asker is gone become this one's, as many as *out has room for. */
+void tenant_inherit(struct tenant *t, uint32_t asker, struct daemon_inherited *out);
+/* A process that keeps the stack alive. Its place, or -EEXIST: it does so already. */
 int tenant_process(struct tenant *t, int pidfd, const char **why);
 void tenant_process_gone(struct tenant *t, uint32_t at);
 

@@ -350,7 +350,7 @@ static void free_kernel_flows(struct tenant *t, struct tenant_filter *f)
 
 static int new_filter(struct tenant *t, const struct daemon_filter *asked, int fd, const char **why)
 {
-	struct tenant_filter f = {.shared = asked->flags & DAEMON_FILTER_SHARED};
+	struct tenant_filter f = {.shared = asked->flags & DAEMON_FILTER_SHARED, .asked = *asked};
 	int id, rc, hold = hold_for(t, asked, fd, why);
 
 	if (hold < 0)
@@ -443,6 +443,26 @@ int tenant_filter_inherit(struct tenant *t, const struct daemon_filter *f)
 		return rc;
 	}
 	return tenant_filter_add(t, f, -1, &why);
+}
+
+void tenant_filter_name(struct tenant *t, uint32_t id, uint32_t asker)
+{
+	if (id && id <= t->filter_high && t->filter[id - 1].keys)
+		t->filter[id - 1].asker = asker;
+}
+
+void tenant_inherit(struct tenant *t, uint32_t asker, struct daemon_inherited *out)
+{
+	*out = (struct daemon_inherited){0};
+	for (uint32_t i = 0; i < t->filter_high && out->count < DAEMON_INHERIT_MAX; i++) {
+		struct tenant_filter *f = &t->filter[i];
+
+		if (!f->keys || f->asker)
+			continue;
+		f->asker = asker;
+		out->was[out->count].id = i + 1;
+		out->was[out->count++].filter = f->asked;
+	}
 }
 
 int tenant_filter_del(struct tenant *t, uint32_t id)

@@ -118,7 +118,7 @@ struct neigh_want {
 struct stack_fdinfo {
 	uint8_t kind;    /* enum fd_kind (src/socket/reason.h) */
 	uint8_t reason;  /* enum reason: why the kernel serves it */
-	uint16_t detail; /* of the reason: the line of a rule */
+	uint16_t detail; /* of the reason: the line of a rule; accelerated: stack_id_tag of its stack */
 	uint32_t sock;   /* socket index if accelerated */
 };
 
@@ -174,9 +174,16 @@ struct stack {
 	uint64_t path_step_us;  /* ... and how long after the last try that is */
 	uint32_t path_wait[PATH_WAITS];
 	uint64_t counters[COUNTER_COUNT];
-	uint32_t procs; /* entries of proc in use */
+	uint32_t procs;  /* entries of proc in use */
+	uint32_t lodger; /* plus 1: of a forked process that makes its own sockets here, too; 0: nobody does */
 	struct stack_proc proc[PROC_MAX];
 };
+
+/* Enough to tell a stack from its relatives. */
+static inline uint16_t stack_id_tag(const uint8_t id[16])
+{
+	return (uint16_t)(id[0] | id[1] << 8);
+}
 
 static inline struct vnic_state *stack_vnic(struct stack *s, uint32_t i)
 {

@@ -173,6 +173,7 @@ static void process_died(uint32_t stack, uint32_t slot)
 	stack_enter(a);
 	process_slot_drop(a, slot, clock_us());
 	stack_leave(a);
+	net_relative_gone(a);
 }
 
 static void handle(const struct epoll_event *ev)
@@ -218,6 +219,7 @@ static void take_over(struct attached *a)
 
 	do {
 		stack_enter(a);
+		lock_unseen(a->s);
 		more = stack_poll(a, clock_us()) >= POLL_BUDGET;
 		stack_leave(a);
 	} while (more);
@@ -230,6 +232,7 @@ static uint64_t settle(struct attached *a)
 	uint64_t deadline;
 
 	stack_enter(a);
+	lock_unseen(a->s);
 	for (uint32_t i = 0; i < a->active; i++)
 		if (__atomic_load_n(&a->view[i].ctrl->armed, __ATOMIC_RELAXED) == VNIC_ARMED_NO)
 			vnic_arm(&a->e.vnic[a->vnic[i]], VNIC_ARMED_HELPER);

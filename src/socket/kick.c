@@ -105,7 +105,7 @@ bool kick_stack(struct attached *a)
 
 	stack_enter(a);
 	if (helper_self)
-		a->seen_acquired++; /* it was not the program */
+		lock_unseen(a->s);
 	for (uint32_t i = 0; i < a->active; i++) {
 		const struct vnic *v = &a->e.vnic[a->vnic[i]];
 

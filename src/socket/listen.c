@@ -311,7 +311,7 @@ void listener_drop(vsock_t v)
 /* A listener like `like` in our own stack. VS_NONE: could not be made. */
 static vsock_t make_clone(const struct sock *like)
 {
-	struct attached *a = process_own_stack();
+	struct attached *a = process_home();
 	struct sock *k;
 	vsock_t v = VS_NONE;
 
@@ -393,10 +393,10 @@ void vs_listener_interest(vsock_t v, int fd)
 		return;
 	}
 	k->interest |= 1ull << a->slot;
-	foreign = a != __atomic_load_n(&own_stack, __ATOMIC_ACQUIRE);
 	shared = k->holders & ~(1ull << a->slot);
 	copy = *k;
 	stack_leave(a);
+	foreign = a != process_home();
 	if (foreign)
 		take_over(v, fd, &copy);
 	else if (shared)

@@ -47,6 +47,14 @@ static inline bool lock_take(struct stack *s)
 	return died;
 }
 
+/* By a helper, with the lock: it was not the program. Those of other processes of the tree are not to take it for that
+ * either. */
+static inline void lock_unseen(struct stack *s)
+{
+	atomic_store_explicit(&s->lock.acquired, atomic_load_explicit(&s->lock.acquired, memory_order_relaxed) - 1,
+			      memory_order_relaxed);
+}
+
 static inline void lock_release(struct stack *s)
 {
 	uint32_t old;

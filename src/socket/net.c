@@ -24,6 +24,7 @@
 #include "socket/net_chardev.h"
 #include "socket/net_internal.h"
 #include "socket/raw.h"
+#include "socket/wait.h"
 
 #define RETRY_US 1000000u
 #define HANGS_US 10000000u    /* the same for one that took the connection and did not answer */
@@ -145,6 +146,7 @@ static int hello(struct attached *a, struct net *n, int timeout_ms)
 	host_sys.close(pidfd);
 	if (ret < 0)
 		return ret;
+	n->joins = ((const struct daemon_welcome *)(const void *)reply.body)->flags & DAEMON_WELCOME_JOINS;
 	ret = reply.fd_count == 1 ? map_view(n, reply.fds[0]) : -EPROTO;
 	viaductd_reply_drop(&reply);
 	if (ret < 0)
@@ -190,16 +192,19 @@ int net_start_locked(struct attached *a, enum reason *reason)
 		return -EPERM;
 	if (n->state == NET_UP)
 		return 0;
-	*reason = n->state == NET_OFF ? n->why : n->state == NET_FOREIGN ? REASON_FOREIGN_STACK : REASON_NO_DAEMON;
+	*reason = n->state == NET_FOREIGN ? REASON_FOREIGN_STACK : n->state == NET_LOST ? REASON_NO_DAEMON : n->why;
 	now = clock_us();
-	if (n->state == NET_FOREIGN || n->state == NET_LOST || (n->state == NET_OFF && now < n->retry_us))
+	if (n->state == NET_FOREIGN || n->state == NET_LOST || (n->state != NET_NEW && now < n->retry_us))
 		return -ENOENT;
 	ret = helper_start();
 	if (ret == 0)
 		ret = open_connection(a, n, NET_TIMEOUT_MS);
+	if (ret == 0 && n->inherited)
+		net_filters_inherit(a);
 	if (ret == 0)
 		return 0;
-	set_state(n, NET_OFF);
+	if (n->state == NET_NEW)
+		set_state(n, NET_OFF);
 	n->why = *reason = reason_of_start(ret);
 	n->retry_us = now + (ret == -ETIMEDOUT ? HANGS_US : RETRY_US);
 	return ret;
@@ -251,6 +256,11 @@ int net_vnic_locked(struct attached *a, uint32_t ifindex, enum reason *reason)
 	at = at ? at : find_if(n, 0);
 	if (!at || !ifindex)
 		return -ENOBUFS;
+	/* processes that make sockets in one stack have all its vNICs: none can be made that the other has not mapped
+	 */
+	*reason = REASON_FOREIGN_STACK;
+	if (__atomic_load_n(&a->s->procs, __ATOMIC_RELAXED) > 1 && (n->inherited || a->s->lodger))
+		return -ENOENT;
 	ret = net_attach(a, at, ifindex);
 	if (ret == 0)
 		return at->vnic[0];
@@ -413,6 +423,8 @@ static void look_for_daemon(struct attached *a, struct net *n, uint64_t now)
 		return;
 	if (net_resume(a, n) == 0)
 		net_filters_resume(a);
+	if (n->inherited)
+		net_filters_inherit(a);
 }
 
 /* Neighbours that the engine wants resolved or confirmed. */
@@ -471,9 +483,10 @@ uint64_t net_tick(void)
 
 bool net_finishes(const struct attached *a)
 {
+	enum net_state state = glance(net_of(a));
 	bool mixed;
 
-	return glance(net_of(a)) == NET_UP && !net_chardev_used(net_of(a), &mixed);
+	return (state == NET_UP || state == NET_INHERITED) && !net_chardev_used(net_of(a), &mixed);
 }
 
 /* --- fork --- */
@@ -491,6 +504,27 @@ void net_tell_process(struct net *n, int pid)
 	host_sys.close(pidfd);
 }
 
+/* The same where we have no conversation with it: one HELLO is one. */
+static void tell_in_passing(const struct attached *a, int pid)
+{
+	struct daemon_hello body = {.stack_version = STACK_VERSION};
+	int pidfd = (int)raw_call(SYS_pidfd_open, pid, 0, 0, 0, 0, 0), fd = pidfd < 0 ? pidfd : viaductd_connect();
+	struct viaductd_reply reply;
+
+	if (fd >= 0 && viaductd_ask(fd,
+				    &(struct viaductd_request){.type = DAEMON_HELLO,
+							       .body = &body,
+							       .len = sizeof(body),
+							       .fds = (int[]){a->memfd, pidfd},
+							       .fd_count = 2},
+				    NET_TIMEOUT_MS, &reply) == 0)
+		viaductd_reply_drop(&reply);
+	if (fd >= 0)
+		host_sys.close(fd);
+	if (pidfd >= 0)
+		host_sys.close(pidfd);
+}
+
 void net_fork_parent(int child_pid)
 {
 	if (child_pid <= 0)
@@ -499,6 +533,36 @@ void net_fork_parent(int child_pid)
 	for (uint32_t i = 0; i < atomic_load(&attached_count); i++)
 		if (nets[i].state == NET_UP)
 			net_tell_process(&nets[i], child_pid);
+		else if (nets[i].state == NET_INHERITED)
+			tell_in_passing(attached[i], child_pid);
+	quiet_unlock(&net_lock);
+}
+
+bool net_lends(const struct attached *a)
+{
+	const struct net *n = net_of(a);
+	bool direct = false;
+
+	quiet_lock(&net_lock);
+	for (uint32_t i = 0; i < NET_IFS && n->state == NET_INHERITED; i++)
+		direct |= n->ifs[i].ifindex && n->ifs[i].about.mode == DAEMON_MODE_DIRECT;
+	quiet_unlock(&net_lock);
+	return direct;
+}
+
+void net_relative_gone(struct attached *a)
+{
+	struct net *n = net_of(a);
+	enum reason reason;
+
+	if (glance(n) != NET_UP && glance(n) != NET_INHERITED)
+		return;
+	quiet_lock(&net_lock);
+	wait_wake_all(); /* who left the rings to it (wait.c) looks again */
+	if (n->state == NET_UP)
+		net_filters_inherit(a);
+	else if (__atomic_load_n(&a->s->procs, __ATOMIC_RELAXED) == 1) /* else one of those who speak with it does */
+		(void)net_start_locked(a, &reason);
 	quiet_unlock(&net_lock);
 }
 
@@ -507,11 +571,15 @@ void net_after_fork(void)
 	pthread_mutex_init(&net_lock, NULL);
 	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
 		struct net *n = &nets[i];
+		bool known = n->state == NET_UP || n->state == NET_LOST || n->state == NET_INHERITED;
 
 		if (n->state == NET_UP)
 			host_fd_close(n->fd);
 		n->fd = -1;
-		set_state(n, NET_FOREIGN);
+		n->inherited = true;
+		n->retry_us = 0;
+		n->why = REASON_NO_DAEMON;
+		set_state(n, known && n->joins ? NET_INHERITED : NET_FOREIGN);
 	}
 	net_filters_after_fork();
 }

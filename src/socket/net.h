@@ -39,6 +39,8 @@ bool net_finishes(const struct attached *a);
 /* Descriptors of rings, in the order in which they came; they are readable when frames wait. */
 uint32_t net_wakes(void);
 int net_wake_fd(uint32_t i);
+/* Whose the ring is. */
+struct attached *net_wake_stack(uint32_t i);
 
 /* --- for the helper --- */
 /* The connection to viaductd hung up. */
@@ -50,6 +52,11 @@ uint64_t net_tick(void);
 void net_release_port(struct xdp_port *port);
 
 /* --- fork --- */
+/* In a forked process: may it make its sockets in the stack that it inherited? True: the stack has an interface's own
+ * queues, so that one of its own would get a detour, and viaductd speaks with each of a stack's processes. */
+bool net_lends(const struct attached *a);
+/* A process that shares the stack is gone: its filters are ours to remove. */
+void net_relative_gone(struct attached *a);
 /* In the parent: viaductd keeps the stacks alive for the child, too. */
 void net_fork_parent(int child_pid);
 /* In the child. */

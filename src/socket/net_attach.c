@@ -27,6 +27,7 @@ static struct xdp_port ports[PORTS_MAX];
 static bool port_used[PORTS_MAX];
 
 static int wakes[PORTS_MAX];
+static struct attached *wake_stacks[PORTS_MAX];
 static _Atomic uint32_t wake_count;
 
 uint32_t net_wakes(void)
@@ -39,15 +40,21 @@ int net_wake_fd(uint32_t i)
 	return wakes[i];
 }
 
-int net_wake_add(int fd)
+int net_wake_add(struct attached *a, int fd)
 {
 	uint32_t n = atomic_load(&wake_count);
 
 	if (n == PORTS_MAX)
 		return -ENOBUFS;
 	wakes[n] = fd;
+	wake_stacks[n] = a;
 	atomic_store_explicit(&wake_count, n + 1, memory_order_release);
 	return 0;
+}
+
+struct attached *net_wake_stack(uint32_t i)
+{
+	return wake_stacks[i];
 }
 
 static struct xdp_port *take_port(void)
@@ -175,6 +182,7 @@ static int attach_queue(struct attached *a, struct net_if *at, uint32_t q, struc
 	if (ret < 0)
 		return ret;
 	wakes[n] = at->xsk_fd[q];
+	wake_stacks[n] = a;
 	atomic_store_explicit(&wake_count, n + 1, memory_order_release);
 	return 0;
 }

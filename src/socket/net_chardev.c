@@ -117,7 +117,7 @@ int net_chardev_attach(struct attached *a, struct net_if *at, uint32_t ifindex)
 			munmap(g.mem, g.len);
 	}
 	if (ret == 0) {
-		ret = net_wake_add(fd);
+		ret = net_wake_add(a, fd);
 		if (ret < 0)
 			wire_gone(a, at->vnic[0], at->gen[0]);
 	}

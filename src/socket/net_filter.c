@@ -456,6 +456,57 @@ void net_filters_driver(struct attached *a)
 	}
 }
 
+/* The end of an address "any" is not said on the way: by its family. */
+static struct endpoint end_of(const uint8_t addr[16], uint16_t port, uint8_t family)
+{
+	struct endpoint ep = {.port = port};
+
+	memcpy(ep.addr, addr, sizeof(ep.addr));
+	if (is_any(addr) && family == 4)
+		ep.addr[10] = ep.addr[11] = 0xff;
+	return ep;
+}
+
+static void take(struct attached *a, uint32_t id, const struct daemon_filter *was)
+{
+	struct filter f = {.id = id,
+			   .stack = (uint8_t)a->index,
+			   .proto = was->proto,
+			   .family = was->family,
+			   .flags = was->flags,
+			   .used_us = clock_us(),
+			   .local = end_of(was->local, was->local_port, was->family)},
+		      *have;
+
+	if (was->remote_port)
+		f.remote = end_of(was->remote, was->remote_port, was->family);
+	have = find(&f);
+	if (have)
+		have->id = id;
+	else
+		(void)insert(&f);
+}
+
+void net_filters_inherit(struct attached *a)
+{
+	struct net *n = net_of(a);
+	struct viaductd_reply reply;
+	uint32_t count;
+
+	sweep_every_us = SWEEP_US;
+	do {
+		const struct daemon_inherited *d = (const struct daemon_inherited *)(const void *)reply.body;
+
+		if (n->state != NET_UP || net_ask(n, &(struct viaductd_request){.type = DAEMON_INHERIT}, &reply) < 0)
+			return;
+		count = d->count < DAEMON_INHERIT_MAX ? d->count : DAEMON_INHERIT_MAX;
+		for (uint32_t i = 0; i < count; i++)
+			if (d->was[i].id && d->was[i].id <= INT32_MAX)
+				take(a, d->was[i].id, &d->was[i].filter);
+		viaductd_reply_drop(&reply);
+	} while (count == DAEMON_INHERIT_MAX);
+}
+
 void net_filters_after_fork(void)
 {
 	udp_group_after_fork();

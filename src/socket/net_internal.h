@@ -26,17 +26,20 @@ struct net_if {
 };
 
 enum net_state {
-	NET_NEW,     /* never asked */
-	NET_UP,      /* viaductd knows the stack */
-	NET_LOST,    /* it did; the vNICs go on */
-	NET_OFF,     /* no viaductd, or it won't have us: asked again now and then */
-	NET_FOREIGN, /* a stack that was inherited: what its maker set up is used, and nothing added */
+	NET_NEW,       /* never asked */
+	NET_UP,        /* viaductd knows the stack */
+	NET_LOST,      /* it did; the vNICs go on */
+	NET_OFF,       /* no viaductd, or it won't have us: asked again now and then */
+	NET_FOREIGN,   /* a stack that was inherited: what its maker set up is used, and nothing added */
+	NET_INHERITED, /* the same, but viaductd knows it: we join when we need to */
 };
 
 /* What a stack has on the network. */
 struct net {
 	enum net_state state;
-	enum reason why; /* NET_OFF */
+	bool joins;      /* viaductd takes more than one process of a stack */
+	bool inherited;  /* another process has made the stack and its vNICs */
+	enum reason why; /* NET_OFF, NET_INHERITED */
 	int fd;          /* to viaductd, -1 */
 	uint64_t retry_us;
 	uint64_t look_us; /* NET_LOST: how long until the next look for another viaductd */
@@ -56,7 +59,7 @@ int net_vnic_locked(struct attached *a, uint32_t ifindex, enum reason *reason);
 /* Have viaductd open vNICs on the interface for *at, which is free. 0 or -errno. */
 int net_attach(struct attached *a, struct net_if *at, uint32_t ifindex);
 /* A descriptor that is readable when frames wait. 0; -ENOBUFS. */
-int net_wake_add(int fd);
+int net_wake_add(struct attached *a, int fd);
 /* A process of the tree: viaductd keeps the stack while it lives. */
 void net_tell_process(struct net *n, int pid);
 /* Hand a stack that lost its viaductd to the next. */
@@ -64,6 +67,8 @@ int net_resume(struct attached *a, struct net *n);
 void net_filters_resume(struct attached *a);
 /* The stack has one more vNIC of the char driver's: the filters that stand hold there, too. */
 void net_filters_driver(struct attached *a);
+/* What processes of the tree that are gone have left becomes ours, and goes when nobody needs it. */
+void net_filters_inherit(struct attached *a);
 /* Remove the filters that nobody needs any more; now and then. Microseconds until it is worth calling again, 0: there
  * are none. */
 uint64_t net_filters_sweep(uint64_t now_us);

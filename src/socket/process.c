@@ -24,6 +24,7 @@
 #include "host/knobs.h"
 #include "host/sysctl.h"
 #include "socket/kick.h"
+#include "socket/net.h"
 #include "socket/proc_info.h"
 #include "socket/wire.h"
 
@@ -38,8 +39,10 @@ _Atomic uint64_t helper_deadline;
 _Thread_local uint32_t wait_self;
 void (*wait_on_news)(vsock_t v, uint32_t edges);
 
-static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
-static bool failed; /* said once; not tried again */
+static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER, settling = PTHREAD_MUTEX_INITIALIZER;
+static bool failed;             /* said once; not tried again */
+static struct attached *home;   /* process_home, when it is decided */
+static struct attached *lender; /* after fork: the parent's */
 
 static int make_high(int fd)
 {
@@ -164,6 +167,54 @@ struct attached *process_own_stack(void)
 	return a;
 }
 
+/* It may be dead without any helper's having heard of it yet. */
+static bool is_alive(const struct stack_proc *p)
+{
+	struct thread_info info;
+
+	return p->pid && proc_thread_info(p->pid, p->pid, &info) == 0 && info.start_time == p->start_time &&
+	       info.state != 'Z' && info.state != 'X';
+}
+
+/* True: we lodge there now. */
+static bool move_in(struct attached *a)
+{
+	struct stack *s = a->s;
+	uint32_t known = __atomic_load_n(&s->lodger, __ATOMIC_RELAXED);
+	bool yes = !known || known > PROC_MAX || known == a->slot + 1 || !is_alive(&s->proc[known - 1]);
+
+	if (!yes)
+		return false;
+	stack_enter(a);
+	/* a process table that is full has no entry for us (fork.c) */
+	yes = s->lodger == known && s->proc[a->slot].pid == (uint32_t)getpid();
+	if (yes)
+		s->lodger = a->slot + 1;
+	stack_leave(a);
+	return yes;
+}
+
+struct attached *process_settled(void)
+{
+	return __atomic_load_n(&home, __ATOMIC_ACQUIRE);
+}
+
+struct attached *process_home(void)
+{
+	struct attached *a = process_settled();
+
+	if (a)
+		return a;
+	quiet_lock(&settling);
+	a = home;
+	if (!a) {
+		a = lender && net_lends(lender) && move_in(lender) ? lender : process_own_stack();
+		__atomic_store_n(&home, a, __ATOMIC_RELEASE);
+	}
+	quiet_unlock(&settling);
+	return a;
+}
+
 /* --- the process table --- */
 
 uint32_t process_slot_alloc(struct stack *s, uint32_t pid)
@@ -196,6 +247,9 @@ void process_slot_name(struct stack *s, uint32_t slot, uint32_t pid)
 void process_after_fork(void)
 {
 	pthread_mutex_init(&making, NULL);
+	pthread_mutex_init(&settling, NULL);
+	lender = home;
+	home = NULL;
 	own_stack = NULL;
 	failed = false;
 }
@@ -227,6 +281,8 @@ void process_slot_drop(struct attached *a, uint32_t slot, uint64_t now_us)
 			udp_close(&a->e, k);
 	}
 	s->proc[slot].pid = 0;
+	if (s->lodger == slot + 1)
+		s->lodger = 0;
 	__atomic_store_n(&s->procs, s->procs - 1, __ATOMIC_RELAXED);
 }
 
@@ -309,12 +365,13 @@ static uint32_t drain(struct attached *a, struct news *out, bool *wake)
 	return n;
 }
 
-/* Another process of the tree has news that it sleeps on. */
-static bool others_sleep(const struct attached *a)
+bool stack_others_sleep(const struct attached *a)
 {
-	for (uint32_t i = 0; i < PROC_MAX; i++) {
+	/* each entry is far from the next: not more of them than there are */
+	for (uint32_t i = 0, left = a->s->procs; i < PROC_MAX && left; i++) {
 		const struct stack_proc *p = &a->s->proc[i];
 
+		left -= p->pid != 0;
 		if (i != a->slot && p->pid && p->sleepers && (p->dirty_head != p->dirty_tail || p->dirty_overflow))
 			return true;
 	}
@@ -358,7 +415,7 @@ void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n)
 	struct stack_proc *p = &a->s->proc[a->slot];
 	struct news news[NEWS_BURST];
 	uint32_t count, all = 0;
-	bool wake = a->s->procs > 1 && others_sleep(a), more;
+	bool wake = a->s->procs > 1 && stack_others_sleep(a), more;
 
 	do {
 		count = drain(a, news, &wake);
@@ -373,11 +430,10 @@ void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n)
 		if (more && lock_take(a->s))
 			stack_repair(a);
 	} while (more);
-	if (!all && !wake)
-		return;
 	/* A thread that is about to sleep counts itself, then looks at its sockets; we told its sockets, then count. */
-	atomic_fetch_add(&process_news, 1);
-	if (wake || atomic_load(&process_any_sleepers))
+	if (all)
+		atomic_fetch_add(&process_news, 1);
+	if (wake || (all && atomic_load(&process_any_sleepers)))
 		ring_fd(a->doorbell[0]);
 }
 

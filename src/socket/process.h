@@ -3,9 +3,10 @@
  * This process's view: the stacks it is attached to, and the door through which every call goes in and out.
  *
  * attached[0..attached_count) are the stacks that this process has mapped: its own (own_stack, made at first use) and,
- * after fork, those of its ancestors. An attachment never goes away and never moves, so a vsock_t's first byte is
- * an index that stays good. A stack's memory, its doorbells and the wires' memory are inherited by fork; struct
- * attached itself is private.
+ * after fork, those of its ancestors. New sockets are made in process_home(): that is its own one, or, for one forked
+ * process at a time, its parent's where that has an interface's own queues, which nobody else can have. An attachment
+ * never goes away and never moves, so a vsock_t's first byte is an index that stays good. A stack's memory, its
+ * doorbells and the wires' memory are inherited by fork; struct attached itself is private.
  *
  * The door: stack_enter takes the lock. stack_leave collects what has to be told to others (vNICs with posted
  * frames, sockets with news), releases the lock, and only then rings doorbells and calls wait_on_news: no system call
@@ -68,6 +69,10 @@ extern _Atomic uint64_t helper_deadline;
 
 /* This process's own stack, made at the first call. NULL: could not be made (the reason was logged once). */
 struct attached *process_own_stack(void);
+/* Where this process makes its sockets. NULL: as above. */
+struct attached *process_home(void);
+/* The same if it is known by now. NULL: no socket was made yet. */
+struct attached *process_settled(void);
 /* Make the real memory of a stack: descriptor and doorbells, formatted. NULL on failure. For tests too. */
 struct attached *process_new_stack(const struct stack_config *cfg);
 /* Stack number i, NULL none. */
@@ -99,6 +104,8 @@ vsock_t listener_program_name(vsock_t v);
 void stack_repair(struct attached *a);
 
 /* --- the door --- */
+/* Another process of the tree has news that it sleeps on. With the lock. */
+bool stack_others_sleep(const struct attached *a);
 void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n);
 void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n);
 
@@ -145,8 +152,8 @@ static inline void stack_leave(struct attached *a)
 	if (n && capture_on(a->s))
 		for (uint32_t i = 0; i < n; i++)
 			capture_sent(&a->e, posted[i]);
-	if (__builtin_expect(stack_news_wanted(a, wait_self) || a->s->procs > 1 || a->s->proc[a->slot].dirty_overflow,
-			     0)) {
+	if (__builtin_expect(stack_news_wanted(a, wait_self) || a->s->proc[a->slot].dirty_overflow, 0) ||
+	    (a->s->procs > 1 && stack_others_sleep(a))) {
 		stack_leave_slow(a, posted, n);
 	} else {
 		lock_release(a->s);

@@ -73,7 +73,7 @@ uint64_t sock_inode(int fd)
 
 static int make(enum sock_proto proto, int domain, int type, int fd, uint32_t flags, vsock_t *out, enum reason *reason)
 {
-	struct attached *a = process_own_stack();
+	struct attached *a = process_home();
 	struct sock *k;
 
 	if (!a) {
@@ -279,7 +279,7 @@ static bool lost_with_us(const struct attached *a, const struct sock *k)
 	return k->vnic < VNIC_MAX && stack_vnic(a->s, k->vnic)->provider == VNIC_PROV_CHARDEV;
 }
 
-/* True if no connection of our own stack has bytes that were not put on the wire yet. What is on the wire reaches the
+/* True if no connection of our stack has bytes that were not put on the wire yet. What is on the wire reaches the
  * peer without us: the memory is its as well. Over a network viaductd goes on. */
 static bool all_sent(void *arg)
 {
@@ -305,7 +305,7 @@ static bool all_sent(void *arg)
 /* The kernel goes on sending for a process that has ended. We can't, so the process ends when all is on its way. */
 void vs_exit(const vsock_t *all, size_t n)
 {
-	struct attached *a = __atomic_load_n(&own_stack, __ATOMIC_ACQUIRE);
+	struct attached *a = process_settled();
 	struct wait w = {.ready = all_sent, .arg = a, .timeout_us = EXIT_LINGER_US, .kernel_fd = -1, .restart = true};
 
 	busy_exit();
@@ -574,6 +574,12 @@ bool vs_alive(vsock_t v)
 
 /* --- for tools --- */
 
+/* The socket may be in another stack than the process's own. */
+static uint16_t stack_tag(const struct attached *a)
+{
+	return a ? stack_id_tag(a->s->id) : 0;
+}
+
 void vs_publish_fd(int fd, enum fd_kind kind, vsock_t v, enum reason reason)
 {
 	struct attached *a = kind == FD_OTHER ? __atomic_load_n(&own_stack, __ATOMIC_ACQUIRE) : process_own_stack();
@@ -583,7 +589,8 @@ void vs_publish_fd(int fd, enum fd_kind kind, vsock_t v, enum reason reason)
 		return;
 	info = (struct stack_fdinfo *)(void *)((char *)a->s + a->s->off_fdinfo) + fd;
 	info->reason = (uint8_t)reason;
-	info->detail = (uint16_t)((unsigned)reason >> REASON_DETAIL_SHIFT);
+	info->detail =
+	    kind == FD_ACCELERATED ? stack_tag(vs_attached(v)) : (uint16_t)((unsigned)reason >> REASON_DETAIL_SHIFT);
 	info->sock = vs_index_of(v);
 	__atomic_store_n(&info->kind, (uint8_t)kind, __ATOMIC_RELEASE);
 }

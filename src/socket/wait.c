@@ -48,6 +48,7 @@
 #define SIGSET_BYTES 8 /* of the kernel's sigset_t */
 #define SLEEP_EVENTS 16
 #define KERNEL_BEDS 32u /* threads that may register one; the kernel counts the ways from a socket to all of them */
+#define VAIN_MAX 8u
 
 /* What a thread remembers between waits. */
 struct waiter {
@@ -55,6 +56,7 @@ struct waiter {
 	uint32_t watched; /* stacks registered in it */
 	uint32_t rings;   /* networks' rings registered in it (net_wakes) */
 	uint32_t busy;    /* waits since the last sleep */
+	uint32_t vain;    /* sleeps in turn that ended for nothing */
 	uint32_t spin_us; /* current limit, plus 1; 0: not set yet */
 	int kernel_fd;    /* registered in it, of that id (struct wait); 0: none */
 	uint64_t kernel_id, refused_id;
@@ -322,6 +324,7 @@ static void watch_rings(void)
  * throughput. Not worth it for a thread that hardly sleeps. */
 static void unwatch_rings(void)
 {
+	self.vain = 0;
 	while (self.rings)
 		host_sys.epoll_ctl(self.epfd - 1, EPOLL_CTL_DEL, net_wake_fd(--self.rings), &(struct epoll_event){0});
 }
@@ -510,19 +513,40 @@ static long sleep_in_kernel(struct waiting *x, int epfd, const sigset_t *mask)
 	return n;
 }
 
+/* Frames that come for other processes of the tree wake us as well. If they did so often, and nothing came for us, we
+ * leave those rings to them, who take in what is ours, too, and ring; their helpers and ours do when nobody else does.
+ */
+static void slept_in_vain(void)
+{
+	if (self.vain == VAIN_MAX || ++self.vain < VAIN_MAX)
+		return;
+	for (uint32_t i = 0; i < self.rings; i++)
+		if (__atomic_load_n(&net_wake_stack(i)->s->procs, __ATOMIC_RELAXED) > 1)
+			host_sys.epoll_ctl(self.epfd - 1, EPOLL_CTL_DEL, net_wake_fd(i), NULL);
+}
+
+/* Something was for us, or for another thread of this process: all rings are ours to watch. */
+static void slept_well(void)
+{
+	if (self.vain >= VAIN_MAX)
+		self.rings = 0;
+	self.vain = 0;
+}
+
 /* One sleep: until something happened, whatever it was. */
 static enum outcome sleep_once(struct waiting *x)
 {
 	struct wait *w = x->w;
 	enum outcome o = GO_ON;
 	uint64_t start;
-	uint32_t stacks;
+	uint32_t stacks, news;
 	int epfd = thread_epfd(w);
 	long n = 0;
 
 	stacks = self.watched;
 	sleeper_enter(w);
 	wait_near_sleep = true;
+	news = atomic_load(&process_news);
 	if (look(x))
 		o = DONE;
 	else if (interrupted(x))
@@ -537,8 +561,14 @@ static enum outcome sleep_once(struct waiting *x)
 	sleeper_leave(w, stacks);
 	if (o != GO_ON)
 		return o;
-	if (w->kernel_ready || look(x))
+	if (w->kernel_ready || look(x)) {
+		slept_well();
 		return DONE;
+	}
+	if (atomic_load(&process_news) != news)
+		slept_well();
+	else if (n > 0)
+		slept_in_vain();
 	/* A handler that does not count itself (no trampoline): then only who asked for a restart goes on. */
 	if (interrupted(x) || (n == -EINTR && !w->restart))
 		return INTERRUPTED;

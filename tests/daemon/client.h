@@ -14,6 +14,7 @@ struct answer {
 		struct daemon_vnic vnic;
 		struct daemon_filter_id id;
 		struct daemon_status status;
+		struct daemon_inherited inherited;
 		struct daemon_stack stack;
 		struct daemon_error error;
 	} body;
