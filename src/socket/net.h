@@ -32,6 +32,10 @@ int net_open_for(struct attached *a, const struct endpoint *local, enum reason *
 /* A listener or a bound UDP socket is closed: its filter goes; the listener's connections keep theirs. */
 void net_unbound(struct attached *a, enum sock_proto proto, const struct endpoint *local);
 
+/* The kernel shall have what comes to local (from remote; port 0: from all) again. */
+void net_unsteer(struct attached *a, enum sock_proto proto, int family, const struct endpoint *local,
+		 const struct endpoint *remote);
+
 /* viaductd knows the stack: when the process ends, it goes on with its connections over networks. */
 bool net_finishes(const struct attached *a);
 

@@ -347,6 +347,23 @@ void net_unbound(struct attached *a, enum sock_proto proto, const struct endpoin
 	quiet_unlock(&net_lock);
 }
 
+void net_unsteer(struct attached *a, enum sock_proto proto, int family, const struct endpoint *local,
+		 const struct endpoint *remote)
+{
+	struct filter want = {.stack = (uint8_t)a->index,
+			      .proto = proto == SOCK_TCP ? IPPROTO_TCP : IPPROTO_UDP,
+			      .family = (uint8_t)(is_v4(local->addr) ? 4 : family),
+			      .local = *local,
+			      .remote = *remote};
+	struct filter *f;
+
+	quiet_lock(&net_lock);
+	f = find(&want);
+	if (f)
+		remove_locked(a, f);
+	quiet_unlock(&net_lock);
+}
+
 /* --- sweeping --- */
 
 static void ports_in_use(struct attached *a, uint64_t used[PORT_WORDS])

@@ -10,6 +10,8 @@
  * A few switches that programs set on every connection are the engine's alone once there is a connection: any value is
  * good, and the kernel will never take the socket over.
  */
+#include <linux/in6.h>
+#include <linux/udp.h>
 #include <string.h>
 
 #include "engine/bytes.h"
@@ -79,10 +81,34 @@ static bool kernel_routes(int level, int name)
 	return false;
 }
 
+/* The same of UDP: control messages, and ways to cut and gather datagrams, that only the kernel has. */
+static bool kernel_datagrams(int level, int name)
+{
+	static const struct {
+		int level, name;
+	} table[] = {
+	    {SOL_SOCKET, SO_TIMESTAMP_OLD},   {SOL_SOCKET, SO_TIMESTAMP_NEW},    {SOL_SOCKET, SO_TIMESTAMPNS_OLD},
+	    {SOL_SOCKET, SO_TIMESTAMPNS_NEW}, {SOL_SOCKET, SO_TIMESTAMPING_OLD}, {SOL_SOCKET, SO_TIMESTAMPING_NEW},
+	    {SOL_SOCKET, SO_RXQ_OVFL},        {SOL_SOCKET, SO_ZEROCOPY},         {SOL_SOCKET, SO_TXTIME},
+	    {SOL_SOCKET, SO_PEEK_OFF},        {SOL_SOCKET, SO_NO_CHECK},         {IPPROTO_IP, IP_RECVOPTS},
+	    {IPPROTO_IP, IP_RETOPTS},         {IPPROTO_IP, IP_CHECKSUM},         {IPPROTO_IP, IP_RECVFRAGSIZE},
+	    {IPPROTO_IP, IP_PASSSEC},         {IPPROTO_IPV6, IPV6_RECVRTHDR},    {IPPROTO_IPV6, IPV6_RECVHOPOPTS},
+	    {IPPROTO_IPV6, IPV6_RECVDSTOPTS}, {IPPROTO_IPV6, IPV6_RECVPATHMTU},  {IPPROTO_IPV6, IPV6_RECVFRAGSIZE},
+	    {IPPROTO_IPV6, IPV6_2292PKTINFO}, {IPPROTO_IPV6, IPV6_2292HOPLIMIT}, {IPPROTO_IPV6, IPV6_FLOWINFO},
+	    {IPPROTO_UDP, UDP_CORK},          {IPPROTO_UDP, UDP_ENCAP},          {IPPROTO_UDP, UDP_SEGMENT},
+	    {IPPROTO_UDP, UDP_NO_CHECK6_RX},
+	};
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+		if (table[i].level == level && table[i].name == name)
+			return true;
+	return false;
+}
+
 /* What it means on networks. With the lock; device: the one that the kernel has bound it to now. */
 static void network_option(struct sock *k, int level, int name, int device)
 {
-	if (kernel_routes(level, name))
+	if (kernel_routes(level, name) || (k->proto == SOCK_UDP && kernel_datagrams(level, name)))
 		k->flags |= SOCKF_KERNEL_ROUTE;
 	if (level != SOL_SOCKET || (name != SO_BINDTODEVICE && name != SO_BINDTOIFINDEX))
 		return;
@@ -111,7 +137,7 @@ int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, sockl
 {
 	struct attached *a;
 	struct sock *k;
-	bool resized;
+	bool resized, kernels;
 	int size = 0, device, ret;
 
 	if (sockopt_is_switch(level, name) && val && len >= sizeof(int) && (int)len > 0 &&
@@ -134,10 +160,13 @@ int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, sockl
 	}
 	ret = sockopt_set(&a->e, k, level, name, val, len, stack_now(a));
 	network_option(k, level, name, device);
+	kernels = k->proto == SOCK_UDP && k->flags & SOCKF_KERNEL_ROUTE;
 	k->flags |= ret == SOCKOPT_NOT_OURS ? SOCKF_BACKING_SPOILT : SOCKF_BACKING_OPTIONS;
 	if (ret == SOCKOPT_NOT_OURS)
 		count(a->s, C_sock_option_kernel);
 	stack_leave(a);
+	if (kernels)
+		udp_leave_to_kernel(v);
 	return ret == SOCKOPT_NOT_OURS ? 0 : ret;
 }
 

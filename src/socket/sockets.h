@@ -76,6 +76,8 @@ int udp_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len);
 int udp_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len);
 ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, const struct sockaddr *to,
 		     socklen_t tolen, const void *control, size_t controllen, bool wait);
+/* An option has been set that only the kernel follows: it has the socket's datagrams from here on. */
+void udp_leave_to_kernel(vsock_t v);
 void udp_forget(void);
 
 /* --- udp_recv.c --- */

@@ -155,12 +155,30 @@ static void steer(vsock_t v, int fd)
 	stack_leave(a);
 }
 
+void udp_leave_to_kernel(vsock_t v)
+{
+	struct attached *a = vs_attached(v);
+	struct steering s;
+	struct sock *k;
+
+	rendezvous_close(v);
+	udp_group_closed(a, v);
+	if (!look_at_steering(v, &s) || !(s.flags & SOCKF_STEERED))
+		return;
+	k = vs_enter(v, &a);
+	if (!k)
+		return;
+	k->flags &= ~SOCKF_STEERED;
+	stack_leave(a);
+	net_unsteer(a, SOCK_UDP, s.family, &s.local, &s.remote);
+}
+
 int udp_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
 {
 	struct attached *a = vs_attached(v);
 	struct endpoint local;
 	struct sock *k;
-	bool v6only;
+	bool v6only, kernels;
 	int family, ret;
 
 	if (host_sys.bind(fd, sa, len) < 0)
@@ -173,7 +191,10 @@ int udp_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
 		return ret;
 	family = k->family;
 	v6only = k->flags & SOCKF_V6ONLY;
+	kernels = k->flags & SOCKF_KERNEL_ROUTE;
 	stack_leave(a);
+	if (kernels)
+		return 0;
 	/* If somebody else answers for this address (SO_REUSEPORT), datagrams come through the kernel. */
 	if (!udp_is_group(local.addr))
 		(void)rendezvous_open(v, SOCK_UDP, family, &local, v6only);
@@ -400,6 +421,7 @@ struct sender {
 	int family;
 	bool nonblock;
 	bool elsewhere; /* the way there is a wire that this process must map first */
+	bool kernels;   /* only the kernel knows how to send from this socket */
 	bool itself;    /* the destination is this very socket: no engine takes that from a wire */
 	uint64_t timeout_us;
 	int error;
@@ -446,6 +468,7 @@ static int look_at_sender(vsock_t v, const struct endpoint *to, struct sender *o
 	normalize(&out->remote);
 	out->family = k->family;
 	out->nonblock = k->flags & SOCKF_NONBLOCK;
+	out->kernels = k->flags & SOCKF_KERNEL_ROUTE;
 	out->itself = k->local.port == out->remote.port &&
 		      (is_any(k->local.addr) || !memcmp(k->local.addr, out->remote.addr, sizeof(k->local.addr)));
 	out->timeout_us = k->sndtimeo_us;
@@ -515,14 +538,14 @@ ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int
 	struct sender s;
 	int family, ret;
 
-	if ((to && addr_from_sockaddr(to, tolen, &c.to, &family) < 0) || flags & (MSG_OOB | MSG_MORE))
+	if ((to && addr_from_sockaddr(to, tolen, &c.to, &family) < 0) || flags & (MSG_OOB | MSG_MORE | MSG_ZEROCOPY))
 		return kernel_send(fd, iov, iovcnt, flags, to, tolen, control, controllen);
 	ret = look_at_sender(v, to ? &c.to : NULL, &s);
 	if (ret < 0)
 		return ret;
 	c.to = s.remote;
 	c.vnic = s.vnic;
-	if (s.itself || (controllen && !take_control(&c, &s, control, controllen, &asked)))
+	if (s.kernels || s.itself || (controllen && !take_control(&c, &s, control, controllen, &asked)))
 		return kernel_send(fd, iov, iovcnt, flags, to, tolen, control, controllen);
 	if ((s.elsewhere && wire_map(vs_attached(v), c.vnic) < 0) || has_ended(vs_attached(v), &s))
 		c.vnic = VNIC_NONE;

@@ -7,6 +7,7 @@
   udp.py member BOUND PORT GROUP HOW [OPTION...] what comes to a group, until "end" comes
   udp.py members PORT GROUP COUNT                 the same by several sockets
   udp.py quote HOW ADDRESS GROUP PORT TEXT...    to a group, without copies for members here
+  udp.py corked ADDRESS PORT early|late           options that only the kernel follows
   udp.py publish ADDRESS GROUP PORT TEXT...      to a group, from the interface of ADDRESS
 """
 import select
@@ -219,6 +220,26 @@ def quote(how, address, group, port, *texts):
         print(s.getsockname()[0])
     for text in texts:
         s.send(text.encode()) if how == "connected" else s.sendto(text.encode(), (group, int(port)))
+
+
+def corked(address, port, when):
+    """Datagrams gathered, and told of with the time: what only the kernel does."""
+    s = prepared(6 if ":" in address else 4, [])
+    s.settimeout(5)
+    to = (address, int(port))
+    if when == "late":
+        s.sendto(b"plain", to)
+        print(s.recvfrom(100)[0])
+    s.setsockopt(socket.IPPROTO_UDP, 1, 1)
+    s.setsockopt(socket.SOL_SOCKET, 29, 1)
+    s.sendto(b"gath", to)
+    s.sendto(b"ered", to)
+    s.setsockopt(socket.IPPROTO_UDP, 1, 0)
+    for _ in range(2):
+        data, control, flags, sender = s.recvmsg(100, 1024)
+        print(data, hex(flags), sender[0], [(level, kind, len(text)) for level, kind, text in control])
+        if _ == 0:
+            s.sendto(b"again", to)
 
 
 def publish(address, group, port, *texts):

@@ -55,6 +55,22 @@ def nothing_is_told_unasked(test):
     differs_not(test, lambda t, who: told(t, who, 4, 4, []))
 
 
+@case
+def options_of_the_kernel_alone_leave_a_socket_to_it(test):
+    for to, when in ((4, "early"), (6, "late"), (4, "late")):
+        seen = {}
+        for accelerated in ("", "near", "both"):
+            with linked(test, accelerated) as link:
+                link.start("far", UDP + ["hear", to, 7000, 2 if when == "early" else 3], 7000, udp=True)
+                seen[accelerated] = link.run("near", UDP + ["corked", link.address("far", to), 7000, when])
+                if when == "late":  # a wire that a peer has already stays one
+                    continue
+                link.start("far", UDP + ["hear", to, 7003, 2 if when == "early" else 3], 7003, udp=True)
+                seen[accelerated] += link.run("far", UDP + ["corked", link.address("far", to), 7003, when])
+        same(seen[""], seen["near"], f"{to}, {when}: near: what")
+        same(seen[""], seen["both"], f"{to}, {when}: both: what")
+
+
 def introduce(link, family):
     """The neighbours know each other: what comes first is not left to the kernel."""
     to = link.address("far", family)
