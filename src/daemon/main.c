@@ -161,7 +161,7 @@ int main(int argc, char **argv)
 	int rc;
 
 	if (argc == 2 && !strcmp(argv[1], ORPHAN_ARGUMENT))
-		return orphan_main();
+		return orphan_main(NULL);
 	rc = policy_read(&house.policy, argc, argv);
 	if (rc)
 		return rc > 0 ? 0 : 2;

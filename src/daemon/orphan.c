@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* See orphan.h: viaductd's side. */
 #include "daemon/orphan.h"
+#include "daemon/rings.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -106,8 +107,27 @@ static int drop_all_capabilities(void)
 	return 0;
 }
 
+/* Before Linux 6.4: it can have the rings only from us, who have mapped them (rings.h), and so no fresh execution. */
+static _Noreturn void go_on(const struct tenant *t)
+{
+	const struct xdp_port *rings[TENANT_VNICS];
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < TENANT_VNICS; i++)
+		if (is_used(&t->vnic[i]))
+			rings[n++] = t->vnic[i].rings;
+	_exit(orphan_main(rings));
+}
+
+static void inherit(const struct tenant *t, bool yes)
+{
+	for (uint32_t i = 0; i < TENANT_VNICS; i++)
+		if (is_used(&t->vnic[i]))
+			rings_inherit(t->vnic[i].rings, t->vnic[i].about.queues, yes);
+}
+
 /* In the child: system calls only, for the daemon has other threads. */
-static _Noreturn void become_orphan(const int *fds, uint32_t n)
+static _Noreturn void become_orphan(const struct tenant *t, const int *fds, uint32_t n)
 {
 	static char name[] = "viaductd", argument[] = ORPHAN_ARGUMENT;
 	char *argv[] = {name, argument, NULL}, *envp[] = {NULL};
@@ -129,8 +149,11 @@ static _Noreturn void become_orphan(const int *fds, uint32_t n)
 		if (aside[i] < 0 || dup2(aside[i], ORPHAN_FD_ESTATE + (int)i) < 0)
 			_exit(1);
 	syscall(SYS_close_range, ORPHAN_FD_ESTATE + n, ~0u, 0);
-	if (!drop_all_capabilities())
-		execve("/proc/self/exe", argv, envp);
+	if (drop_all_capabilities())
+		_exit(1);
+	if (!t->house->kernel.maps_bound)
+		go_on(t);
+	execve("/proc/self/exe", argv, envp);
 	_exit(1);
 }
 
@@ -138,12 +161,15 @@ static int start(struct tenant *t, int estate, int words, int listener)
 {
 	int fds[FDS_MAX];
 	uint32_t n = list_fds(t, estate, words, listener, fds);
-	pid_t pid = fork();
+	pid_t pid;
 
+	inherit(t, true);
+	pid = fork();
+	if (pid == 0)
+		become_orphan(t, fds, n);
+	inherit(t, false);
 	if (pid < 0)
 		return -errno;
-	if (pid == 0)
-		become_orphan(fds, n);
 	t->orphan_fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (t->orphan_fd < 0) {
 		int err = -errno;

@@ -8,6 +8,10 @@
  * bounded time. It is a fresh execution of viaductd's file, so nothing of the daemon's memory is in it. What it says
  * over the pipe is a stranger's word: viaductd does with it only what the dead itself could have asked for.
  *
+ * Before Linux 6.4 the rings of a bound socket can't be mapped, so there viaductd maps them before (rings.h) and the
+ * child goes on as it was forked, with what is in the daemon's memory (no keys, and no other stack's rings) but without
+ * its rights. Stacks that an earlier viaductd has bound are not finished there: the kernel resets their connections.
+ *
  * When viaductd dies the child goes on: it holds what pins the programs, and needs nothing else. It listens on a Unix
  * socket whose abstract name begins with ORPHAN_NAME; the next viaductd finds it by that (orphan_resume.c), is shown
  * its rings as a living stack would show them, and hears its words from then on. A child whose viaductd is gone does
@@ -81,7 +85,7 @@ uint32_t orphan_find(struct house *h, struct tenant **found, uint32_t max);
 /* End those who only wait and whose queues are of this device. True if there was one. */
 bool orphan_make_room(struct house *h, uint32_t device);
 
-/* The child's life; the exit status. */
-int orphan_main(void);
+/* The child's life; the exit status. rings: of each vNIC, where they were mapped before; NULL: by the descriptors. */
+int orphan_main(const struct xdp_port *const rings[TENANT_VNICS]);
 
 #endif

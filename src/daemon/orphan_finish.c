@@ -115,7 +115,8 @@ static uint32_t find_vnic(const struct orphan *o, uint32_t ifindex, uint32_t que
 	return VNIC_NONE;
 }
 
-static int map_queue(struct orphan *o, const struct daemon_vnic *d, uint32_t q, int umem, int xsk)
+static int map_queue(struct orphan *o, const struct daemon_vnic *d, uint32_t q, int umem, int xsk,
+		     const struct xdp_port *mapped)
 {
 	uint32_t i = find_vnic(o, d->ifindex, q);
 	struct xdp_port *p = &o->port[o->rings];
@@ -128,7 +129,9 @@ static int map_queue(struct orphan *o, const struct daemon_vnic *d, uint32_t q, 
 			       .rx_count = d->queue[q].rx_count,
 			       .tx_first = d->queue[q].tx_first,
 			       .tx_count = d->queue[q].tx_count};
-	rc = xsk_map(xsk, umem, d->umem_size, d->ring_size, p);
+	if (mapped)
+		*p = mapped[q];
+	rc = mapped ? 0 : xsk_map(xsk, umem, d->umem_size, d->ring_size, p);
 	if (rc)
 		return rc;
 	rc = xdp_reattach(&o->e.vnic[i], stack_vnic(o->s, i), p);
@@ -140,7 +143,7 @@ static int map_queue(struct orphan *o, const struct daemon_vnic *d, uint32_t q, 
 	return 0;
 }
 
-static int map_vnics(struct orphan *o)
+static int map_vnics(struct orphan *o, const struct xdp_port *const rings[TENANT_VNICS])
 {
 	const struct orphan_estate *estate = &o->estate;
 	int fd = ORPHAN_FD_VNICS;
@@ -156,7 +159,7 @@ static int map_vnics(struct orphan *o)
 			return -EPROTO;
 		/* one that can't be had is dead to its connections */
 		for (uint32_t q = 0; q < d->queues; q++)
-			map_queue(o, d, q, umem, fd++);
+			map_queue(o, d, q, umem, fd++, rings ? rings[v] : NULL);
 	}
 	return o->rings ? 0 : -ENOENT;
 }
@@ -510,7 +513,7 @@ static void run(struct orphan *o)
 	kick(o);
 }
 
-int orphan_main(void)
+int orphan_main(const struct xdp_port *const rings[TENANT_VNICS])
 {
 	static struct orphan o;
 	int rc;
@@ -530,7 +533,7 @@ int orphan_main(void)
 	clock_init();
 	rc = map_stack(&o);
 	if (!rc)
-		rc = map_vnics(&o);
+		rc = map_vnics(&o, rings);
 	if (rc)
 		return 1;
 	map_view(&o, ORPHAN_FD_VIEW);

@@ -17,6 +17,7 @@
 #include "daemon/closer.h"
 #include "daemon/orphan.h"
 #include "daemon/own_queue.h"
+#include "daemon/rings.h"
 #include "daemon/veth.h"
 
 /* The kernel frees the buffers of a closed AF_XDP socket a little later. */
@@ -97,6 +98,7 @@ static void close_vnic(struct tenant *t, struct tenant_vnic *v)
 		veth_close(s, steer_port_index(v->iface, t->number), v->outer);
 	}
 	own_queue_gone(t, v);
+	rings_forget(v->rings, v->about.queues);
 	port_close(&v->port);
 	tenant_devices_close(t, v);
 	v->ifindex = 0;
@@ -351,8 +353,11 @@ static int let_in(struct tenant *t, struct tenant_vnic *v, const char **why)
 {
 	struct steer_port port = {
 	    .mode = v->about.mode, .outer = v->outer, .cookie = v->port.cookie, .uid = t->uid, .first = v->port.first};
-	int rc = bind_port(v, why);
+	int rc;
 
+	if (!t->house->kernel.maps_bound)
+		v->rings = rings_keep(&v->port, &v->about);
+	rc = bind_port(v, why);
 	for (uint32_t q = 0; !rc && q < v->port.queues; q++)
 		rc = steer_xsk(t->house->steer, v->iface, t->number, v->port.first + q, v->port.xsk[q]);
 	if (!rc && own_queue_is(v) && own_queue_steer(t, v)) {
@@ -363,6 +368,14 @@ static int let_in(struct tenant *t, struct tenant_vnic *v, const char **why)
 		rc = steer_port_set(t->house->steer, v->iface, t->number, &port);
 	v->about.features = (v->about.features & ~DAEMON_VNIC_UNBOUND) | v->port.features;
 	return rc;
+}
+
+/* Say what they are; now or later they are let in. */
+static int offer(struct tenant *t, struct tenant_vnic *v, bool later, const char **why)
+{
+	port_describe(&v->port, &v->about);
+	v->about.features |= later ? DAEMON_VNIC_UNBOUND : 0;
+	return later ? 0 : let_in(t, v, why);
 }
 
 /*
@@ -376,20 +389,16 @@ static int open_rings(struct tenant *t, struct tenant_vnic *v, const struct port
 	bool behind = !direct || o->flags & DAEMON_OPEN_BEHIND || v->sends != d->ifindex;
 	int rc = behind ? -EBUSY : try_direct(t, v, d, queues_asked(o), why);
 
-	if (!rc && !later) {
-		rc = let_in(t, v, why);
-		if (rc == -EBUSY)
-			port_close(&v->port);
-	}
-	if (rc == -EBUSY) {
-		rc = open_behind(t, v, d, why);
-		if (!rc && !later)
-			rc = let_in(t, v, why);
-	}
 	if (!rc)
-		port_describe(&v->port, &v->about);
-	if (!rc && later)
-		v->about.features |= DAEMON_VNIC_UNBOUND;
+		rc = offer(t, v, later, why);
+	if (rc == -EBUSY) {
+		rings_forget(v->rings, v->about.queues);
+		v->rings = NULL;
+		port_close(&v->port);
+		rc = open_behind(t, v, d, why);
+		if (!rc)
+			rc = offer(t, v, later, why);
+	}
 	return rc;
 }
 

@@ -57,6 +57,7 @@ struct tenant_vnic {
 	uint32_t outer;                       /* DAEMON_MODE_VETH: ifindex of the pair's end on our side */
 	bool room;                            /* somebody gave way for it: the kernel frees his queues a little later */
 	struct port port;
+	struct xdp_port *rings; /* NULL where they can be mapped any time (rings.h) */
 	struct daemon_vnic about;
 };
 

@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@
 #include <cmocka.h>
 
 #include "daemon/port.h"
+#include "daemon/rings.h"
 #include "rings.h"
 #include "world.h"
 
@@ -186,6 +188,37 @@ static void queues_that_a_stranger_has(void **state)
 	assert_nothing_left();
 }
 
+/* Before Linux 6.4 who finishes a dead stack's connections has the rings from viaductd, and no other child has. */
+static void rings_that_are_kept_for_one_child(void **state)
+{
+	struct daemon_vnic about = {0};
+	struct xdp_port *rings;
+	struct port p;
+
+	(void)state;
+	assert_int_equal(port_open(v0_index(), 1, 1500, &p), 0);
+	port_describe(&p, &about);
+	rings = rings_keep(&p, &about);
+	assert_non_null(rings);
+	assert_int_equal(port_bind(&p), 0);
+	for (int yes = 0; yes < 2; yes++) {
+		pid_t pid;
+		int status;
+
+		rings_inherit(rings, 1, yes);
+		pid = fork();
+		if (!pid) {
+			unsigned char there;
+
+			_exit(!mincore(rings->rx.map, 1, &there) + 2 * !mincore(rings->umem, 1, &there));
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_int_equal(WEXITSTATUS(status), yes ? 3 : 0);
+	}
+	rings_forget(rings, 1);
+	port_close(&p);
+}
+
 static int try_to_bind(int xsk, uint32_t ifindex)
 {
 	struct sockaddr_xdp sa = {.sxdp_family = AF_XDP, .sxdp_ifindex = ifindex};
@@ -245,6 +278,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test(only_what_one_has_opened_can_be_bound),
 	    cmocka_unit_test(who_never_binds_leaves_nothing),
 	    cmocka_unit_test(queues_that_a_stranger_has),
+	    cmocka_unit_test(rings_that_are_kept_for_one_child),
 	    cmocka_unit_test(a_socket_can_be_bound_to_no_other_interface),
 	};
 

@@ -20,6 +20,7 @@
 #include "daemon/kernel_flows.h"
 #include "daemon/orphan.h"
 #include "daemon/requests.h"
+#include "daemon/rings.h"
 #include "daemon/veth.h"
 #include "fuzz.h"
 
@@ -290,6 +291,19 @@ int port_bind(struct port *p)
 	return 0;
 }
 
+struct xdp_port *rings_keep(const struct port *p, const struct daemon_vnic *v)
+{
+	(void)v;
+	fuzz_require(p->umem >= 0);
+	return malloc(1);
+}
+
+void rings_forget(struct xdp_port *rings, uint32_t queues)
+{
+	(void)queues;
+	free(rings);
+}
+
 void port_close(struct port *p)
 {
 	for (uint32_t q = 0; q < DAEMON_QUEUES_MAX; q++)
@@ -373,6 +387,19 @@ int mirror_resolve(struct mirror *m, uint32_t ifindex, const uint8_t addr[16])
 	return ifindex ? 0 : -ENODEV;
 }
 
+/* Nobody hears a group that nobody can join here. */
+int hearers_ask(__be16 port, struct hearers *p)
+{
+	p->port = port;
+	p->count = 0;
+	return 0;
+}
+
+bool hearers_forwards(uint8_t family)
+{
+	return family == 6;
+}
+
 int kernel_flows_possible(int fd)
 {
 	return fd % 2;
@@ -387,19 +414,6 @@ int kernel_flows(const struct steer_key *port, uint32_t uid, struct steer_key *f
 		return -EADDRINUSE;
 	for (int i = 0; i < n && i < max; i++) {
 		flow[i] = *port;
-/* Nobody hears a group that nobody can join here. */
-int hearers_ask(__be16 port, struct hearers *p)
-{
-	p->port = port;
-	p->count = 0;
-	return 0;
-}
-
-bool hearers_forwards(uint8_t family)
-{
-	return family == 6;
-}
-
 		fuzz_address(flow[i].local, 1);
 		fuzz_address(flow[i].remote, (uint8_t)(i + 1));
 		flow[i].remote_port = htons((uint16_t)(i + 1));
@@ -680,6 +694,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	house.policy.stacks = 3;
 	house.policy.filters = 20;
 	house.filters = filters_new(NULL);
+	house.groups = groups_new(house.filters);
 	while (in_more(&in)) {
 		uint8_t which = in_u8(&in);
 		struct peer *p = &peer[which % CLIENTS];
@@ -694,7 +709,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 			view.copy[1].iface[1].ifindex ^= 0x80;
 			house_view(&house);
 		} else
-	house.groups = groups_new(house.filters);
 			one_request(&in, p);
 		check();
 	}
@@ -706,7 +720,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	for (uint32_t i = 0; i < STEER_STACKS; i++)
 		fuzz_require(!house.tenant[i] && !house.number[i].used);
 	fuzz_require(open_descriptors() == before);
+	groups_free(house.groups);
 	filters_free(house.filters);
 	return 0;
 }
-	groups_free(house.groups);
