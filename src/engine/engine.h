@@ -53,6 +53,7 @@ struct engine {
 	const struct netview *view; /* what viaductd says of the network (route.h); NULL: no network */
 	struct vnic vnic[VNIC_MAX]; /* .ops NULL: not mapped in this process */
 	struct route_slot route_slot[ROUTE_SLOTS];
+	struct large *large; /* where large segments are gathered (large.h); NULL: not now */
 };
 
 /* A received frame on its way through the layers. Layers move `off` forward and fill in the rest. */

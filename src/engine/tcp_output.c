@@ -14,6 +14,7 @@
  */
 #include <string.h>
 
+#include "engine/large.h"
 #include "engine/tcp_send.h"
 #include "engine/tcp_wire.h"
 
@@ -122,8 +123,17 @@ static uint32_t data_options(struct engine *e, struct sock *k, uint32_t len, uin
 	return base;
 }
 
-/* Build the header in front of the run and post it. ecn: the IP header's field. */
-static void post_run(struct engine *e, struct sock *k, const struct run *r, uint8_t flags, uint8_t ecn)
+/* A part of a large segment? */
+static __attribute__((noinline)) bool gathered(struct engine *e, struct sock *k, const struct vnic_desc *part, int n,
+					       uint32_t len, uint8_t ecn, bool more)
+{
+	struct ip_out o = tcp_ip_out(e, k, ecn);
+
+	return e->vnic[k->vnic].large_fd && large_add(e, k, &o, part, n, len, more);
+}
+
+/* Build the header in front of the run and post it. ecn: the IP header's field. more: what follows it goes as well. */
+static void post_run(struct engine *e, struct sock *k, const struct run *r, uint8_t flags, uint8_t ecn, bool more)
 {
 	struct tcb *t = &k->tcp;
 	struct vnic_desc part[MAX_PARTS];
@@ -144,7 +154,8 @@ static void post_run(struct engine *e, struct sock *k, const struct run *r, uint
 				     .len = (uint16_t)(p->len + TCP_HEADER + opts)};
 	for (n = 1; n < (int)r->n && (p = pkt_at(e->s, p->next)); n++)
 		part[n] = (struct vnic_desc){.buf = p->buf, .off = p->off, .len = (uint16_t)p->len};
-	tcp_post(e, k, part, n, ecn);
+	if (!e->large || !gathered(e, k, part, n, r->len, ecn, more))
+		tcp_post(e, k, part, n, ecn);
 	tcp_ack_sent(e, k);
 	if (withheld)
 		t->flags |= TCPF_ACK_NOW;
@@ -182,7 +193,7 @@ static void send_run(struct engine *e, struct sock *k, const struct run *r, bool
 	uint8_t flags = psh_fin(e, k, r) | (end ? TH_PSH : 0), ecn = tcp_ecn_new_data(t, &flags);
 
 	r->last->flags |= end ? PKT_BURST : 0;
-	post_run(e, k, r, flags, ecn);
+	post_run(e, k, r, flags, ecn, full && !end && r->last->next);
 	for (uint32_t i = 0; i < r->n; i++, p = pkt_at(e->s, p->next)) {
 		p->flags |= PKT_SENT;
 		p->sent_us = now;
@@ -450,7 +461,7 @@ bool tcp_retransmit(struct engine *e, struct sock *k, struct pkt *p)
 	flags = psh_fin(e, k, &r) | (ends_burst(e, &r) ? TH_PSH : 0);
 	if (!(t->flags & TCPF_FIN_SENT))
 		flags &= (uint8_t)~TH_FIN;
-	post_run(e, k, &r, flags, 0);
+	post_run(e, k, &r, flags, 0, false);
 	note_retransmission(e, k, &r);
 	if (flags & TH_FIN)
 		t->flags &= ~TCPF_FIN_LOST;

@@ -99,10 +99,10 @@ static inline void tcp_put_timestamps(uint8_t opt[12], uint32_t val, uint32_t ec
 	memcpy(opt + 8, &ecr, 4);
 }
 
-/* Post a segment of the connection; parts[0] starts at the TCP header. ecn: the IP header's field. */
-static inline void tcp_post(struct engine *e, struct sock *k, struct vnic_desc *parts, int n, uint8_t ecn)
+/* ecn: the IP header's field. */
+static inline struct ip_out tcp_ip_out(struct engine *e, struct sock *k, uint8_t ecn)
 {
-	struct ip_out o = {
+	return (struct ip_out){
 	    .vnic = k->vnic,
 	    .family = is_v4(k->remote.addr) ? 4 : 6,
 	    .proto = 6,
@@ -113,6 +113,12 @@ static inline void tcp_post(struct engine *e, struct sock *k, struct vnic_desc *
 	    .mac = sock_mac(e, k),
 	    .df = k->pmtudisc == PMTU_DEFAULT || k->pmtudisc == PMTU_WANT || k->pmtudisc == PMTU_DO,
 	};
+}
+
+/* Post a segment of the connection; parts[0] starts at the TCP header. */
+static inline void tcp_post(struct engine *e, struct sock *k, struct vnic_desc *parts, int n, uint8_t ecn)
+{
+	struct ip_out o = tcp_ip_out(e, k, ecn);
 
 	ip_output(e, &o, parts, n, TCP_CSUM_OFF);
 }

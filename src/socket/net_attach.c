@@ -15,6 +15,7 @@
 
 #include "host/host.h"
 #include "host/xsk.h"
+#include "socket/large.h"
 #include "socket/net_chardev.h"
 #include "socket/net_internal.h"
 #include "socket/raw.h"
@@ -82,6 +83,8 @@ static void close_all(const struct net_if *at)
 		host_fd_close(at->xsk_fd[q]);
 	for (uint32_t i = 0; i < at->keep_fds; i++)
 		host_fd_close(at->keep_fd[i]);
+	if (at->large_fd)
+		host_fd_close(at->large_fd - 1);
 }
 
 /* Move the reply's descriptors up and into *at. */
@@ -205,6 +208,15 @@ static int bind_queues(struct attached *a, struct net_if *at)
 	return 0;
 }
 
+/* Where the kernel's generic hook takes them in at the other end, and needs no checksum: a veth. Only the interface's
+ * own queues: what leaves a veth behind it is looked at segment by segment. */
+static bool takes_large(const struct daemon_vnic *d)
+{
+	uint32_t has = d->features & (DAEMON_VNIC_NATIVE | DAEMON_VNIC_PARTIAL_CSUM | DAEMON_VNIC_SCATTER);
+
+	return d->mode == DAEMON_MODE_DIRECT && has == (DAEMON_VNIC_PARTIAL_CSUM | DAEMON_VNIC_SCATTER) && !d->vlan;
+}
+
 /* All or nothing: a queue is mapped, all are bound, then the stack gets them. */
 static int attach_queues(struct attached *a, struct net_if *at)
 {
@@ -218,6 +230,11 @@ static int attach_queues(struct attached *a, struct net_if *at)
 		ret = bind_queues(a, at);
 	for (; ret == 0 && made < mapped; made += ret == 0)
 		ret = attach_queue(a, at, made, p[made]);
+	if (ret == 0 && takes_large(&at->about)) {
+		int fd = large_open(a, at->vnic[0], at->ifindex);
+
+		at->large_fd = fd < 0 ? 0 : fd + 1;
+	}
 	if (ret == 0)
 		return 0;
 	for (uint32_t q = made; q < mapped; q++) {

@@ -22,6 +22,7 @@ struct net_if {
 	int umem_fd, xsk_fd[DAEMON_QUEUES_MAX], keep_fd[DAEMON_FDS_MAX];
 	uint32_t keep_fds;
 	bool chardev; /* of the kernel's char driver, whose file is xsk_fd[0]; the rest of this says nothing */
+	int large_fd; /* plus 1; 0 none */
 	struct daemon_vnic about;
 };
 

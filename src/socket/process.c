@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE
 #include "socket/process.h"
+#include "socket/large.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -397,6 +398,10 @@ uint64_t process_deadline(const struct attached *a)
 /* After the release: the other ends that sleep. */
 void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n)
 {
+	bool first = large_mine && large_mine->full; /* what found no room there comes behind */
+
+	if (first)
+		large_send(a);
 	for (uint32_t i = 0; i < n; i++) {
 		struct vnic *v = &a->e.vnic[posted[i]];
 		uint32_t kind = v->ops ? vnic_take_armed(v) : VNIC_ARMED_NO;
@@ -407,6 +412,10 @@ void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n)
 			ring_fd(v->doorbell_fd[kind - 1]);
 		else if (kind)
 			rdv_ring(v->life_fd, (uint8_t)kind);
+	}
+	if (large_mine) {
+		kick_flush();
+		large_send(a);
 	}
 }
 

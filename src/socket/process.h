@@ -50,6 +50,8 @@ struct attached {
 	uint64_t now_us, now_cycles; /* the clock when it was last read for a call, and the counter then */
 	uint64_t polled_tick;        /* ms in which all vNICs were looked at by a call that wants only one */
 	uint32_t seen_acquired;      /* helper: lock.acquired at its last look */
+	bool large_used;             /* large segments may go (large.h); areas that nobody fills or sends: */
+	_Atomic(struct large *) large_spare[2];
 };
 
 extern struct attached *attached[VS_STACKS_MAX];
@@ -106,6 +108,8 @@ void stack_repair(struct attached *a);
 /* --- the door --- */
 /* Another process of the tree has news that it sleeps on. With the lock. */
 bool stack_others_sleep(const struct attached *a);
+/* What was gathered under the lock is this thread's to send (large.h): 1; 0 nothing. */
+uint32_t large_take(struct attached *a);
 void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n);
 void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n);
 
@@ -135,7 +139,7 @@ extern _Thread_local bool wait_sleepy;    /* this thread's last waits were long:
 static inline void stack_leave(struct attached *a)
 {
 	uint16_t posted[VNIC_MAX];
-	uint32_t n = 0;
+	uint32_t n = 0, large = 0;
 	/* 0: as early as can be, if it has fallen asleep by the time that we look again */
 	uint64_t deadline = 0;
 
@@ -149,6 +153,8 @@ static inline void stack_leave(struct attached *a)
 	}
 	if (__builtin_expect(atomic_load_explicit(&helper_asleep, memory_order_relaxed), 0))
 		deadline = process_deadline(a);
+	if (__builtin_expect(a->large_used, 0))
+		large = large_take(a);
 	if (n && capture_on(a->s))
 		for (uint32_t i = 0; i < n; i++)
 			capture_sent(&a->e, posted[i]);
@@ -157,7 +163,7 @@ static inline void stack_leave(struct attached *a)
 		stack_leave_slow(a, posted, n);
 	} else {
 		lock_release(a->s);
-		if (n)
+		if (n | large)
 			stack_ring(a, posted, n);
 	}
 	process_helper_expect(deadline);
