@@ -43,13 +43,28 @@ static bool kick_one(const struct attached *a, uint32_t vnic)
 	return kick_due(v);
 }
 
+/* The books are changed with handlers put off: one that sends comes here, too. */
+static void books_open(void)
+{
+	wait_lock_depth++;
+}
+
+static void books_close(void)
+{
+	if (--wait_lock_depth == 0 && __builtin_expect(wait_signal_pending, 0))
+		lock_run_signals();
+}
+
 void kick_flush(void)
 {
-	uint32_t n = kicks.n;
+	struct kicks now;
 
+	books_open();
+	now = kicks;
 	kicks.n = 0;
-	for (uint32_t i = 0; i < n; i++)
-		kick_one(kicks.held[i].a, kicks.held[i].vnic);
+	books_close();
+	for (uint32_t i = 0; i < now.n; i++)
+		kick_one(now.held[i].a, now.held[i].vnic);
 }
 
 void kick_held(void)
@@ -84,15 +99,19 @@ static bool may_wait(void)
 
 void kick_posted(struct attached *a, uint32_t vnic)
 {
-	bool batch = kicks.expected > 1;
+	bool batch = kicks.expected > 1, held = false;
 
 	if (batch) {
+		books_open();
 		kicks.expected--;
-		if (may_wait() && hold(a, vnic))
-			return;
+		held = may_wait() && hold(a, vnic);
+		books_close();
 	}
+	if (held)
+		return;
 	kick_one(a, vnic);
-	kick_flush();
+	if (kicks.n)
+		kick_flush();
 	if (batch)
 		kicks.last = clock_counter();
 }
