@@ -231,7 +231,7 @@ int vd_steer2(struct xdp_md *ctx)
 	struct steer_if_key where = {.ifindex = ctx->ingress_ifindex};
 	const struct steer_port *port;
 	struct parsed f = {};
-	__u32 stack, at = 0;
+	__u32 stack, at = 0, first;
 
 	if (take_frame(b, &f) || b.at + sizeof(*eth) > b.end)
 		goto kernel;
@@ -246,11 +246,15 @@ int vd_steer2(struct xdp_md *ctx)
 	}
 	if (!port)
 		goto kernel;
+	first = at * STEER_QUEUES;
+	/* a veth may outlive its stack's socket, as long as others live whose inner ends are in the same namespace */
+	if (port->mode == DAEMON_MODE_VETH && !bpf_map_lookup_elem(&vd_xsks, &first))
+		goto kernel;
 	count(STEER_STAT_TO_STACK);
 	if (port->mode == DAEMON_MODE_VETH)
 		return bpf_redirect_map(&vd_veths, at, XDP_PASS);
 	if (ctx->rx_queue_index < STEER_QUEUES)
-		return bpf_redirect_map(&vd_xsks, at * STEER_QUEUES + ctx->rx_queue_index, XDP_PASS);
+		return bpf_redirect_map(&vd_xsks, first + ctx->rx_queue_index, XDP_PASS);
 kernel:
 	count(STEER_STAT_TO_KERNEL);
 	return XDP_PASS;

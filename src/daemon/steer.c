@@ -114,13 +114,21 @@ static struct device *device_slot(struct steer *s, uint32_t ifindex)
 /* Ours on the device, alone or among others: 0 none. */
 static uint32_t program_on(struct steer *s, uint32_t ifindex)
 {
+	const char *name = bpf_program__name(s->skel->progs.vd_steer2);
+	uint32_t id = 0, maps[PROGRAM_MAPS];
 	struct xdp_program *shared;
-	uint32_t id = 0;
+	struct bpf_prog_info info;
 	bool native;
+	int fd;
 
 	if (bpf_xdp_query_id((int)ifindex, 0, &id) || !id)
 		return 0;
-	shared = share_find(ifindex, bpf_program__name(s->skel->progs.vd_steer2), &native);
+	fd = open_program(id, &info, maps);
+	if (fd >= 0)
+		close(fd);
+	if (fd >= 0 && !strcmp(info.name, name))
+		return id;
+	shared = share_find(ifindex, name, &native);
 	if (!shared)
 		return 0;
 	id = share_program_id(shared);
@@ -208,12 +216,14 @@ static void take_links(struct steer *s)
 /* A link whose last holder has just died is not to be found any more, while its program is still on the interface. */
 static bool stays(struct steer *s, uint32_t ifindex)
 {
-	for (uint32_t ms = 0; ms < LINK_DYING_MS; ms += LINK_STEP_MS) {
-		if (!program_on(s, ifindex))
-			return false;
+	uint32_t id = program_on(s, ifindex);
+
+	for (uint32_t ms = 0; id && ms < LINK_DYING_MS; ms += LINK_STEP_MS) {
 		usleep(LINK_STEP_MS * 1000);
+		if (bpf_xdp_query_id((int)ifindex, 0, &id))
+			return false;
 	}
-	return program_on(s, ifindex);
+	return id != 0;
 }
 
 /* What no link holds was attached by libxdp. It stays as it is. */

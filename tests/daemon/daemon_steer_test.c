@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "daemon/port.h"
 #include "daemon/steer.h"
 #include "viaduct/daemon.h"
 #include "viaduct/netview.h"
@@ -24,6 +25,7 @@
 #define STACK 5u
 
 static struct steer *steer;
+static struct port rings;
 static struct netview view;
 static uint8_t mac[6] = {2, 0, 0, 0, 0, 1};
 
@@ -162,6 +164,7 @@ static int set_up(void **state)
 
 	(void)state;
 	assert_int_equal(steer_start(&steer, false, false, &why), 0);
+	assert_int_equal(port_open(if_nametoindex("lo"), 1, 1500, &rings), 0);
 	for (unsigned int i = 0; i < 2; i++) {
 		struct steer_if_key where = {v0_index(), (uint32_t)vlans[i]};
 		int number = steer_iface(steer, &where, v0_index() + i, mac);
@@ -169,6 +172,7 @@ static int set_up(void **state)
 		assert_int_equal(number, i);
 		assert_int_equal(steer_port_set(steer, i, STACK, &port), 0);
 		assert_int_equal(steer_veth(steer, i, STACK, v0_index(), &outer), 0);
+		assert_int_equal(steer_xsk(steer, i, STACK, 0, rings.xsk[0]), 0);
 	}
 	view.version = 1;
 	view.copy[1].addrs = 1;
@@ -185,6 +189,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
 	(void)state;
+	port_close(&rings);
 	steer_stop(steer);
 	return 0;
 }
@@ -260,6 +265,18 @@ static void ipv6_tags_and_options_are_parsed(void **state)
 	put_v4(&f, IPPROTO_TCP, THERE4, HERE4, 0, 12);
 	put_tcp(&f, 5, 80, 2);
 	assert_steered(&f);
+}
+
+/* Its veth may still be there. */
+static void frames_for_a_stack_that_is_gone_are_the_kernels(void **state)
+{
+	struct frame f = tcp4(HERE4, 1000, 80);
+
+	(void)state;
+	assert_int_equal(steer_kinds_set(steer, &(struct steer_kinds){1, 1, 1, 0}), 0);
+	assert_steered(&f);
+	port_close(&rings);
+	assert_kernels(&f);
 }
 
 static void what_is_odd_is_the_kernels(void **state)
@@ -380,6 +397,8 @@ int main(void)
 	    cmocka_unit_test(icmp_errors_follow_what_they_quote),
 	    cmocka_unit_test(frames_that_end_early_or_are_spoiled_do_no_harm),
 	    cmocka_unit_test(a_frame_takes_less_than_a_microsecond),
+	    /* the last: the socket does not come back */
+	    cmocka_unit_test(frames_for_a_stack_that_is_gone_are_the_kernels),
 	};
 
 	return world_make() ? cmocka_run_group_tests(tests, set_up, tear_down) : 77;
