@@ -236,7 +236,11 @@ struct daemon_status {
 	uint32_t uid;
 	uint32_t allowed; /* 1: the asker's user may open vNICs */
 	uint32_t direct;  /* 1: the asker would get DAEMON_MODE_DIRECT where a queue is free */
+	uint32_t kernel;  /* DAEMON_KERNEL_* */
+	uint32_t reserved;
 };
+#define DAEMON_KERNEL_NO_RINGS                                                                                         \
+	0x1u /* before Linux 6.4, and whoever has a socket could bind it anywhere: no program can get rings */
 
 struct daemon_stack_ask {
 	uint64_t inode; /* of the stack's memfd */

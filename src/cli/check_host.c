@@ -19,6 +19,7 @@
 #include "host/rules.h"
 
 #define KERNEL(major, minor) ((major) << 8 | (minor))
+#define KERNEL_LEAST KERNEL(5, 18)  /* XDP programs for frames of several buffers */
 #define KERNEL_SHARED KERNEL(6, 4)  /* rings of an AF_XDP socket that another process has bound can be mapped */
 #define KERNEL_SCATTER KERNEL(6, 6) /* XDP_USE_SG */
 
@@ -55,11 +56,14 @@ void check_kernel(struct check *c)
 	uname(&u);
 	sscanf(u.release, "%u.%u", &major, &minor);
 	c->version = KERNEL(major, minor);
-	if (c->version >= KERNEL_SHARED)
+	if (c->version >= KERNEL_LEAST)
 		check_add(c, LEVEL_OK, NULL, "Linux %.60s", u.release);
 	else
-		check_add(c, LEVEL_LACK, "boot Linux 6.4 or newer; 6.6 or newer is better",
-			  "Linux %.60s does not let a program map the rings that viaductd has made for it", u.release);
+		check_add(c, LEVEL_LACK, "boot Linux 5.18 or newer; 6.6 or newer is better",
+			  "Linux %.60s does not take viaductd's XDP programs", u.release);
+	if (c->version >= KERNEL_LEAST && c->version < KERNEL_SHARED)
+		check_add(c, LEVEL_NOTE, "boot Linux 6.4 or newer",
+			  "connections of a program that ends after viaductd was restarted are reset, not finished");
 	check_socket(c);
 	if (access("/sys/kernel/btf/vmlinux", R_OK) == 0)
 		check_add(c, LEVEL_OK, NULL, "it describes its types (BTF)");

@@ -81,6 +81,11 @@ static void status(struct check *c, int fd)
 	check_add(c, LEVEL_OK, NULL,
 		  "process %u of user %u serves %u stacks with %u filters, and finishes %u dead ones", c->status.pid,
 		  c->status.uid, c->status.stacks, c->status.filters, c->status.orphans);
+	if (c->status.kernel & DAEMON_KERNEL_NO_RINGS)
+		check_add(
+		    c, LEVEL_LACK, "boot a release of this kernel of July 2023 or later, or Linux 6.4",
+		    "it can give no program rings: this kernel maps them only before they are bound, and binds them "
+		    "for anybody to any interface");
 	if (!c->status.allowed)
 		check_add(c, LEVEL_LACK, "name the user in " CONFIG " (user NAME) and restart viaductd",
 			  "it does not serve your user");
@@ -165,25 +170,6 @@ static const char *mode_text(const struct netdev *d)
 	return d->xdp & NETDEV_XDP_ZEROCOPY ? "native XDP, zero-copy" : "native XDP, copying";
 }
 
-/* XDP sees only tags that lie in the frame. A veth's are taken out where they are put in: by the other end, whose
- * settings can't be seen from here. */
-static void check_tags(struct check *c, const struct netdev *d)
-{
-	char mend[64];
-	if (!d->vlan_above)
-		return;
-	if (!strcmp(d->driver, "veth")) {
-		check_add(c, LEVEL_NOTE, "at the veth's other end: ethtool -K DEV txvlan off",
-			  "%s: unless its other end puts VLAN tags into the frames, those of its VLANs are not steered",
-			  d->name);
-	} else if (d->rxvlan) {
-		snprintf(mend, sizeof(mend), "ethtool -K %s rxvlan off", d->name);
-		check_add(c, LEVEL_NOTE, mend,
-			  "%s: receive VLAN offload takes tags out of frames: those of its VLANs are not steered",
-			  d->name);
-	}
-}
-
 /* What hurts, each with its remedy. d: the device whose queues carry the frames. */
 static void check_offloads(struct check *c, const struct netdev *d)
 {
@@ -193,7 +179,6 @@ static void check_offloads(struct check *c, const struct netdev *d)
 		check_add(c, LEVEL_NOTE, mend, "%s: LRO joins segments before XDP sees them; native XDP may be refused",
 			  d->name);
 	}
-	check_tags(c, d);
 	if (d->xdp_known && !(d->xdp & NETDEV_XDP_BASIC))
 		check_add(c, LEVEL_NOTE, "use an interface whose driver has XDP (see docs/network.md)",
 			  "%s: in generic mode a frame costs the kernel's socket buffer as well", d->name);

@@ -155,12 +155,7 @@ static int read_links(struct links *l)
 		struct ifinfomsg m;
 	} request = {
 	    .h = {.nlmsg_len = sizeof(request), .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP}};
-	int rc = ask(NETLINK_ROUTE, &request.h, one_link, l);
-	for (unsigned i = 0; i < l->count; i++)
-		for (unsigned j = 0; j < l->count; j++)
-			if (l->list[i].lower == l->list[j].ifindex)
-				l->list[j].vlan_above = true;
-	return rc;
+	return ask(NETLINK_ROUTE, &request.h, one_link, l);
 }
 
 /* --- what the driver's XDP can --- */
@@ -260,10 +255,8 @@ static void read_ethtool(struct netdev *d)
 		d->queues = (uint16_t)(channels.combined_count + channels.rx_count);
 	if (!d->queues)
 		d->queues = count_queues(d->name);
-	if (ethtool(fd, d, &flags)) {
+	if (ethtool(fd, d, &flags))
 		d->lro = flags.data & ETH_FLAG_LRO;
-		d->rxvlan = flags.data & ETH_FLAG_RXVLAN;
-	}
 	close(fd);
 }
 

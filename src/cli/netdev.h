@@ -26,7 +26,7 @@ struct netdev {
 	uint32_t program;                    /* id of the XDP program on it, 0 none */
 	bool generic;                        /* that program runs in the generic hook */
 	bool xdp_known;                      /* the kernel tells what the driver can */
-	bool lro, rxvlan, vlan_above;        /* receive offloads that are on; some VLAN lies on it */
+	bool lro;                            /* a receive offload that is on */
 	uint64_t xdp;                        /* NETDEV_XDP_* */
 };
 

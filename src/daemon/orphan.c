@@ -107,23 +107,28 @@ static int drop_all_capabilities(void)
 	return 0;
 }
 
+static void forget_others(const struct tenant *t)
+{
+	for (uint32_t i = 0; i < STEER_STACKS; i++) {
+		const struct tenant *other = t->house->tenant[i];
+
+		for (uint32_t v = 0; other && other != t && v < TENANT_VNICS; v++)
+			if (other->vnic[v].ifindex)
+				rings_forget(other->vnic[v].rings, other->vnic[v].about.queues);
+	}
+}
+
 /* Before Linux 6.4: it can have the rings only from us, who have mapped them (rings.h), and so no fresh execution. */
 static _Noreturn void go_on(const struct tenant *t)
 {
 	const struct xdp_port *rings[TENANT_VNICS];
 	uint32_t n = 0;
 
+	forget_others(t);
 	for (uint32_t i = 0; i < TENANT_VNICS; i++)
 		if (is_used(&t->vnic[i]))
 			rings[n++] = t->vnic[i].rings;
 	_exit(orphan_main(rings));
-}
-
-static void inherit(const struct tenant *t, bool yes)
-{
-	for (uint32_t i = 0; i < TENANT_VNICS; i++)
-		if (is_used(&t->vnic[i]))
-			rings_inherit(t->vnic[i].rings, t->vnic[i].about.queues, yes);
 }
 
 /* In the child: system calls only, for the daemon has other threads. */
@@ -163,11 +168,9 @@ static int start(struct tenant *t, int estate, int words, int listener)
 	uint32_t n = list_fds(t, estate, words, listener, fds);
 	pid_t pid;
 
-	inherit(t, true);
 	pid = fork();
 	if (pid == 0)
 		become_orphan(t, fds, n);
-	inherit(t, false);
 	if (pid < 0)
 		return -errno;
 	t->orphan_fd = (int)syscall(SYS_pidfd_open, pid, 0);

@@ -117,6 +117,8 @@ static int serve_status(struct house *h, struct client *c, const struct request 
 				   .pid = (uint32_t)getpid(),
 				   .uid = geteuid(),
 				   .allowed = policy_user(&h->policy, c->uid),
+				   .kernel =
+				       h->kernel.keeps_device || h->kernel.maps_bound ? 0 : DAEMON_KERNEL_NO_RINGS,
 				   .direct = policy_direct(&h->policy, c->uid, shows_licence(h, q))};
 
 	for (uint32_t i = 0; i < STEER_STACKS; i++)

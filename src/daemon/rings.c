@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* See rings.h. madvise(2), MADV_DONTFORK. */
+/* See rings.h. */
 #include "daemon/rings.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 
 struct xdp_port *rings_keep(const struct port *p, const struct daemon_vnic *v)
 {
@@ -20,8 +19,6 @@ struct xdp_port *rings_keep(const struct port *p, const struct daemon_vnic *v)
 			return NULL;
 		}
 	}
-	if (rings)
-		rings_inherit(rings, v->queues, false);
 	return rings;
 }
 
@@ -30,17 +27,4 @@ void rings_forget(struct xdp_port *rings, uint32_t queues)
 	for (uint32_t q = 0; rings && q < queues; q++)
 		xsk_unmap(&rings[q]);
 	free(rings);
-}
-
-void rings_inherit(struct xdp_port *rings, uint32_t queues, bool yes)
-{
-	int advice = yes ? MADV_DOFORK : MADV_DONTFORK;
-
-	for (uint32_t q = 0; rings && q < queues; q++) {
-		const struct xdp_ring *each[] = {&rings[q].rx, &rings[q].tx, &rings[q].fill, &rings[q].comp};
-
-		for (int i = 0; i < 4; i++)
-			madvise(each[i]->map, each[i]->map_len, advice);
-		madvise(rings[q].umem, rings[q].umem_len, advice);
-	}
 }

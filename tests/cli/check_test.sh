@@ -37,7 +37,7 @@ while True:
     while packet := asker.recv(4096):
         kind, protocol, size, seq, _ = struct.unpack_from("HHIIi", packet)
         body = {HELLO: struct.pack("IIII", 1 << 16 | 2 << 8 | 3, 999, 0, 0),
-                STATUS: struct.pack("8I", 0, 4, 1, 17, os.getpid(), os.getuid(), allowed, direct)}[kind]
+                STATUS: struct.pack("10I", 0, 4, 1, 17, os.getpid(), os.getuid(), allowed, direct, "NO_RINGS" in os.environ, 0)}[kind]
         asker.send(struct.pack("HHIIi", kind, protocol, 16 + len(body), seq, 0) + body)
 PY
 # with_daemon ALLOWED DIRECT PREFIX... : starts it; stop_daemon ends it
@@ -97,6 +97,9 @@ PY
 	stop_daemon
 	with_daemon 0 0
 	check "check: viaductd that does not serve this user" 1 'lack +it does not serve your user' "$viaduct" check
+	stop_daemon
+	with_daemon 1 1 env NO_RINGS=1
+	check "check: a kernel that gives nobody rings" 1 'lack +it can give no program rings' "$viaduct" check
 	stop_daemon
 	with_daemon 1 0
 	check "check: viaductd that gives a veth" 0 'note +it gives you a veth' "$viaduct" check

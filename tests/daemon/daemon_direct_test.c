@@ -37,7 +37,9 @@ static void frames_go_both_ways_over_af_xdp(void **state)
 	assert_int_equal(rings_open(&r, sock, v0_index(), &a), 0);
 	assert_int_equal(a.body.vnic.mode, DAEMON_MODE_DIRECT);
 	assert_true(a.body.vnic.features & DAEMON_VNIC_PARTIAL_CSUM);
-	assert_int_equal(!!(a.body.vnic.features & DAEMON_VNIC_NATIVE), by_option);
+	/* without frames of several buffers the driver's XDP is the better one */
+	assert_int_equal(!!(a.body.vnic.features & DAEMON_VNIC_NATIVE),
+			 by_option || !(a.body.vnic.features & DAEMON_VNIC_SCATTER));
 	assert_int_equal(a.fds, 1 + (int)a.body.vnic.queues + (int)a.body.vnic.keep_fds);
 	assert_true(client_filter(sock, IPPROTO_UDP, HERE4, 7000, mine, 0) > 0);
 	say(peer, HERE4, 7000, "there");
