@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/time.h>
 #include <time.h>
@@ -191,6 +192,123 @@ static void a_kernel_descriptor_wakes_too(void **state)
 	close(p[1]);
 }
 
+/* A wait as epoll_wait's, for what fd says; *kernel: that is what ended it. */
+static int wait_as_epoll(int fd, uint64_t id, int64_t us, bool *kernel)
+{
+	struct wait w = {.ready = never, .timeout_us = us, .kernel_fd = fd, .kernel_id = id, .as_epoll = true};
+	uint64_t spins = knob[K_SPIN_US];
+	int r;
+
+	knob[K_SPIN_US] = 0;
+	r = wait_for(&w);
+	knob[K_SPIN_US] = spins;
+	*kernel = w.kernel_ready;
+	return r;
+}
+
+static void what_is_registered_for_a_sleep_ends_it_each_time(void **state)
+{
+	uint64_t id = wait_kernel_id();
+	bool kernel;
+	pthread_t t;
+	char byte;
+	int p[2];
+
+	(void)state;
+	assert_int_equal(pipe(p), 0);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(wait_as_epoll(p[0], id, 5000, &kernel), -ETIMEDOUT);
+		assert_false(kernel);
+		assert_int_equal(pthread_create(&t, NULL, write_soon, &p[1]), 0);
+		for (int looks = 0; looks < 2; looks++) { /* nobody has read it: it still is there */
+			assert_int_equal(wait_as_epoll(p[0], id, 5000000, &kernel), 0);
+			assert_true(kernel);
+		}
+		pthread_join(t, NULL);
+		assert_int_equal(read(p[0], &byte, 1), 1);
+	}
+	wait_kernel_closing();
+	close(p[0]);
+	close(p[1]);
+}
+
+static bool count_looks(void *arg)
+{
+	(*(int *)arg)++;
+	return false;
+}
+
+static void what_was_registered_for_an_earlier_sleep_lets_the_next_sleep(void **state)
+{
+	int fd = eventfd(1, EFD_CLOEXEC), looks = 0; /* readable, and nobody reads */
+	struct wait other = {
+	    .ready = count_looks, .arg = &looks, .timeout_us = 50000, .kernel_fd = -1, .restart = true};
+	bool kernel;
+
+	(void)state;
+	assert_int_equal(wait_as_epoll(fd, wait_kernel_id(), 5000000, &kernel), 0);
+	assert_true(kernel);
+	assert_int_equal(wait_for(&other), -ETIMEDOUT);
+	assert_true(looks < 30);
+	assert_int_equal(wait_as_epoll(fd, wait_kernel_id(), 5000000, &kernel), 0);
+	assert_true(kernel);
+	wait_kernel_closing();
+	close(fd);
+}
+
+/* The first file lives on elsewhere, as an epoll descriptor does in a forked child: it can't be taken out by its
+ * number. */
+static void a_number_that_was_given_out_anew_means_the_new_file(void **state)
+{
+	int fd = eventfd(0, EFD_CLOEXEC), first = dup(fd), second = eventfd(0, EFD_CLOEXEC);
+	uint64_t one = 1, id = wait_kernel_id();
+	bool kernel;
+
+	(void)state;
+	assert_int_equal(wait_as_epoll(fd, id, 2000, &kernel), -ETIMEDOUT);
+	wait_kernel_closing();
+	assert_int_equal(dup2(second, fd), fd);
+	assert_int_equal(write(first, &one, sizeof(one)), sizeof(one));
+	id = wait_kernel_id();
+	assert_int_equal(wait_as_epoll(fd, id, 20000, &kernel), -ETIMEDOUT);
+	assert_false(kernel);
+	assert_int_equal(write(second, &one, sizeof(one)), sizeof(one));
+	assert_int_equal(wait_as_epoll(fd, id, 5000000, &kernel), 0);
+	assert_true(kernel);
+	wait_kernel_closing();
+	close(fd);
+	close(first);
+	close(second);
+}
+
+static void an_epoll_descriptor_that_can_not_be_registered_is_watched_all_the_same(void **state)
+{
+	int chain[6];
+	struct epoll_event ev = {.events = EPOLLIN};
+	uint64_t id = wait_kernel_id();
+	pthread_t t;
+	bool kernel;
+	int p[2];
+
+	(void)state;
+	assert_int_equal(pipe(p), 0);
+	for (int i = 0; i < 5; i++) { /* as deep as the kernel lets them be: one more is too many */
+		chain[i] = epoll_create1(EPOLL_CLOEXEC);
+		assert_int_equal(epoll_ctl(chain[i], EPOLL_CTL_ADD, i ? chain[i - 1] : p[0], &ev), 0);
+	}
+	chain[5] = epoll_create1(EPOLL_CLOEXEC);
+	assert_int_equal(epoll_ctl(chain[5], EPOLL_CTL_ADD, chain[4], &ev), -1);
+	assert_int_equal(wait_as_epoll(chain[4], id, 5000, &kernel), -ETIMEDOUT);
+	assert_int_equal(pthread_create(&t, NULL, write_soon, &p[1]), 0);
+	assert_int_equal(wait_as_epoll(chain[4], id, 5000000, &kernel), 0);
+	assert_true(kernel);
+	pthread_join(t, NULL);
+	for (int i = 0; i < 6; i++)
+		close(chain[i]);
+	close(p[0]);
+	close(p[1]);
+}
+
 static long switches(void)
 {
 	struct rusage u;
@@ -245,6 +363,10 @@ int main(void)
 	    cmocka_unit_test(a_signal_ends_the_wait_unless_it_restarts),
 	    cmocka_unit_test(a_mask_lets_a_blocked_signal_in_during_the_wait_only),
 	    cmocka_unit_test(a_kernel_descriptor_wakes_too),
+	    cmocka_unit_test(what_is_registered_for_a_sleep_ends_it_each_time),
+	    cmocka_unit_test(what_was_registered_for_an_earlier_sleep_lets_the_next_sleep),
+	    cmocka_unit_test(a_number_that_was_given_out_anew_means_the_new_file),
+	    cmocka_unit_test(an_epoll_descriptor_that_can_not_be_registered_is_watched_all_the_same),
 	    cmocka_unit_test(an_idle_process_is_not_woken),
 	    cmocka_unit_test(after_long_sleeps_a_thread_hardly_spins),
 	};
