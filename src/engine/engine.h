@@ -31,6 +31,7 @@
 struct route {
 	uint32_t ifindex;
 	uint32_t mtu, link_mtu; /* of the way; of the interface */
+	uint32_t path_mtu;      /* of the whole path, as a router said (route_mtu); 0: none did */
 	uint8_t from[16];       /* source address to use where the socket has none */
 	uint8_t via[16];        /* whose link address is wanted */
 	uint8_t mac[6];
@@ -46,6 +47,13 @@ struct route_slot {
 };
 #define ROUTE_SLOTS 32u /* power of two */
 
+/* What a router has said of the way to an address (route_mtu). */
+struct path_mtu {
+	uint8_t to[16];
+	uint32_t mtu; /* 0: unused */
+	uint64_t until_us;
+};
+
 /* One process's view of one stack. */
 struct netview;
 struct engine {
@@ -53,6 +61,8 @@ struct engine {
 	const struct netview *view; /* what viaductd says of the network (route.h); NULL: no network */
 	struct vnic vnic[VNIC_MAX]; /* .ops NULL: not mapped in this process */
 	struct route_slot route_slot[ROUTE_SLOTS];
+	struct path_mtu path_mtu[ROUTE_SLOTS];
+	bool path_mtus; /* there are some */
 	struct large *large; /* where large segments are gathered (large.h); NULL: not now */
 };
 
@@ -222,7 +232,7 @@ uint64_t keyed_hash(const uint8_t key[16], const void *data, size_t len);
 /* --- UDP (udp.c) --- */
 /* Send one datagram from k to `to` over vNIC `vnic`. Bytes sent, -EAGAIN (no buffer), -EMSGSIZE. On a network (any vNIC
  * of it is as good as another: the route decides; the address of `from` may be any) also -ENOLINK: the kernel must send
- * it, which has no next hop for us, or will find it. */
+ * it, which has no next hop for us, or will find it, or must cut it; -EMSGSIZE: the program wants it not to be cut. */
 ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct endpoint *from,
 		 const struct endpoint *to, const struct iovec *iov, int iovcnt, uint64_t now_us);
 /* The same with what the program asks of this one: negative, or 0, as the socket has it. */

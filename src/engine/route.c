@@ -20,6 +20,8 @@
 #define ASK_AGAIN_US 200000u    /* for a neighbour that is not resolved */
 #define DOUBT_AGAIN_US 1000000u /* for one that may be gone */
 #define SCOPE_LINK 253u         /* RT_SCOPE_LINK */
+#define PATH_MTU_US 600000000u  /* as Linux's mtu_expires */
+#define PATH_MTU_FLOOR_V4 552u  /* as Linux's min_pmtu */
 #define SCOPE6_SITE 5u          /* RFC 4291 2.7 */
 
 _Static_assert(NEIGH_WANTS == 64, "neigh_pending has a bit for each");
@@ -470,6 +472,32 @@ static void follow_mtu(struct vnic_state *st, uint32_t mtu)
 		st->mtu = mtu;
 }
 
+static struct path_mtu *path_mtu_of(struct engine *e, const uint8_t to[16])
+{
+	return &e->path_mtu[endpoint_hash(e->s->hash_key, to, 0) & (ROUTE_SLOTS - 1)];
+}
+
+void route_mtu(struct engine *e, const uint8_t to[16], uint32_t mtu)
+{
+	struct path_mtu *p = path_mtu_of(e, to);
+
+	if (is_v4(to) && mtu < PATH_MTU_FLOOR_V4)
+		mtu = PATH_MTU_FLOOR_V4;
+	if (p->mtu && p->mtu <= mtu && p->until_us > e->s->now_us && addr_equal(p->to, to))
+		return;
+	*p = (struct path_mtu){.mtu = mtu, .until_us = e->s->now_us + PATH_MTU_US};
+	memcpy(p->to, to, 16);
+	e->path_mtus = true;
+}
+
+static void take_path_mtu(struct engine *e, const uint8_t to[16], struct route *r)
+{
+	const struct path_mtu *p = path_mtu_of(e, to);
+
+	if (p->mtu && p->until_us > e->s->now_us && p->mtu < r->mtu && addr_equal(p->to, to))
+		r->path_mtu = p->mtu;
+}
+
 int route_to(struct engine *e, const uint8_t to[16], const uint8_t from[16], uint32_t ifindex, uint32_t *vnic,
 	     struct route *r)
 {
@@ -489,6 +517,8 @@ int route_to(struct engine *e, const uint8_t to[16], const uint8_t from[16], uin
 		memcpy(slot->from, from, 16);
 	}
 	*r = slot->r;
+	if (__builtin_expect(e->path_mtus, 0))
+		take_path_mtu(e, to, r);
 	if (r->ifindex && !r->resolved)
 		route_want(e, r->via, r->ifindex);
 	if (slot->err)
@@ -502,14 +532,6 @@ int route_to(struct engine *e, const uint8_t to[16], const uint8_t from[16], uin
 	}
 	follow_mtu(stack_vnic(e->s, *vnic), r->link_mtu);
 	return 0;
-}
-
-void route_mtu(struct engine *e, const uint8_t to[16], uint32_t mtu)
-{
-	struct route_slot *slot = &e->route_slot[endpoint_hash(e->s->hash_key, to, 0) & (ROUTE_SLOTS - 1)];
-
-	if (slot->version && addr_equal(slot->to, to) && mtu < slot->r.mtu)
-		slot->r.mtu = mtu;
 }
 
 /* What was found is new: k's frames go there from now on. */

@@ -24,7 +24,7 @@ int route_lookup(const struct netview *view, const uint8_t to[16], const uint8_t
  * or as route_lookup, -EAGAIN (the neighbour is not resolved yet), -ENODEV as below. */
 int route_to(struct engine *e, const uint8_t to[16], const uint8_t from[16], uint32_t ifindex, uint32_t *vnic,
 	     struct route *r);
-/* A router says that no larger packets pass on the way to `to`: route_to tells it until the view changes. */
+/* A router says that no larger packets pass on the way to `to`: route_to tells it (path_mtu) for ten minutes. */
 void route_mtu(struct engine *e, const uint8_t to[16], uint32_t mtu);
 /* Is this an address of this machine, says the view? */
 bool route_is_own(const struct netview *view, const uint8_t addr[16]);

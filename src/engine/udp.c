@@ -7,8 +7,10 @@
  * chained by frag. An entry counts UDP_RX_OVERHEAD beside its bytes; what comes while rcvbuf is exceeded is dropped, as
  * the kernel does. rxq.count counts datagrams, rxq.bytes payload.
  *
- * On a network a datagram may be cut on its way, unless the program forbids it (IP_MTU_DISCOVER): Linux forbids it by
- * default and learns the path's MTU from the answers, which here the kernel, who sends what we can't, would not see.
+ * On a network an IPv4 datagram may be cut on its way, unless the program forbids it (IP_MTU_DISCOVER): Linux forbids
+ * it by default and learns the path's MTU from the answers, which here the kernel, who sends what we can't, would not
+ * see. Who forbids it is refused what is larger than the path's MTU, and told of it as by the kernel. Datagrams of IPv6
+ * are cut here (udp_cut.c).
  *
  * Out: a datagram is copied into as many tx buffers as it takes, posted, and forgotten: the buffers come back when the
  * peer has read them. A sender may not take the last buffers of a vNIC, which TCP on the same wire needs: -EAGAIN, and
@@ -20,9 +22,11 @@
 #include "engine/hash.h"
 #include "engine/inet.h"
 #include "engine/route.h"
+#include "engine/udp_cut.h"
 
 #define UDP_TX_RESERVE 64u /* buffers that datagrams leave to others */
 #define CSUM_OFF 6u
+#define IPV6_MIN_MTU 1280u
 
 /* --- which vNIC leads to a peer --- */
 
@@ -447,11 +451,93 @@ ssize_t udp_send(struct engine *e, struct sock *k, uint32_t vnic, const struct e
 	return udp_send_as(e, k, vnic, from, to, iov, iovcnt, &as_usual, now_us);
 }
 
+/* The largest datagram, its header included, that may go in one piece by r. */
+static uint32_t path_room(struct engine *e, const struct sock *k, const struct ip_out *o, uint32_t mtu,
+			  uint32_t path_mtu)
+{
+	uint32_t room = ip_mtu_payload(e, o->vnic, o->family), header = ip_header_len(o->family) - ETH_HEADER;
+
+	if (path_mtu && path_mtu < mtu && (o->family == 6 || k->pmtudisc == PMTU_DO))
+		mtu = path_mtu;
+	if (mtu && mtu - header < room && k->pmtudisc < PMTU_PROBE)
+		room = mtu - header;
+	return room;
+}
+
+/* Larger than that, over a network. As Linux's ip_local_error. */
+static ssize_t too_large(struct engine *e, struct sock *k, const struct ip_out *o, const struct endpoint *to,
+			 uint32_t room)
+{
+	struct sock_error err = {.err = EMSGSIZE, .origin = ERROR_LOCAL};
+	struct endpoint at = *to;
+
+	if (k->pmtudisc != PMTU_DO)
+		return -ENOLINK;
+	err.info = room + ip_header_len(o->family) - ETH_HEADER;
+	if (o->family == 4)
+		at.port = k->remote.port;
+	if (k->flags & (o->family == 4 ? SOCKF_RECVERR : SOCKF_RECVERR6)) {
+		errqueue_add(e, k, &err, &at, NULL, 0);
+		sock_notify(e, k, EV_ERR);
+	}
+	return -EMSGSIZE;
+}
+
+/* Copy the datagram into buffers of o's vNIC and post it. */
+static ssize_t send_copy(struct engine *e, struct sock *k, const struct ip_out *o, const struct endpoint *from,
+			 const struct endpoint *to, const struct iovec *iov, int iovcnt, size_t total)
+{
+	struct vnic *v = &e->vnic[o->vnic];
+	uint32_t bufs = (uint32_t)(total + UDP_HEADER + PKT_HEADROOM + v->st->buf_size - 1) / v->st->buf_size;
+	struct vnic_desc part[FRAME_PARTS];
+	int n;
+
+	if (bufs > FRAME_PARTS || (bufs > 1 && !(v->st->features & VNIC_FEAT_SCATTER)))
+		return vnic_is_network(v->st) ? -ENOLINK : -EMSGSIZE;
+	if (!may_send(v->st, bufs)) {
+		v->st->stats.tx_no_buffer++;
+		txwait_add_on(e, k, o->vnic);
+		return -EAGAIN;
+	}
+	if (iov_bad(iov, iovcnt))
+		return -EFAULT;
+	n = fill_parts(v, part, from, to, iov, iovcnt, (uint32_t)total + UDP_HEADER);
+	ip_output(e, o, part, n, CSUM_OFF);
+	for (int i = 0; i < n; i++)
+		vnic_tx_free(v, part[i].buf);
+	k->tx_bytes += total;
+	return (ssize_t)total;
+}
+
+/* IPv6: the link would take it, the path does not. */
+static bool must_cut(struct engine *e, const struct sock *k, const struct ip_out *o, size_t total,
+		     const struct route *r)
+{
+	return o->family == 6 && r->path_mtu >= IPV6_MIN_MTU && k->pmtudisc <= PMTU_WANT &&
+	       total + UDP_HEADER <= ip_mtu_payload(e, o->vnic, 6) && total + UDP_HEADER <= r->mtu - IPV6_HEADER;
+}
+
+static ssize_t send_cut(struct engine *e, struct sock *k, const struct ip_out *o, const struct udp_cut *c)
+{
+	const struct vnic_state *st = e->vnic[o->vnic].st;
+	ssize_t n;
+
+	if (!may_send(st, udp_cut_pieces(c))) {
+		txwait_add_on(e, k, o->vnic);
+		return -EAGAIN;
+	}
+	if (iov_bad(c->iov, c->iovcnt))
+		return -EFAULT;
+	n = udp_send_cut(e, o, c);
+	if (n > 0)
+		k->tx_bytes += (uint64_t)n;
+	return n;
+}
+
 ssize_t udp_send_as(struct engine *e, struct sock *k, uint32_t vnic, const struct endpoint *from,
 		    const struct endpoint *to, const struct iovec *iov, int iovcnt, const struct udp_how *how,
 		    uint64_t now_us)
 {
-	struct vnic *v = vnic < VNIC_MAX && e->vnic[vnic].ops ? &e->vnic[vnic] : NULL;
 	struct ip_out o = {.vnic = vnic,
 			   .family = is_v4(to->addr) ? 4 : 6,
 			   .proto = PROTO_UDP,
@@ -460,10 +546,10 @@ ssize_t udp_send_as(struct engine *e, struct sock *k, uint32_t vnic, const struc
 			   .src = from->addr,
 			   .dst = to->addr,
 			   .df = true};
-	struct vnic_desc part[FRAME_PARTS];
 	size_t total = iov_total(iov, iovcnt);
-	uint32_t room, bufs, mtu = 0;
-	struct route r;
+	struct route r = {0};
+	uint32_t room, mtu = 0;
+	bool network;
 	int n;
 
 	sock_changing(e->s, k);
@@ -474,42 +560,27 @@ ssize_t udp_send_as(struct engine *e, struct sock *k, uint32_t vnic, const struc
 		k->so_error = 0;
 		return -err;
 	}
-	if (!v || v->st->dead)
+	if (vnic >= VNIC_MAX || !e->vnic[vnic].ops || e->vnic[vnic].st->dead)
 		return -ENETDOWN;
-	if (vnic_is_network(v->st)) {
+	network = vnic_is_network(e->vnic[vnic].st);
+	if (network) {
 		n = find_path(e, k, from, to, how->ifindex, &o, &r, &mtu);
 		if (!n && udp_is_group(to->addr))
 			n = group_ttl(k, to, how, &o);
 		if (n)
 			return n;
 		o.df = k->pmtudisc == PMTU_DO || k->pmtudisc == PMTU_PROBE;
-		vnic = o.vnic;
-		v = &e->vnic[vnic];
-		if (!v->ops || v->st->dead)
+		if (!e->vnic[o.vnic].ops || e->vnic[o.vnic].st->dead)
 			return -ENETDOWN;
 	}
-	room = ip_mtu_payload(e, vnic, o.family);
-	mtu -= mtu ? ip_header_len(o.family) - ETH_HEADER : 0;
-	if (mtu && mtu < room && k->pmtudisc < PMTU_PROBE)
-		room = mtu;
-	if (total > 0xffff - UDP_HEADER || total + UDP_HEADER > room)
+	if (total > 0xffff - UDP_HEADER)
 		return -EMSGSIZE;
-	bufs = (uint32_t)(total + UDP_HEADER + PKT_HEADROOM + v->st->buf_size - 1) / v->st->buf_size;
-	if (bufs > FRAME_PARTS || (bufs > 1 && !(v->st->features & VNIC_FEAT_SCATTER)))
-		return -EMSGSIZE;
-	if (!may_send(v->st, bufs)) {
-		v->st->stats.tx_no_buffer++;
-		txwait_add_on(e, k, vnic);
-		return -EAGAIN;
-	}
-	if (iov_bad(iov, iovcnt))
-		return -EFAULT;
-	n = fill_parts(v, part, from, to, iov, iovcnt, (uint32_t)total + UDP_HEADER);
-	ip_output(e, &o, part, n, CSUM_OFF);
-	for (int i = 0; i < n; i++)
-		vnic_tx_free(v, part[i].buf);
-	k->tx_bytes += total;
-	return (ssize_t)total;
+	room = path_room(e, k, &o, mtu, r.path_mtu);
+	if (total + UDP_HEADER > room && network && must_cut(e, k, &o, total, &r))
+		return send_cut(e, k, &o, &(struct udp_cut){from, to, iov, iovcnt, total, r.path_mtu, e->s->ip_id++});
+	if (total + UDP_HEADER > room)
+		return network ? too_large(e, k, &o, to, room) : -EMSGSIZE;
+	return send_copy(e, k, &o, from, to, iov, iovcnt, total);
 }
 
 /* --- the rest --- */

@@ -530,6 +530,31 @@ static bool take_control(struct sending *c, const struct sender *s, const void *
 	return !asked->ifindex || !addr_is_local(c->to.addr);
 }
 
+static bool over_network(const struct sending *c)
+{
+	return vnic_is_network(stack_vnic(vs_attached(c->v)->s, c->vnic));
+}
+
+/* What routers say of their MTU comes to the engine: the kernel's half, which cuts what is larger than the link takes,
+ * must know it too. Of IPv4 they cut themselves. */
+static void tell_path_mtu(const struct sending *c, int fd)
+{
+	struct attached *a;
+	struct sock *k = vs_enter(c->v, &a);
+	struct route r = {0};
+	uint32_t vnic;
+	int mtu;
+
+	if (!k)
+		return;
+	if (k->pmtudisc <= PMTU_WANT)
+		(void)way_of(a, k, c->to.addr, &vnic, &r);
+	stack_leave(a);
+	mtu = (int)r.path_mtu;
+	if (mtu)
+		(void)host_sys.setsockopt(fd, IPPROTO_IPV6, IPV6_MTU, &mtu, sizeof(mtu));
+}
+
 ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, const struct sockaddr *to,
 		     socklen_t tolen, const void *control, size_t controllen, bool wait)
 {
@@ -560,7 +585,9 @@ ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int
 	if (!send_step(&c) && wait && !(flags & MSG_DONTWAIT) && !s.nonblock)
 		return wait_send(&c, &s);
 	/* A next hop that is not there yet; larger than what goes in one piece: the kernel knows what to do. */
-	if (c.result == -ENOLINK || c.result == -EMSGSIZE)
+	if (c.result == -ENOLINK && !is_v4(c.to.addr))
+		tell_path_mtu(&c, fd);
+	if (c.result == -ENOLINK || (c.result == -EMSGSIZE && !over_network(&c)))
 		return kernel_send(fd, iov, iovcnt, flags, to, tolen, control, controllen);
 	return c.result;
 }

@@ -8,6 +8,8 @@
   udp.py members PORT GROUP COUNT                 the same by several sockets
   udp.py quote HOW ADDRESS GROUP PORT TEXT...    to a group, without copies for members here
   udp.py corked ADDRESS PORT early|late           options that only the kernel follows
+  udp.py far_away FAMILY ADDRESS=TTL...           what routers say
+  udp.py sizes connected|bound ADDRESS VALUE...   what does not fit, by values of IP_MTU_DISCOVER
   udp.py publish ADDRESS GROUP PORT TEXT...      to a group, from the interface of ADDRESS
 """
 import select
@@ -240,6 +242,37 @@ def corked(address, port, when):
         print(data, hex(flags), sender[0], [(level, kind, len(text)) for level, kind, text in control])
         if _ == 0:
             s.sendto(b"again", to)
+
+
+def far_away(family, *targets):
+    """Errors that routers send. target: ADDRESS=TTL"""
+    for target in targets:
+        address, _, ttl = target.partition("=")
+        s = prepared(int(family), ["recverr" if family == "4" else "recverr6"])
+        s.bind(("", 0))
+        if ttl:
+            s.setsockopt(IP if family == "4" else IP6, socket.IP_TTL if family == "4" else socket.IPV6_UNICAST_HOPS, int(ttl))
+        s.sendto(b"anybody?", (address, 7009))
+        print(target, ready(s), error_text(s), ready(s, 30))
+
+
+def sizes(how, address, *options):
+    """Datagrams larger than the path takes, at each value of IP_MTU_DISCOVER."""
+    four = ":" not in address
+    for value in (int(option) for option in options):
+        s = prepared(4 if four else 6, ["recverr" if four else "recverr6"])
+        s.setsockopt(IP if four else IP6, MTU_DISCOVER if four else 23, value)
+        s.bind(("", 0))
+        s.setblocking(False)
+        if how == "connected":
+            s.connect((address, 7010))
+        for size in (900, 1400, 1400, 1473, 3000, 900):
+            try:
+                s.send(b"x" * size) if how == "connected" else s.sendto(b"x" * size, (address, 7010))
+                said = "sent"
+            except OSError as error:
+                said = error.errno
+            print(value, size, said, ready(s, 100), error_text(s)[-140:], error_text(s)[-30:])
 
 
 def publish(address, group, port, *texts):

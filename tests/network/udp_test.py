@@ -55,6 +55,45 @@ def nothing_is_told_unasked(test):
     differs_not(test, lambda t, who: told(t, who, 4, 4, []))
 
 
+def beyond(test, accelerated, family, command, stray):
+    """What the near side sees of a router, which is the far side."""
+    with linked(test, accelerated) as link:
+        near, far = link.sides["near"], link.sides["far"]
+        for setting in ("ipv4.icmp_ratelimit=0", "ipv6.icmp.ratelimit=0", "ipv4.ip_forward=1", "ipv4.conf.all.send_redirects=0",
+                        "ipv4.conf.wire0.send_redirects=0", "ipv6.conf.all.forwarding=1"):
+            machine.run(far.inside(["sysctl", "-qw", f"net.{setting}"]), 10)
+        net, host = ("10.50.{}.0/24", "10.9.0.{}") if family == 4 else ("fd50:{}::/64", "fd09::{}")
+        for kind, number in (("unreachable", 1), ("prohibit", 2)):
+            far.ip("route", "add", kind, net.format(number))
+        far.ip("route", "add", net.format(3), "via", host.format(1), "dev", "wire0", "mtu", "lock", "1300")
+        for number in (1, 2, 3):
+            near.ip("route", "add", net.format(number), "via", host.format(2))
+        introduce(link, family)
+        before = near.counters()
+        seen = link.run("near", UDP + command)
+        kernel = near.counters() - before
+        check(not accelerated or kernel <= stray, f"the kernel has sent {kernel} datagrams")
+        return seen
+
+
+@case
+def routers_errors_are_read_as_from_the_kernel(test):
+    for family, to in ((4, "10.50.{}.1{}"), (6, "fd50:{}::1{}")):
+        targets = [to.format(n, ttl) for n, ttl in ((1, ""), (2, ""), (3, "=1"))]
+        command = ["far_away", family] + targets
+        same(beyond(test, "", family, command, 0), beyond(test, "near", family, command, 1), f"IPv{family}: what")
+
+
+@case
+def what_is_too_large_is_refused_as_by_the_kernel(test):
+    """IP_PMTUDISC_DONT, DO, PROBE, INTERFACE, OMIT; of WANT the engine differs: it lets routers cut."""
+    for how in ("connected", "bound"):
+        command = ["sizes", how, "10.50.3.1", 0, 2, 3, 4, 5]
+        same(beyond(test, "", 4, command, 0), beyond(test, "near", 4, command, 40), f"IPv4, {how}: what")
+        command = ["sizes", how, "fd50:3::1", 1, 2, 3, 4, 5]
+        same(beyond(test, "", 6, command, 0), beyond(test, "near", 6, command, 40), f"IPv6, {how}: what")
+
+
 @case
 def options_of_the_kernel_alone_leave_a_socket_to_it(test):
     for to, when in ((4, "early"), (6, "late"), (4, "late")):
