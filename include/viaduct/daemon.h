@@ -32,7 +32,7 @@
 #define DAEMON_MESSAGE_MAX 2048u
 #define DAEMON_FDS_MAX 80u
 #define DAEMON_QUEUES_MAX 64u  /* of one vNIC */
-#define DAEMON_QUEUES_LEAST 4u /* that an asker can take which does not say how many */
+#define DAEMON_QUEUES_LEAST 1u /* that an asker can take which does not say how many */
 
 enum daemon_type {
 	DAEMON_HELLO = 1,  /* first on each connection */
@@ -118,6 +118,9 @@ enum daemon_mode {
 #define DAEMON_VNIC_SCATTER 0x2u /* frames may span several buffers (XDP_USE_SG) */
 #define DAEMON_VNIC_ZEROCOPY 0x4u
 #define DAEMON_VNIC_NATIVE 0x8u /* the program runs in the driver; else in the kernel's generic hook */
+#define DAEMON_VNIC_APART                                                                                              \
+	0x20u /* each queue has a umem of its own, in which its chunks are counted from its first one: the kernel      \
+		 keeps a record of every chunk for each queue of one umem */
 #define DAEMON_VNIC_UNBOUND                                                                                            \
 	0x10u /* in the reply to DAEMON_OPEN: nothing comes or goes before DAEMON_BIND, whose reply says the rest */
 
@@ -253,7 +256,8 @@ struct daemon_stack {
 	uint32_t vnics; /* entries of vnic */
 	struct {
 		uint32_t ifindex;
-		uint32_t mode; /* enum daemon_mode */
+		uint32_t mode;          /* enum daemon_mode */
+		uint32_t first, queues; /* receive queues of the interface, where they are its own */
 		/* frames behind a veth: that left; that were not let out, because they are not from a port or flow of
 		 * the stack, from its interface's address, or cannot be told to be */
 		uint64_t sent, refused;

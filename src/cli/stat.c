@@ -112,7 +112,8 @@ static void print_interfaces(const struct view *w, bool explain)
 	for (uint32_t i = 0; i < d.vnics; i++) {
 		interface_name(d.vnic[i].ifindex, name);
 		if (d.vnic[i].mode == DAEMON_MODE_DIRECT)
-			printf("  interface %s: its own queues (direct)\n", name);
+			printf("  interface %s: its own queues (direct), %u from %u on\n", name, d.vnic[i].queues,
+			       d.vnic[i].first);
 		else
 			printf("  interface %s: behind a veth, let out %" PRIu64 " frames, refused %" PRIu64 "\n", name,
 			       d.vnic[i].sent, d.vnic[i].refused);
@@ -231,6 +232,9 @@ static void json_interfaces(const struct view *w)
 		json_number("ifindex", d.vnic[i].ifindex);
 		json_string("name", interface_name(d.vnic[i].ifindex, name));
 		json_string("mode", d.vnic[i].mode == DAEMON_MODE_DIRECT ? "direct" : "veth");
+		json_number("queues", d.vnic[i].queues);
+		if (d.vnic[i].mode == DAEMON_MODE_DIRECT)
+			json_number("first_queue", d.vnic[i].first);
 		if (d.vnic[i].mode == DAEMON_MODE_VETH) {
 			json_number("sent", d.vnic[i].sent);
 			json_number("refused", d.vnic[i].refused);

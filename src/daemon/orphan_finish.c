@@ -124,14 +124,9 @@ static int map_queue(struct orphan *o, const struct daemon_vnic *d, uint32_t q, 
 
 	if (i == VNIC_NONE)
 		return -ENOENT;
-	*p = (struct xdp_port){.chunk_size = d->chunk_size,
-			       .rx_first = d->queue[q].rx_first,
-			       .rx_count = d->queue[q].rx_count,
-			       .tx_first = d->queue[q].tx_first,
-			       .tx_count = d->queue[q].tx_count};
 	if (mapped)
 		*p = mapped[q];
-	rc = mapped ? 0 : xsk_map(xsk, umem, d->umem_size, d->ring_size, p);
+	rc = mapped ? 0 : xsk_map(xsk, umem, d, q, p);
 	if (rc)
 		return rc;
 	rc = xdp_reattach(&o->e.vnic[i], stack_vnic(o->s, i), p);

@@ -77,9 +77,20 @@ static uint32_t chunks_of(uint32_t queues)
 	return n;
 }
 
+static uint32_t tx_chunks_of(uint32_t queues, uint32_t q)
+{
+	return q ? chunks_of(queues) : PORT_CHUNKS;
+}
+
+/* Where the part of queue q begins; of q == queues: where all end. */
+static uint32_t first_chunk(uint32_t queues, uint32_t q)
+{
+	return q ? PORT_CHUNKS + (2 * q - 1) * chunks_of(queues) : 0;
+}
+
 static size_t umem_size(uint32_t queues)
 {
-	return (PORT_CHUNKS + (2 * queues - 1) * (size_t)chunks_of(queues)) * PORT_CHUNK;
+	return (size_t)first_chunk(queues, queues) * PORT_CHUNK;
 }
 
 static int umem_make(size_t size)
@@ -101,10 +112,12 @@ static int set_option(int xsk, int name, const void *value, socklen_t len)
 	return setsockopt(xsk, SOL_XDP, name, value, len) ? -errno : 0;
 }
 
-static int umem_register(int xsk, int umem, size_t size)
+static int umem_register(int xsk, const struct port *p, uint32_t queue)
 {
+	off_t from = (off_t)first_chunk(p->queues, queue) * PORT_CHUNK;
+	size_t size = (size_t)first_chunk(p->queues, queue + 1) * PORT_CHUNK - (size_t)from;
 	struct xdp_umem_reg reg = {.len = size, .chunk_size = PORT_CHUNK};
-	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, umem, 0);
+	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, p->umem, from);
 	int rc;
 
 	if (mem == MAP_FAILED)
@@ -128,13 +141,10 @@ static int make_rings(int xsk)
 	return rc;
 }
 
-static int bind_to(int xsk, uint32_t ifindex, uint32_t queue, int flags, int shared)
+static int bind_to(int xsk, uint32_t ifindex, uint32_t queue, int flags)
 {
-	struct sockaddr_xdp sa = {.sxdp_family = AF_XDP,
-				  .sxdp_flags = (uint16_t)flags,
-				  .sxdp_ifindex = ifindex,
-				  .sxdp_queue_id = queue,
-				  .sxdp_shared_umem_fd = shared < 0 ? 0 : (uint32_t)shared};
+	struct sockaddr_xdp sa = {
+	    .sxdp_family = AF_XDP, .sxdp_flags = (uint16_t)flags, .sxdp_ifindex = ifindex, .sxdp_queue_id = queue};
 
 	return bind(xsk, (struct sockaddr *)&sa, sizeof(sa)) ? -errno : 0;
 }
@@ -144,12 +154,12 @@ static int bind_first(struct port *p)
 {
 	struct xdp_options options = {0};
 	socklen_t len = sizeof(options);
-	int xsk = p->xsk[0], rc = bind_to(xsk, p->ifindex, p->first, XDP_USE_NEED_WAKEUP | XDP_USE_SG, -1);
+	int xsk = p->xsk[0], rc = bind_to(xsk, p->ifindex, p->first, XDP_USE_NEED_WAKEUP | XDP_USE_SG);
 
 	if (!rc)
 		p->features |= DAEMON_VNIC_SCATTER;
 	else if (rc == -EINVAL || rc == -EOPNOTSUPP)
-		rc = bind_to(xsk, p->ifindex, p->first, XDP_USE_NEED_WAKEUP, -1);
+		rc = bind_to(xsk, p->ifindex, p->first, XDP_USE_NEED_WAKEUP);
 	if (!rc && !getsockopt(xsk, SOL_XDP, XDP_OPTIONS, &options, &len) && options.flags & XDP_OPTIONS_ZEROCOPY)
 		p->features |= DAEMON_VNIC_ZEROCOPY;
 	return rc;
@@ -157,10 +167,10 @@ static int bind_first(struct port *p)
 
 int port_bind(struct port *p)
 {
-	int rc = bind_first(p);
+	int rc = bind_first(p), flags = XDP_USE_NEED_WAKEUP | (p->features & DAEMON_VNIC_SCATTER ? XDP_USE_SG : 0);
 
 	for (uint32_t q = 1; q < p->queues && !rc; q++)
-		rc = bind_to(p->xsk[q], p->ifindex, p->first + q, XDP_SHARED_UMEM, p->xsk[0]);
+		rc = bind_to(p->xsk[q], p->ifindex, p->first + q, flags);
 	if (!rc && !(p->features & DAEMON_VNIC_SCATTER) && p->mtu + FRAME_EXTRA > PORT_CHUNK - XDP_HEADROOM)
 		rc = -EOPNOTSUPP;
 	p->bound = !rc;
@@ -175,8 +185,8 @@ static int open_queue(struct port *p, uint32_t queue)
 		return -errno;
 	p->xsk[queue] = xsk;
 	rc = setsockopt(xsk, SOL_SOCKET, SO_BINDTOIFINDEX, &p->ifindex, sizeof(p->ifindex)) ? -errno : 0;
-	if (!rc && !queue)
-		rc = umem_register(xsk, p->umem, umem_size(p->queues));
+	if (!rc)
+		rc = umem_register(xsk, p, queue);
 	return rc ? rc : make_rings(xsk);
 }
 
@@ -209,7 +219,7 @@ static bool keeps_device(void)
 	if (xsk < 0)
 		return false;
 	rc = setsockopt(xsk, SOL_SOCKET, SO_BINDTOIFINDEX, &loopback, sizeof(loopback));
-	rc = rc ? rc : bind_to(xsk, NO_DEVICE, 0, 0, -1);
+	rc = rc ? rc : bind_to(xsk, NO_DEVICE, 0, 0);
 	close(xsk);
 	return rc == -EINVAL;
 }
@@ -248,17 +258,16 @@ void port_close(struct port *p)
 
 void port_describe(const struct port *p, struct daemon_vnic *v)
 {
-	v->features |= p->features;
+	v->features |= p->features | DAEMON_VNIC_APART;
 	v->queues = p->queues;
 	v->chunk_size = PORT_CHUNK;
 	v->ring_size = PORT_RING;
 	v->umem_size = umem_size(p->queues);
-	for (uint32_t q = 0, next = 0; q < p->queues; q++) {
-		v->queue[q].rx_first = next;
+	for (uint32_t q = 0; q < p->queues; q++) {
+		v->queue[q].rx_first = first_chunk(p->queues, q);
 		v->queue[q].rx_count = chunks_of(p->queues);
-		v->queue[q].tx_first = next + v->queue[q].rx_count;
-		v->queue[q].tx_count = q ? chunks_of(p->queues) : PORT_CHUNKS;
-		next = v->queue[q].tx_first + v->queue[q].tx_count;
+		v->queue[q].tx_first = v->queue[q].rx_first + v->queue[q].rx_count;
+		v->queue[q].tx_count = tx_chunks_of(p->queues, q);
 	}
 }
 

@@ -3,8 +3,9 @@
  * AF_XDP sockets over a umem memfd (Documentation/networking/af_xdp.rst), and what a device can do. Pure kernel work:
  * who may have it is decided elsewhere.
  *
- * One memfd holds the chunks of all queues of a vNIC. The first socket registers it, the others share it; each queue
- * has four rings of its own. The kernel pins the pages, so the daemon's mapping is needed only for the registration.
+ * One memfd holds the chunks of all queues of a vNIC. Each socket registers its part of it, and has four rings: a umem
+ * that is shared would cost the kernel a record of each chunk for each of the queues. The kernel pins the pages, so the
+ * daemon's mapping is needed only for the registration.
  */
 #ifndef VD_PORT_H
 #define VD_PORT_H

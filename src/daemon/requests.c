@@ -160,6 +160,8 @@ static int serve_stack(struct house *h, struct client *c, const struct request *
 			(void)steer_veth_get(h->steer, v->outer, &o);
 		reply.vnic[reply.vnics].ifindex = v->ifindex;
 		reply.vnic[reply.vnics].mode = v->about.mode;
+		reply.vnic[reply.vnics].first = v->port.first;
+		reply.vnic[reply.vnics].queues = v->port.queues;
 		reply.vnic[reply.vnics].sent = o.sent;
 		reply.vnic[reply.vnics++].refused = o.refused;
 	}

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "host/host.h"
+#include "viaduct/daemon.h"
 
 #ifndef SOL_XDP
 #define SOL_XDP 283
@@ -60,15 +61,34 @@ static int map_rings(int fd, const struct xdp_mmap_offsets *off, uint32_t n, str
 	return ret;
 }
 
-int xsk_map(int xsk_fd, int umem_fd, size_t umem_len, uint32_t ring_size, struct xdp_port *port)
+/* The queue's chunks, and where in the umem's memory they begin; chunks of a umem of its own are counted from there. */
+static int place_chunks(const struct daemon_vnic *d, uint32_t q, struct xdp_port *port, uint64_t *from)
+{
+	uint32_t rx = d->queue[q].rx_first, tx = d->queue[q].tx_first, base = 0;
+
+	*port = (struct xdp_port){.chunk_size = d->chunk_size,
+				  .rx_count = d->queue[q].rx_count,
+				  .tx_count = d->queue[q].tx_count,
+				  .umem_len = d->umem_size};
+	if (d->features & DAEMON_VNIC_APART) {
+		base = rx < tx ? rx : tx;
+		port->umem_len = ((size_t)port->rx_count + port->tx_count) * d->chunk_size;
+	}
+	port->rx_first = rx - base;
+	port->tx_first = tx - base;
+	*from = (uint64_t)base * d->chunk_size;
+	return *from <= d->umem_size && port->umem_len <= d->umem_size - *from && port->umem_len ? 0 : -EINVAL;
+}
+
+int xsk_map(int xsk_fd, int umem_fd, const struct daemon_vnic *d, uint32_t q, struct xdp_port *port)
 {
 	struct xdp_mmap_offsets off;
 	socklen_t len = sizeof(off);
-	int ret;
+	uint32_t ring_size = d->ring_size;
+	uint64_t from;
+	int ret = place_chunks(d, q, port, &from);
 
-	port->umem = NULL;
-	port->rx = port->tx = port->fill = port->comp = (struct xdp_ring){0};
-	if (!ring_size || ring_size > ENTRIES_MAX || ring_size & (ring_size - 1) || !umem_len)
+	if (ret < 0 || !ring_size || ring_size > ENTRIES_MAX || ring_size & (ring_size - 1))
 		return -EINVAL;
 	if (host_sys.getsockopt(xsk_fd, SOL_XDP, XDP_MMAP_OFFSETS, &off, &len) < 0)
 		return -errno;
@@ -76,10 +96,9 @@ int xsk_map(int xsk_fd, int umem_fd, size_t umem_len, uint32_t ring_size, struct
 		return -EPROTO;
 	ret = map_rings(xsk_fd, &off, ring_size, port);
 	if (ret == 0) {
-		void *umem = mmap(NULL, umem_len, PROT_READ | PROT_WRITE, MAP_SHARED, umem_fd, 0);
+		void *umem = mmap(NULL, port->umem_len, PROT_READ | PROT_WRITE, MAP_SHARED, umem_fd, (off_t)from);
 
 		port->umem = umem == MAP_FAILED ? NULL : umem;
-		port->umem_len = umem_len;
 		ret = umem == MAP_FAILED ? -errno : 0;
 	}
 	if (ret < 0)

@@ -8,9 +8,11 @@
 
 #include "vnic/xdp.h"
 
-/* Map the four rings of the socket (ring_size entries each) and the umem. The caller has filled in the chunks of *port
- * (chunk_size, rx_first ... tx_count). 0 or -errno; on failure nothing stays mapped. */
-int xsk_map(int xsk_fd, int umem_fd, size_t umem_len, uint32_t ring_size, struct xdp_port *port);
+struct daemon_vnic;
+
+/* Map the four rings of the socket of queue q and its part of the umem, as viaductd describes them. 0 or -errno; on
+ * failure nothing stays mapped. */
+int xsk_map(int xsk_fd, int umem_fd, const struct daemon_vnic *d, uint32_t q, struct xdp_port *port);
 void xsk_unmap(struct xdp_port *port);
 /* Have the kernel send what lies in the tx ring: until it has taken all, or says that it can't. 0, or what it says
  * (-ENETDOWN: the interface is down; -EAGAIN, -ENOBUFS: later): frames stay in the ring, and xdp_kick_due true. */

@@ -159,12 +159,7 @@ static struct xdp_port *map_queue(const struct net_if *at, uint32_t q, int *ret)
 	*ret = -ENOBUFS;
 	if (!p)
 		return NULL;
-	*p = (struct xdp_port){.chunk_size = at->about.chunk_size,
-			       .rx_first = at->about.queue[q].rx_first,
-			       .rx_count = at->about.queue[q].rx_count,
-			       .tx_first = at->about.queue[q].tx_first,
-			       .tx_count = at->about.queue[q].tx_count};
-	*ret = xsk_map(at->xsk_fd[q], at->umem_fd, at->about.umem_size, at->about.ring_size, p);
+	*ret = xsk_map(at->xsk_fd[q], at->umem_fd, &at->about, q, p);
 	if (*ret == 0)
 		return p;
 	give_port(p);
@@ -284,9 +279,22 @@ static int licence(void)
 	return (int)raw_call(SYS_socket, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0, 0, 0, 0);
 }
 
+/* How many queues of an interface have room: half of the stack's vNICs are for wires. With too few the interface is
+ * reached by a veth, which has one. */
+static uint32_t queues_left(const struct net *n)
+{
+	uint32_t used = 0, most = VNIC_MAX / 2;
+
+	for (uint32_t i = 0; i < NET_IFS; i++)
+		used += n->ifs[i].ifindex ? n->ifs[i].queues : 0;
+	if (used + 1 >= most)
+		return 1;
+	return most - used < DAEMON_QUEUES_MAX ? most - used : DAEMON_QUEUES_MAX;
+}
+
 static int open_and_attach(struct attached *a, struct net_if *at, uint32_t ifindex, uint32_t flags)
 {
-	struct daemon_open body = {.ifindex = ifindex, .flags = flags, .queues = DAEMON_QUEUES_MAX};
+	struct daemon_open body = {.ifindex = ifindex, .flags = flags, .queues = queues_left(net_of(a))};
 	struct viaductd_reply reply;
 	int shown = licence(), ret;
 

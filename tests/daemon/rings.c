@@ -19,12 +19,7 @@ int rings_map(struct rings *r, const struct answer *a, uint32_t q)
 	int rc;
 
 	*r = (struct rings){.xsk = a->fd[1 + q]};
-	r->port.chunk_size = v->chunk_size;
-	r->port.rx_first = v->queue[q].rx_first;
-	r->port.rx_count = v->queue[q].rx_count;
-	r->port.tx_first = v->queue[q].tx_first;
-	r->port.tx_count = v->queue[q].tx_count;
-	rc = xsk_map(r->xsk, a->fd[0], v->umem_size, v->ring_size, &r->port);
+	rc = xsk_map(r->xsk, a->fd[0], v, q, &r->port);
 	if (rc)
 		return rc;
 	fill = r->port.fill.desc;

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What the administrator has set: the kernel's settings hold for Viaduct's connections too, and interfaces may have many
 queues."""
+import json
 import os
 import re
 import sys
 
-from harness import case, check, main
+import harness
+import machine
+from harness import case, check
 from link import linked
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -61,4 +64,25 @@ def connections_over_an_interface_of_many_queues(test):
             link.run("near", STREAM + ["fetch", link.address("far"), port, 24, 2000000])
 
 
-main()
+@case
+def queues_of_networks_leave_room_for_wires(test):
+    """Three interfaces of 64 queues would be three quarters of all that a stack can have: the third is behind a veth."""
+    with linked(test, "near", queues=64) as link:
+        near, port = link.sides["near"], link.port()
+        for name in ("more1", "more2"):
+            near.ip("link", "add", name, "numrxqueues", "64", "numtxqueues", "64", "type", "veth", "peer", "name",
+                    name + "p", "numrxqueues", "64", "numtxqueues", "64", "netns", str(link.sides["far"].holder.pid))
+            near.ip("link", "set", name, "up")
+            link.sides["far"].ip("link", "set", name + "p", "up")
+        server = link.start("near", STREAM + ["serve", "0.0.0.0", port, 2], port)
+        machine.run(link.sides["far"].inside(STREAM + ["fetch", link.address("near"), port, 1, 100000]), 30)
+        text = machine.run(near.inside([harness.VIADUCT, "stat", "--json", server.process.pid]), 10)
+        stack = json.loads(text)["stacks"][0]
+        check(sorted((i["mode"], i["queues"]) for i in stack["interfaces"]) ==
+              [("direct", 64), ("direct", 64), ("veth", 1)], f"{stack['interfaces']}")
+        with harness.Watch(True) as watch:
+            link.run("near", STREAM + ["fetch", "127.0.0.1", port, 1, 100000])
+        check(watch.grown > 0, f"no wire {watch.trouble}")
+
+
+harness.main()
