@@ -110,6 +110,31 @@ def options_of_the_kernel_alone_leave_a_socket_to_it(test):
         same(seen[""], seen["both"], f"{to}, {when}: both: what")
 
 
+def told_here(test, accelerated, family, to, options):
+    """The same between two programs of one machine, at loopback's addresses and at its own."""
+    with linked(test, accelerated) as link:
+        seen = ""
+        addresses = ("127.0.0.1", link.address("far", 4)) if to == 4 else ("::1", link.address("far", 6))
+        for n, address in enumerate(addresses):
+            server = link.start("far", UDP + ["hear", family, 7000 + n, 12 if to == 4 else 11] + options, 7000 + n,
+                                udp=True)
+            before = link.sides["far"].counters()
+            seen += link.run("far", UDP + ["say", address, 7000 + n])
+            kernel = link.sides["far"].counters() - before
+            check(not accelerated or kernel <= 12, f"the kernel has carried {kernel} datagrams")
+            check(server.process.wait(20) == 0, server.output())
+            with open(server.log, encoding="ascii") as log:
+                seen += log.read()
+        return seen
+
+
+@case
+def everything_is_told_on_one_machine(test):
+    for family, to, options in ((4, 4, ALL4), (6, 6, ALL6), (6, 4, ALL4 + ALL6)):
+        same(told_here(test, "", family, to, options), told_here(test, "far", family, to, options),
+             f"IPv{to} to an IPv{family} socket: what")
+
+
 def introduce(link, family):
     """The neighbours know each other: what comes first is not left to the kernel."""
     to = link.address("far", family)
