@@ -390,6 +390,29 @@ static void a_flood_of_errors_is_bounded_by_the_receive_buffer(void **state)
 	assert_quiet(t);
 }
 
+static void a_connection_attempt_that_fails_can_be_read_about(void **state)
+{
+	struct pair *t = *state;
+	struct sock *k = connected(t, SOCK_TCP, 4);
+	struct sock_error err;
+	struct udp_meta meta;
+	uint8_t got[20];
+
+	k->tcp.state = TCP_SYN_SENT;
+	k->tcp.iss = 0x12345678;
+	give(t, make_error(4, 3, 1, 0, PROTO_TCP, 20)); /* nobody asked */
+	assert_int_equal(k->errq.count, 0);
+	k->flags |= SOCKF_RECVERR;
+	give(t, make_error(4, 3, 1, 0, PROTO_TCP, 20));
+	k->tcp.iss++;
+	give(t, make_error(4, 3, 1, 0, PROTO_TCP, 20)); /* of another attempt */
+	assert_int_equal(take_error(t, k, &err, &meta, got, sizeof(got)), 20);
+	assert_int_equal(get_be16(got), 1000); /* the TCP header itself */
+	assert_int_equal(err.err, EHOSTUNREACH);
+	assert_int_equal(k->errq.count, 0);
+	k->tcp.state = TCP_CLOSED;
+}
+
 static void too_big_is_told_with_the_mtu(void **state)
 {
 	struct pair *t = *state;
@@ -462,6 +485,7 @@ int main(void)
 	    ON_PAIR(who_asks_for_errors_reads_them_in_order),
 	    ON_PAIR(a_bound_socket_that_asks_hears_of_peers_that_it_sends_to),
 	    ON_PAIR(a_flood_of_errors_is_bounded_by_the_receive_buffer),
+	    ON_PAIR(a_connection_attempt_that_fails_can_be_read_about),
 	    ON_PAIR(too_big_is_told_with_the_mtu),
 	    ON_PAIR(answers_are_limited_and_the_limit_recovers),
 	    ON_PAIR(an_icmp_error_is_never_answered_with_another),

@@ -325,6 +325,12 @@ static void icmp_is_soft_on_an_open_connection_and_hard_while_connecting(void **
 	tcp_icmp_error(&c.p->e, c.k, c.k->tcp.snd_una, EHOSTUNREACH, true);
 	assert_int_equal(c.k->tcp.state, TCP_ESTABLISHED);
 	assert_int_equal(c.k->so_error, 0);
+	c.k->flags |= SOCKF_RECVERR; /* who has set IP_RECVERR hears at once, and the connection goes on */
+	tcp_icmp_error(&c.p->e, c.k, c.k->tcp.snd_una, ENETUNREACH, false);
+	assert_true(ready(c) & EV_ERR);
+	assert_int_equal(peer_read(c.p, c.k, 0, 1), -ENETUNREACH);
+	assert_int_equal(c.k->tcp.state, TCP_ESTABLISHED);
+	c.k->flags &= ~SOCKF_RECVERR;
 	peer_wait(c.p, 1100 * SECOND);
 	assert_int_equal(c.k->so_error, EHOSTUNREACH); /* instead of ETIMEDOUT */
 
