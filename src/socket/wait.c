@@ -13,7 +13,7 @@
  *
  * How long it spins adapts per thread: a spin that succeeds, or a sleep that turns out short, raises the limit to
  * knob SPIN_US; each long sleep halves it. So a program that waits for rare events, or more busy programs than
- * cores, soon do not spin at all (wait_sleepy).
+ * cores, soon do not spin at all (wait_sleepy), but for a microsecond now and then.
  *
  * No wake-up is lost. Going to sleep: count as a sleeper and arm the vNICs (under the lock), then look once more. Who
  * posts a frame looks at `armed` after its release of the lock; who takes in news for others looks at the sleepers
@@ -42,6 +42,7 @@
 #define LOOK_EVERY 64u /* spins between looks at the clock and the like */
 #define PURE_US 4u     /* no system call before */
 #define SAME_CORE_YIELDS 12u
+#define TRY_EVERY 16u /* sleeps of a thread that does not spin */
 #define BLIND_SLEEP_US 1000u /* without an epoll descriptor of our own (none to be had) */
 #define FDS_TRACKED 65536
 #define BUSY_WAITS 64u /* without a sleep: then the networks' rings are not waited for until the next one */
@@ -58,6 +59,7 @@ struct waiter {
 	uint32_t busy;    /* waits since the last sleep */
 	uint32_t vain;    /* sleeps in turn that ended for nothing */
 	uint32_t spin_us; /* current limit, plus 1; 0: not set yet */
+	uint32_t naps;    /* long sleeps since it spins no more */
 	int kernel_fd;    /* registered in it, of that id (struct wait); 0: none */
 	uint64_t kernel_id, refused_id;
 	uint32_t closings; /* at its registration: if it is the same, the number still means the same */
@@ -199,6 +201,8 @@ static void spin_adapt(bool worth_it)
 	uint32_t max = (uint32_t)knob[K_SPIN_US], now = spin_limit();
 
 	now = worth_it ? max : now / 2;
+	if (!now && max && ++self.naps % TRY_EVERY == 0)
+		now = 1; /* times may have changed, and sleeps be long only because the machine is busy */
 	wait_sleepy = !now;
 	self.spin_us = now + 1;
 }
