@@ -42,7 +42,7 @@
 #define LOOK_EVERY 64u /* spins between looks at the clock and the like */
 #define PURE_US 4u     /* no system call before */
 #define SAME_CORE_YIELDS 12u
-#define TRY_EVERY 16u /* sleeps of a thread that does not spin */
+#define TRY_EVERY 16u        /* sleeps of a thread that does not spin */
 #define BLIND_SLEEP_US 1000u /* without an epoll descriptor of our own (none to be had) */
 #define FDS_TRACKED 65536
 #define BUSY_WAITS 64u /* without a sleep: then the networks' rings are not waited for until the next one */
