@@ -8,8 +8,8 @@
  *   outer       tc on the outer end: what the stack sends leaves by the interface if a filter of the stack covers its
  *               source, else it is dropped and counted. tc rather than XDP: it hands skbs over, so any device can send
  *               them (XDP's redirect needs a driver that takes raw frames: a veth, for one, only when its peer polls).
- *   outerskb    the same as generic XDP, which hands skbs over, too, for an interface that is a veth: a frame that tc has
- *               redirected is passed over by generic XDP at the other end of it (skb_is_redirected).
+ *   outerskb    the same as generic XDP, which hands skbs over, too, for an interface that is a veth: a frame that tc
+ * has redirected is passed over by generic XDP at the other end of it (skb_is_redirected).
  *
  * ICMP errors follow the packet that they quote. A socket that is gone has left its map by itself: its frames go to the
  * kernel. Documentation/networking/af_xdp.rst, Documentation/bpf/redirect.rst.
@@ -209,14 +209,20 @@ static __always_inline int same_mac(const __u8 *a, const __u8 *b)
 }
 
 /* What the stack has on the interface that frames come in by like this; *at: its index. */
+#define VLAN_HEADER 4
+
 static __always_inline const struct steer_port *port_of(const struct steer_if_key *where, const struct ethhdr *eth,
-							__u32 stack, __u32 *at)
+							__u32 stack, __u8 proto, __u64 len, __u32 *at)
 {
 	const struct steer_if *iface = bpf_map_lookup_elem(&vd_ifaces, where);
 	const struct steer_port *port;
 
 	/* a group's address, or ours: what promiscuous interfaces see besides is nobody's here */
 	if (!iface || iface->number >= STEER_IFACES || (!(eth->h_dest[0] & 1) && !same_mac(eth->h_dest, iface->mac)))
+		return NULL;
+	/* several datagrams in one, which a kernel on the other end of a veth has left to us to cut (UDP_SEGMENT): only
+	 * the kernel knows where */
+	if (proto == IPPROTO_UDP && iface->mtu && len > iface->mtu + sizeof(*eth) + VLAN_HEADER)
 		return NULL;
 	*at = steer_port_index(iface->number, stack);
 	port = bpf_map_lookup_elem(&vd_ports, at);
@@ -239,10 +245,10 @@ int vd_steer2(struct xdp_md *ctx)
 	if (stack >= STEER_STACKS)
 		goto kernel;
 	where.vlan = f.vlan;
-	port = port_of(&where, eth, stack, &at);
+	port = port_of(&where, eth, stack, f.key.proto, bpf_xdp_get_buff_len(ctx), &at);
 	if (!port && !f.vlan) {
 		where.vlan = steer_untagged(stack);
-		port = port_of(&where, eth, stack, &at);
+		port = port_of(&where, eth, stack, f.key.proto, bpf_xdp_get_buff_len(ctx), &at);
 	}
 	if (!port)
 		goto kernel;

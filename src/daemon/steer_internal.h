@@ -28,6 +28,7 @@ struct steer {
 	bool share, native, adopted;
 	uint32_t adopted_xsks; /* the kernel's number of vd_xsks: tells our links from those of others */
 	struct device device[STEER_DEVICES];
+	const struct netview *view; /* as of the last steer_view; NULL: never */
 };
 
 #endif

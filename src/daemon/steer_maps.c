@@ -25,6 +25,32 @@ static void map_clear(struct bpf_map *map, const void *key)
 
 /* --- interfaces --- */
 
+/* Addresses and MTUs of the interfaces that stacks have vNICs on. */
+static void view_ifaces(struct steer *s, const struct netview_copy *c)
+{
+	struct bpf_map *map = s->skel->maps.vd_ifaces;
+	struct steer_if_key key, *last = NULL;
+
+	while (!bpf_map_get_next_key(bpf_map__fd(map), last, &key)) {
+		struct steer_if value;
+
+		last = &key;
+		if (map_get(map, &key, &value))
+			continue;
+		for (uint32_t i = 0; i < c->ifaces; i++) {
+			const struct netview_iface *f = &c->iface[i];
+
+			uint16_t mtu = f->mtu < UINT16_MAX ? (uint16_t)f->mtu : 0;
+
+			if (f->ifindex != value.ifindex || (!memcmp(value.mac, f->mac, 6) && value.mtu == mtu))
+				continue;
+			memcpy(value.mac, f->mac, 6);
+			value.mtu = mtu;
+			map_set(map, &key, &value);
+		}
+	}
+}
+
 int steer_iface(struct steer *s, const struct steer_if_key *where, uint32_t ifindex, const uint8_t mac[6])
 {
 	struct bpf_map *map = s->skel->maps.vd_ifaces;
@@ -49,6 +75,8 @@ int steer_iface(struct steer *s, const struct steer_if_key *where, uint32_t ifin
 	value = (struct steer_if){.ifindex = ifindex, .number = number};
 	memcpy(value.mac, mac, sizeof(value.mac));
 	rc = map_set(map, where, &value);
+	if (!rc && s->view)
+		view_ifaces(s, &s->view->copy[s->view->version & 1]);
 	return rc ? rc : (int)number;
 }
 
@@ -187,34 +215,13 @@ static void view_addresses(struct steer *s, const struct netview_copy *c)
 	}
 }
 
-static void view_macs(struct steer *s, const struct netview_copy *c)
-{
-	struct bpf_map *map = s->skel->maps.vd_ifaces;
-	struct steer_if_key key, *last = NULL;
-
-	while (!bpf_map_get_next_key(bpf_map__fd(map), last, &key)) {
-		struct steer_if value;
-
-		last = &key;
-		if (map_get(map, &key, &value))
-			continue;
-		for (uint32_t i = 0; i < c->ifaces; i++) {
-			const struct netview_iface *f = &c->iface[i];
-
-			if (f->ifindex == value.ifindex && memcmp(value.mac, f->mac, 6)) {
-				memcpy(value.mac, f->mac, 6);
-				map_set(map, &key, &value);
-			}
-		}
-	}
-}
-
 void steer_view(struct steer *s, const struct netview *view)
 {
 	const struct netview_copy *c = &view->copy[view->version & 1];
 
 	view_addresses(s, c);
-	view_macs(s, c);
+	view_ifaces(s, c);
+	s->view = view;
 }
 
 uint64_t steer_stat(struct steer *s, enum steer_stat which)

@@ -10,6 +10,7 @@
   udp.py corked ADDRESS PORT early|late           options that only the kernel follows
   udp.py far_away FAMILY ADDRESS=TTL...           what routers say
   udp.py sizes connected|bound ADDRESS VALUE...   what does not fit, by values of IP_MTU_DISCOVER
+  udp.py segmented ADDRESS PORT                   UDP_SEGMENT
   udp.py publish ADDRESS GROUP PORT TEXT...      to a group, from the interface of ADDRESS
 """
 import select
@@ -273,6 +274,16 @@ def sizes(how, address, *options):
             except OSError as error:
                 said = error.errno
             print(value, size, said, ready(s, 100), error_text(s)[-140:], error_text(s)[-30:])
+
+
+def segmented(address, port):
+    """One write that the kernel makes several datagrams of."""
+    s = prepared(6 if ":" in address else 4, [])
+    s.settimeout(5)
+    s.setsockopt(socket.IPPROTO_UDP, 103, 1000)
+    s.sendto(b"x" * 3500, (address, int(port)))
+    for _ in range(4):
+        print(s.recvfrom(100)[0])
 
 
 def publish(address, group, port, *texts):

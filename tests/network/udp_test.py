@@ -129,6 +129,18 @@ def told_here(test, accelerated, family, to, options):
 
 
 @case
+def datagrams_that_the_sender_leaves_to_be_cut_come_one_by_one(test):
+    for family in (4, 6):
+        with linked(test, "far") as link:
+            introduce(link, family)
+            server = link.start("far", UDP + ["hear", family, 7000, 4], 7000, udp=True)
+            link.run("near", UDP + ["segmented", link.address("far", family), 7000])
+            server.process.wait(10)
+            sizes = [line.split()[0] for line in server.output().split("\n")]
+            same(["ready", "1000", "1000", "1000", "500"], sizes)
+
+
+@case
 def everything_is_told_on_one_machine(test):
     for family, to, options in ((4, 4, ALL4), (6, 6, ALL6), (6, 4, ALL4 + ALL6)):
         same(told_here(test, "", family, to, options), told_here(test, "far", family, to, options),
