@@ -254,8 +254,8 @@ static int wait_blocking(struct epset *set, struct epoll_event *events, int max,
 		atomic_fetch_sub(&set->sleepers, 1);
 		if (w.kernel_ready)
 			set->kernel_busy = true;
-		else if (w.slept)
-			set->looked = clock_cycles(); /* the sleep has watched the kernel's members */
+		else if (w.slept || w.looked)
+			set->looked = clock_cycles(); /* the wait has watched the kernel's members */
 		n = gather(set, events, max, w.kernel_ready || (r == -ETIMEDOUT && !w.slept));
 		if (n)
 			return n;

@@ -220,6 +220,7 @@ static enum outcome occasional(struct waiting *x, uint64_t elapsed_us, uint64_t 
 			x->kernel_us = *now_us;
 			if (kernel_look(x))
 				return DONE;
+			x->w->looked = true;
 		}
 	}
 	return GO_ON;
@@ -598,7 +599,7 @@ int wait_for(struct wait *w)
 	struct waiting x = {.w = w, .signals = {wait_signals[0], wait_signals[1]}, .deadline_us = UINT64_MAX};
 	enum outcome o;
 
-	w->kernel_ready = false;
+	w->kernel_ready = w->looked = false;
 	kick_end();
 	if (__builtin_expect(self.rings && ++self.busy >= BUSY_WAITS, 0))
 		unwatch_rings();

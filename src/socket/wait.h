@@ -29,6 +29,7 @@ struct wait {
 	uint64_t kernel_id; /* not 0: what kernel_fd is, although the number may be given out anew (wait_kernel_id) */
 	uint32_t watch_events; /* POLLIN, POLLOUT: a kernel descriptor to wake up for; 0: none. Asleep only. */
 	int watch_fd;
+	bool looked;      /* out: kernel_fd had nothing POLL_KERNEL_US ago or later */
 	bool slept;       /* out: it slept, and kernel_fd had nothing when it woke up */
 	bool watch_ready; /* out: watch_fd has had one of watch_events */
 };
