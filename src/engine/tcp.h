@@ -181,7 +181,9 @@ struct tcb {
 	int32_t soft_error;    /* ICMP's, for the day it times out; 0 none */
 	uint8_t urg_byte;
 	uint8_t ecn; /* TCP_ECN_* (tcp_ecn.c) */
-	uint8_t pad_rcv[2];
+	/* sender's: RACK's reordering window in quarters of the smallest round trip, less one; how many recoveries that
+	 * stays */
+	uint8_t reo_more, reo_persist;
 	uint64_t cookie_us; /* listener: when a SYN cookie was last sent; 0 never */
 
 	/* sender's own particulars */
@@ -192,6 +194,7 @@ struct tcb {
 	uint32_t sacked_pkts; /* pkts of txq with PKT_SACKED; without SACK: duplicate ACKs that count as such */
 	uint32_t usage_seq, usage_max; /* most in flight in the round trip that ends with usage_seq */
 	uint32_t tlp_end;              /* snd_nxt when a tail loss probe was sent */
+	uint32_t reo_round;            /* snd_nxt when reo_more last grew */
 	uint8_t rto_kind;              /* what TIMER_RTO stands for: enum tcp_rto_kind */
 	uint8_t reord_seen;            /* RACK: so often reordering was seen */
 	uint8_t tlp_out;               /* a tail loss probe is unanswered: 1 new data, 2 a retransmission */

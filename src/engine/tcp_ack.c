@@ -77,8 +77,7 @@ static void note_delivered(struct engine *e, struct sock *k, const struct pkt *p
 	r->last_us = p->sent_us;
 }
 
-/* What begins at seq came later than what ends at fack, which was sent after it. */
-static void note_reordering(struct tcb *t, uint32_t seq, uint32_t fack)
+void tcp_note_reordering(struct tcb *t, uint32_t seq, uint32_t fack)
 {
 	uint32_t distance = (fack - seq + t->mss - 1) / max_u32(t->mss, 1);
 
@@ -113,7 +112,7 @@ static void clean_txq(struct engine *e, struct sock *k, uint32_t ack, struct ack
 			r->fresh += n;
 			if (!(p->flags & PKT_EVER_RETRANS) && r->prior_sacked && seq_lt(p->seq, r->prior_fack) &&
 			    t->flags & TCPF_SACK)
-				note_reordering(t, p->seq, r->prior_fack);
+				tcp_note_reordering(t, p->seq, r->prior_fack);
 		}
 		if (n < p->len) { /* the peer took a part of it */
 			p->seq += n;
@@ -154,7 +153,7 @@ static void mark_sacked(struct engine *e, struct sock *k, struct pkt *p, struct 
 	if (p->flags & PKT_SACKED)
 		return;
 	if (!(p->flags & PKT_EVER_RETRANS) && r->prior_sacked && seq_lt(p->seq, r->prior_fack))
-		note_reordering(t, p->seq, r->prior_fack);
+		tcp_note_reordering(t, p->seq, r->prior_fack);
 	note_delivered(e, k, p, r);
 	if (p->flags & PKT_LOST)
 		t->lost -= p->len;

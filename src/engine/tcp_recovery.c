@@ -12,12 +12,16 @@
  *
  * What is lost is found with SACK by time (RACK, RFC 8985): a segment is lost when one sent after it was delivered and
  * a reordering window has passed. The window is 0 until reordering was seen once three segments are SACKed, which gives
- * the DupThresh rule of RFC 6675. Without SACK three duplicate ACKs say that the first segment is lost.
+ * the DupThresh rule of RFC 6675; it grows when D-SACKs say that it was too short. Without SACK three duplicate ACKs
+ * say that the first segment is lost.
  *
  * Undo: when it turns out that nothing was lost (D-SACKs for all that was sent again, or an echoed timestamp older
  * than the first retransmission: RFC 3522, RFC 4015) cwnd and ssthresh are put back.
  */
 #include "engine/tcp_send.h"
+
+#define REO_MORE_MAX 250u
+#define REO_PERSIST 16u /* RFC 8985 6.2, step 4 */
 
 void tcp_mark_lost(struct tcb *t, struct pkt *p)
 {
@@ -69,7 +73,25 @@ static uint32_t reorder_window(const struct tcb *t)
 {
 	if (!t->reord_seen && (t->ca_state >= TCP_CA_RECOVERY || t->sacked_pkts >= tcp_dupthresh(t)))
 		return 0;
-	return min_u32(t->min_rtt_us / 4, t->srtt_us);
+	return min_u32((1u + t->reo_more) * (t->min_rtt_us / 4), t->srtt_us);
+}
+
+/* Step 4: a D-SACK says that something was sent again for nothing, so the window was too short: it grows once a round
+ * trip. As in Linux only where reordering was seen, and not for a tail loss probe, which is sent on suspicion. */
+static void lengthen_window(struct tcb *t, const struct ack_result *r)
+{
+	if (!r->dsack || !t->reord_seen || t->tlp_out == 2 || seq_lt(t->snd_una, t->reo_round))
+		return;
+	t->reo_more += t->reo_more < REO_MORE_MAX;
+	t->reo_persist = REO_PERSIST;
+	t->reo_round = t->snd_nxt;
+}
+
+/* It is as at first again after so many recoveries in a row. */
+static void shorten_window(struct tcb *t)
+{
+	if (t->reo_persist && !--t->reo_persist)
+		t->reo_more = 0;
 }
 
 /* Step 5: mark what is lost by now. Returns after how many us the next one will be, 0: none waits. */
@@ -160,6 +182,8 @@ static void reset_reno(struct tcb *t)
 
 static void leave(struct tcb *t)
 {
+	if (t->ca_state >= TCP_CA_RECOVERY)
+		shorten_window(t);
 	t->ca_state = t->sacked ? TCP_CA_DISORDER : TCP_CA_OPEN;
 	t->undo_ok = 0;
 	t->retrans_ts = 0;
@@ -366,6 +390,7 @@ void tcp_recovery_on_ack(struct engine *e, struct sock *k, const struct ack_resu
 	uint32_t lost = t->lost;
 
 	take_dsack(t, r);
+	lengthen_window(t, r);
 	if (t->tlp_out)
 		tcp_tlp_ack(e, k, r);
 	reno_ack(e, k, r);
@@ -377,6 +402,8 @@ void tcp_recovery_on_ack(struct engine *e, struct sock *k, const struct ack_resu
 		complete(e, k, r);
 	} else if (t->ca_state == TCP_CA_RECOVERY &&
 		   ((r->dsack && may_undo(t, r)) || (r->advanced && delayed_only(t, r)))) {
+		if (r->advanced && r->prior_sacked && seq_lt(r->prior_una, r->prior_fack)) /* it was late, not lost */
+			tcp_note_reordering(t, r->prior_una, r->prior_fack);
 		undo(e, k);
 	}
 	find_losses(e, k, r);

@@ -63,6 +63,9 @@ bool tcp_send_head_busy(const struct engine *e, const struct sock *k);
 /* tcp_send.c */
 bool tcp_writable(const struct engine *e, const struct sock *k);
 
+/* tcp_ack.c: what begins at seq came later than what ends at fack, which was sent after it. */
+void tcp_note_reordering(struct tcb *t, uint32_t seq, uint32_t fack);
+
 /* tcp_recovery.c */
 void tcp_rack_delivered(struct engine *e, struct sock *k, const struct pkt *p);
 void tcp_rack_timer(struct engine *e, struct sock *k);

@@ -111,6 +111,65 @@ static void one_late_segment_is_reordering_not_loss(void **state)
 	sender_free(r);
 }
 
+/* One hole, with few SACKs behind it, in `sent` bytes that went out 20 ms ago: is it sent again within `us`? */
+static bool taken_for_lost(struct sender *r, uint32_t una, uint64_t us)
+{
+	uint32_t before = r->sents;
+
+	sender_ack(r, una, 1 << 20, 1, una + 1000, una + 2000);
+	sender_wait(r, us);
+	return was_sent(r, before, una);
+}
+
+static void a_dsack_lengthens_the_reordering_window(void **state)
+{
+	struct sender *r = in_flight(10, true);
+
+	(void)state;
+	r->t->reord_seen = 1;
+	sender_ack(r, 1000, 1 << 20, 1, 0u, 1000u);    /* the first segment came twice */
+	assert_false(taken_for_lost(r, 2000, 8 * MS)); /* a quarter of the round trip is over */
+	sender_wait(r, 4 * MS);
+	assert_true(was_sent(r, 0, 2000)); /* a half */
+	sender_free(r);
+}
+
+static void a_probe_that_comes_twice_does_not_lengthen_it(void **state)
+{
+	struct sender *r = in_flight(10, true);
+
+	(void)state;
+	r->t->reord_seen = 1;
+	r->t->tlp_out = 2;
+	r->t->tlp_end = r->t->snd_nxt + 1;
+	sender_ack(r, 1000, 1 << 20, 1, 0u, 1000u);
+	assert_true(taken_for_lost(r, 2000, 8 * MS));
+	sender_free(r);
+}
+
+static void recoveries_without_a_dsack_shorten_it_again(void **state)
+{
+	struct sender *r = in_flight(10, true);
+	uint32_t una;
+
+	(void)state;
+	r->t->reord_seen = 1;
+	sender_ack(r, 1000, 1 << 20, 1, 0u, 1000u);
+	for (int i = 0; i < 16; i++) {
+		r->t->cwnd = 10000;
+		sender_write(r, 10000, 0);
+		sender_wait(r, 20 * MS);
+		una = r->t->snd_una - DATA0;
+		assert_int_equal(r->t->reo_more, 1);
+		assert_true(taken_for_lost(r, una, 14 * MS));
+		assert_int_equal(r->t->ca_state, TCP_CA_RECOVERY);
+		sender_wait(r, 20 * MS);
+		sender_ack(r, r->t->snd_nxt - DATA0, 1 << 20, 0);
+	}
+	assert_int_equal(r->t->reo_more, 0);
+	sender_free(r);
+}
+
 static void a_lost_segment_is_found_by_time_when_few_follow(void **state)
 {
 	struct sender *r = in_flight(2, true);
@@ -287,6 +346,9 @@ int main(void)
 	    cmocka_unit_test(sack_repairs_several_holes_in_one_round_trip),
 	    cmocka_unit_test(recovery_halves_what_leaves),
 	    cmocka_unit_test(one_late_segment_is_reordering_not_loss),
+	    cmocka_unit_test(a_dsack_lengthens_the_reordering_window),
+	    cmocka_unit_test(a_probe_that_comes_twice_does_not_lengthen_it),
+	    cmocka_unit_test(recoveries_without_a_dsack_shorten_it_again),
 	    cmocka_unit_test(a_lost_segment_is_found_by_time_when_few_follow),
 	    cmocka_unit_test(a_lost_tail_is_probed_before_the_timeout),
 	    cmocka_unit_test(a_timeout_sends_everything_again_in_slow_start),
