@@ -42,12 +42,13 @@ uint32_t net_wakes(void)
 
 bool xdp_kick_due(const struct vnic *v)
 {
-	return due[v - stack.e.vnic];
+	return due[v->st - state_of];
 }
 
 int xsk_kick(int fd, const struct xdp_port *port)
 {
 	(void)port;
+	assert_int_equal(wait_lock_depth, 0); /* no system call under the lock */
 	due[fd] = false;
 	called[fd]++;
 	return 0;
@@ -201,6 +202,28 @@ static void a_process_without_a_network_keeps_no_account(void **state)
 	assert_int_equal(kicks.expected, 0);
 }
 
+static void what_lies_in_the_rings_of_a_stack_is_kicked_without_its_lock(void **state)
+{
+	struct attached *a = process_own_stack();
+
+	(void)state;
+	assert_non_null(a);
+	a->e.vnic[2] = stack.e.vnic[2];
+	a->vnic[0] = 2;
+	a->active = 1;
+	assert_false(kick_stack(a));
+	assert_int_equal(called[2], 0);
+	due[2] = true;
+	assert_false(kick_stack(a));
+	assert_int_equal(called[2], 1);
+	due[2] = true;
+	kick_expect(10);
+	kick_all(); /* fork, exec, exit: whoever posted it */
+	assert_int_equal(called[2], 2);
+	assert_int_equal(kicks.expected, 0);
+	a->active = 0;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -214,6 +237,7 @@ int main(void)
 	    cmocka_unit_test_setup(a_close_sends_what_is_held_and_the_batch_goes_on, setup),
 	    cmocka_unit_test_setup(who_works_between_the_answers_does_not_hold_them, setup),
 	    cmocka_unit_test_setup(the_first_of_many_quick_answers_does_not_wait_for_the_last, setup),
+	    cmocka_unit_test_setup(what_lies_in_the_rings_of_a_stack_is_kicked_without_its_lock, setup),
 	    cmocka_unit_test_setup(a_process_without_a_network_keeps_no_account, setup),
 	};
 
