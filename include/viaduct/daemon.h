@@ -46,6 +46,7 @@ enum daemon_type {
 	DAEMON_STACK,   /* what `viaduct stat` asks of one stack; also on a connection without a stack */
 	DAEMON_BIND,    /* the rings of a vNIC are mapped: let it be used */
 	DAEMON_INHERIT, /* the filters of processes of the tree that are gone become the asker's */
+	DAEMON_FLOWS,   /* the table in which the stack may steer flows to itself */
 	DAEMON_TYPES
 };
 
@@ -69,6 +70,8 @@ enum daemon_type {
  *   PROCESS     nothing, pidfd                   nothing                      ENOSPC too many
  *   STACK       daemon_stack_ask                 daemon_stack                 ENOENT none, or another user's
  *   INHERIT     nothing                          daemon_inherited
+ *   FLOWS       nothing                          daemon_flows, table          EPERM no direct vNIC, EOPNOTSUPP the NIC
+ *                                                                             steers for the stack
  *
  * ENOTCONN: a request that needs a stack, before a HELLO that showed one. EOPNOTSUPP: an unknown type. EMFILE: the
  * daemon had no room for the descriptors. A packet that is none of these, a second HELLO, and an asker that does not
@@ -222,6 +225,60 @@ struct daemon_inherited {
 		struct daemon_filter filter;
 	} was[DAEMON_INHERIT_MAX];
 };
+
+/*
+ * Reply to DAEMON_FLOWS. Descriptor: a BPF array, to be mapped: `sets` times struct daemon_flow_set. Who has an
+ * interface's own queues may do there anyway what he likes; a connection that is to have a filter for both of its ends
+ * so needs no conversation. All such stacks of the network namespace share the table. A flow is in one of the four
+ * places of the set that daemon_flow_hash names. Whoever enters one takes a free place (tag 0) by changing the tag from
+ * 0 to DAEMON_FLOW_BUSY atomically, writes the rest, and the tag, the hash with its lowest bit set, at last. The writer
+ * keeps the port taken by a socket of his own, takes no flow that another stack has, and removes his (tag 0); when he
+ * is dead the daemon does. Filters by DAEMON_FILTER_ADD for the same flow come first.
+ */
+struct daemon_flows {
+	uint32_t stack; /* the stack's number in the table */
+	uint32_t sets;
+	uint32_t set_size;
+	uint32_t reserved;
+};
+
+#define DAEMON_FLOW_SETS 4096u
+#define DAEMON_FLOW_WAYS 4u
+#define DAEMON_FLOW_BUSY 2u
+#define DAEMON_FLOW_WORDS 10u
+
+struct daemon_flow {
+	uint32_t local[4], remote[4];     /* 16 bytes each, as elsewhere */
+	uint16_t local_port, remote_port; /* in network order */
+	uint8_t proto, family;            /* family: 4 or 6 */
+	uint16_t zero;
+};
+
+struct daemon_flow_set {
+	uint32_t tag[DAEMON_FLOW_WAYS];
+	uint32_t stack[DAEMON_FLOW_WAYS]; /* that has it */
+	uint32_t born[DAEMON_FLOW_WAYS];  /* the writers': when, in units of 1024 microseconds */
+	uint32_t reserved[DAEMON_FLOW_WAYS];
+	struct daemon_flow flow[DAEMON_FLOW_WAYS];
+};
+
+/* Of a struct daemon_flow, word by word. Its set: the remainder by DAEMON_FLOW_SETS of the upper bits. */
+static inline __attribute__((always_inline)) uint32_t daemon_flow_hash(const uint32_t word[DAEMON_FLOW_WORDS])
+{
+	uint32_t h = 0x811c9dc5u;
+
+	for (uint32_t i = 0; i < DAEMON_FLOW_WORDS; i++) {
+		h = (h ^ word[i]) * 0x9e3779b1u;
+		h ^= h >> 15;
+	}
+	h *= 0x85ebca6bu;
+	return h ^ h >> 13;
+}
+
+static inline uint32_t daemon_flow_set_of(uint32_t hash)
+{
+	return (hash >> 8) % DAEMON_FLOW_SETS;
+}
 
 struct daemon_resolve {
 	uint8_t addr[16];

@@ -53,6 +53,14 @@ uint32_t filters_count(const struct filters *f)
 	return f->count;
 }
 
+int filters_use_table(struct filters *f)
+{
+	if (f->kinds.table)
+		return 0;
+	f->kinds.table = 1;
+	return steer_kinds_set(f->steer, &f->kinds);
+}
+
 static struct claim **place_of(struct filters *f, const struct steer_key *key)
 {
 	const uint8_t *byte = (const uint8_t *)key;
@@ -307,6 +315,7 @@ int filters_adopt(struct filters *f, uint32_t (*uid_of)(uint32_t stack, void *ar
 	int rc, last = steer_filter_next(f->steer, NULL, &next);
 
 	f->adopting = true;
+	f->kinds.table = 1; /* perhaps */
 	while (!last) {
 		key = next;
 		rc = adopt_one(f, &key, uid_of, arg);

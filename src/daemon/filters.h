@@ -35,6 +35,8 @@ void filters_sweep(struct filters *f, uint32_t stack);
 #define FILTERS_ALL 0xffffffffu
 /* Does a stack other than this one have the key? */
 bool filters_others(struct filters *f, const struct steer_key *key, uint32_t stack);
+/* Stacks enter flows themselves from now on. 0 or -errno. */
+int filters_use_table(struct filters *f);
 uint32_t filters_count(const struct filters *f);
 
 #endif

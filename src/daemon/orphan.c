@@ -296,14 +296,16 @@ static void obey(struct tenant *t, const struct orphan_word *w)
 			break;
 		if (t->memory < 0)
 			tenant_filter_inherit(t, &w->flow);
-		else
-			tenant_filter_add(t, &w->flow, -1, &why);
+		else if (tenant_filter_add(t, &w->flow, -1, &why) < 0)
+			tenant_filter_inherit(t, &w->flow);
 		break;
 	case ORPHAN_READY:
 		drop_ports(t);
 		/* what an earlier viaductd had for it and it did not name */
-		if (t->number != TENANT_NO_NUMBER)
-			filters_sweep(t->house->filters, t->number);
+		if (t->number == TENANT_NO_NUMBER)
+			break;
+		filters_sweep(t->house->filters, t->number);
+		steer_table_clear(t->house->steer, t->number);
 		break;
 	case ORPHAN_RESOLVE:
 		mirror_resolve(t->house->mirror, w->ifindex, w->addr);

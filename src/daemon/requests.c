@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "daemon/closer.h"
+#include "daemon/own_queue.h"
 #include "engine/stack.h"
 
 #define VERSION (0u << 16 | 1u << 8 | 0u)
@@ -257,6 +258,28 @@ static int serve_inherit(struct client *c, const struct request *q)
 	return reply_send(c->fd, &q->head, &d, sizeof(d), NULL, 0);
 }
 
+/* The table is for who may send and receive what he likes: he got an interface's own queues, all of them. */
+static int serve_flows(struct house *h, struct client *c, const struct request *q)
+{
+	struct tenant *t = c->tenant;
+	struct daemon_flows d = {
+	    .stack = t->number, .sets = DAEMON_FLOW_SETS, .set_size = sizeof(struct daemon_flow_set)};
+	bool direct = false, own_queue = false;
+	int fd = steer_table(h->steer), rc;
+
+	for (uint32_t i = 0; i < TENANT_VNICS; i++) {
+		direct |= t->vnic[i].ifindex && t->vnic[i].about.mode == DAEMON_MODE_DIRECT;
+		own_queue |= t->vnic[i].ifindex && own_queue_is(&t->vnic[i]);
+	}
+	if (!direct || t->number == TENANT_NO_NUMBER)
+		return refuse(c, q, -EPERM, "only who has an interface's own queues steers flows himself");
+	if (own_queue)
+		return refuse(c, q, -EOPNOTSUPP, "the NIC must be told of each flow");
+	rc = filters_use_table(h->filters);
+	return rc ? refuse(c, q, rc, "the kernel's map can't be written")
+		  : reply_send(c->fd, &q->head, &d, sizeof(d), &fd, 1);
+}
+
 static int serve_resolve(struct house *h, struct client *c, const struct request *q)
 {
 	int rc = mirror_resolve(h->mirror, q->body.resolve.ifindex, q->body.resolve.addr);
@@ -294,6 +317,8 @@ static int serve(struct server *s, struct house *h, struct client *c, struct req
 		return serve_process(s, c, q);
 	case DAEMON_INHERIT:
 		return serve_inherit(c, q);
+	case DAEMON_FLOWS:
+		return serve_flows(h, c, q);
 	default:
 		return refuse(c, q, -EOPNOTSUPP, "viaductd knows no such request");
 	}

@@ -53,6 +53,7 @@ static void sweep_number(struct house *h, uint32_t number)
 			veth_close(h->steer, steer_port_index(iface, number), port.outer);
 		}
 	}
+	steer_table_clear(h->steer, number);
 	h->number[number] = (struct house_number){0};
 }
 

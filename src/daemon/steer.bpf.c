@@ -29,6 +29,15 @@ struct {
 	__type(value, struct steer_target);
 } vd_filters SEC(".maps");
 
+/* Flows that stacks steer to themselves (DAEMON_FLOWS): what is read there anybody of those may have written. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, DAEMON_FLOW_SETS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct daemon_flow_set);
+} vd_table SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -169,21 +178,40 @@ static __always_inline __u32 shared_stack(const struct steer_key *flow, __u32 gr
 	return stack;
 }
 
-/* The filter that covers the flow; key is changed on the way. */
-static __always_inline const struct steer_target *find_filter(struct steer_key *k)
+/* The stack that has entered the flow itself; STEER_KERNEL: none has. */
+static __always_inline __u32 table_stack(const struct steer_key *key)
+{
+	const struct daemon_flow_set *set;
+	__u32 k[DAEMON_FLOW_WORDS], hash, at;
+
+	__builtin_memcpy(k, key, sizeof(k));
+	hash = daemon_flow_hash(k);
+	at = daemon_flow_set_of(hash);
+	set = bpf_map_lookup_elem(&vd_table, &at);
+	if (!set)
+		return STEER_KERNEL;
+	for (__u32 i = 0; i < DAEMON_FLOW_WAYS; i++) {
+		const __u32 *word = (const __u32 *)&set->flow[i];
+		__u32 differs = 0;
+
+		if (set->tag[i] != (hash | 1))
+			continue;
+		for (__u32 j = 0; j < DAEMON_FLOW_WORDS; j++)
+			differs |= word[j] ^ k[j];
+		if (!differs)
+			return set->stack[i];
+	}
+	return STEER_KERNEL;
+}
+
+/* The filter for the whole port that covers the flow; key is changed on the way. */
+static __always_inline const struct steer_target *find_port(const struct steer_kinds *kinds, struct steer_key *k)
 {
 	const struct steer_target *t = NULL;
-	const struct steer_kinds *kinds;
-	__u32 zero = 0;
 
-	kinds = bpf_map_lookup_elem(&vd_kinds, &zero);
-	if (!kinds)
-		return NULL;
-	if (kinds->flows)
-		t = bpf_map_lookup_elem(&vd_filters, k);
 	__builtin_memset(k->remote, 0, 16);
 	k->remote_port = 0;
-	if (!t && kinds->addresses)
+	if (kinds->addresses)
 		t = bpf_map_lookup_elem(&vd_filters, k);
 	if (t || !kinds->anys || !bpf_map_lookup_elem(&vd_addrs, k->local))
 		return t;
@@ -194,8 +222,22 @@ static __always_inline const struct steer_target *find_filter(struct steer_key *
 static __always_inline __u32 stack_of(const struct parsed *f)
 {
 	struct steer_key key = f->key;
-	const struct steer_target *t = find_filter(&key);
+	const struct steer_target *t = NULL;
+	const struct steer_kinds *kinds;
+	__u32 zero = 0, stack;
 
+	kinds = bpf_map_lookup_elem(&vd_kinds, &zero);
+	if (!kinds)
+		return STEER_KERNEL;
+	if (kinds->flows)
+		t = bpf_map_lookup_elem(&vd_filters, &key);
+	if (!t && kinds->table) {
+		stack = table_stack(&key);
+		if (stack < STEER_STACKS)
+			return stack;
+	}
+	if (!t)
+		t = find_port(kinds, &key);
 	if (!t)
 		return STEER_KERNEL;
 	return t->stack == STEER_SHARED ? shared_stack(&f->key, t->group, f->opens) : t->stack;

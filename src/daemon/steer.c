@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <fcntl.h>
@@ -293,6 +294,8 @@ void steer_stop(struct steer *s)
 			share_forget(s->device[i].shared);
 		else if (s->device[i].ifindex)
 			close(s->device[i].link);
+	if (s->table)
+		munmap(s->table, DAEMON_FLOW_SETS * sizeof(*s->table));
 	if (s->skel)
 		steer_bpf__destroy(s->skel);
 	if (s->keep >= 0)

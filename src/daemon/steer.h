@@ -20,8 +20,8 @@
 
 struct steer;
 
-/* Load, or take over. share: attach by libxdp, beside others (share.h). native: XDP in the driver also where generic XDP
- * is faster. 0 or -errno; *why then is a sentence. */
+/* Load, or take over. share: attach by libxdp, beside others (share.h). native: XDP in the driver also where generic
+ * XDP is faster. 0 or -errno; *why then is a sentence. */
 int steer_start(struct steer **s, bool share, bool native, const char **why);
 /* Leaves to whoever holds steer_keep() what stacks need. */
 void steer_stop(struct steer *s);
@@ -66,6 +66,12 @@ int steer_filter_get(struct steer *s, const struct steer_key *key, struct steer_
 int steer_filter_next(struct steer *s, const struct steer_key *key, struct steer_key *next);
 /* To be raised before the first filter of a kind, lowered after the last. */
 int steer_kinds_set(struct steer *s, const struct steer_kinds *kinds);
+/* The table of flows that stacks enter themselves: its descriptor. */
+int steer_table(const struct steer *s);
+/* Has the stack entered it? */
+bool steer_table_has(struct steer *s, const struct steer_key *flow, uint32_t stack);
+/* The stack is dead: its flows go. */
+void steer_table_clear(struct steer *s, uint32_t stack);
 int steer_group_set(struct steer *s, uint32_t group, const struct steer_group *g);
 int steer_group_get(struct steer *s, uint32_t group, struct steer_group *g);
 

@@ -7,6 +7,7 @@
 #include <bpf/libbpf.h>
 
 #include "daemon/steer.h"
+#include "viaduct/daemon.h"
 #include "steer.skel.h"
 
 struct xdp_program;
@@ -26,7 +27,8 @@ struct steer {
 	struct steer_bpf *skel;
 	int keep; /* directory of the links */
 	bool share, native, adopted;
-	uint32_t adopted_xsks; /* the kernel's number of vd_xsks: tells our links from those of others */
+	struct daemon_flow_set *table; /* vd_table, mapped at the first need */
+	uint32_t adopted_xsks;         /* the kernel's number of vd_xsks: tells our links from those of others */
 	struct device device[STEER_DEVICES];
 	const struct netview *view; /* as of the last steer_view; NULL: never */
 };

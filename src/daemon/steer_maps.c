@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "viaduct/netview.h"
 
@@ -176,6 +177,51 @@ int steer_kinds_set(struct steer *s, const struct steer_kinds *kinds)
 	uint32_t zero = 0;
 
 	return map_set(s->skel->maps.vd_kinds, &zero, kinds);
+}
+
+int steer_table(const struct steer *s)
+{
+	return bpf_map__fd(s->skel->maps.vd_table);
+}
+
+/* NULL: it can't be had. Others write there meanwhile. */
+static struct daemon_flow_set *table(struct steer *s)
+{
+	_Static_assert(sizeof(struct daemon_flow) == sizeof(struct steer_key), "one is the other");
+	void *mem;
+
+	if (s->table)
+		return s->table;
+	mem = mmap(NULL, DAEMON_FLOW_SETS * sizeof(*s->table), PROT_READ | PROT_WRITE, MAP_SHARED, steer_table(s), 0);
+	s->table = mem == MAP_FAILED ? NULL : mem;
+	return s->table;
+}
+
+bool steer_table_has(struct steer *s, const struct steer_key *flow, uint32_t stack)
+{
+	struct daemon_flow_set *set = table(s);
+	uint32_t word[DAEMON_FLOW_WORDS], hash;
+
+	if (!set)
+		return false;
+	memcpy(word, flow, sizeof(word));
+	hash = daemon_flow_hash(word);
+	set += daemon_flow_set_of(hash);
+	for (uint32_t i = 0; i < DAEMON_FLOW_WAYS; i++)
+		if (__atomic_load_n(&set->tag[i], __ATOMIC_ACQUIRE) == (hash | 1) && set->stack[i] == stack &&
+		    !memcmp(&set->flow[i], flow, sizeof(*flow)))
+			return true;
+	return false;
+}
+
+void steer_table_clear(struct steer *s, uint32_t stack)
+{
+	struct daemon_flow_set *set = table(s);
+
+	for (uint32_t i = 0; set && i < DAEMON_FLOW_SETS; i++, set++)
+		for (uint32_t way = 0; way < DAEMON_FLOW_WAYS; way++)
+			if (__atomic_load_n(&set->tag[way], __ATOMIC_ACQUIRE) && set->stack[way] == stack)
+				__atomic_store_n(&set->tag[way], 0, __ATOMIC_RELEASE);
 }
 
 int steer_group_set(struct steer *s, uint32_t group, const struct steer_group *g)

@@ -36,7 +36,7 @@ struct steer_key {
 /* Which kinds of keys there are: what there is none of is not looked up. */
 struct steer_kinds {
 	__u32 flows, addresses, anys;
-	__u32 reserved;
+	__u32 table; /* 1: stacks enter flows themselves (vd_table) */
 };
 
 #define STEER_SHARED 0xffffffffu /* steer_target.stack: one of the group's */

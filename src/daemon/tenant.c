@@ -109,8 +109,10 @@ void tenant_free(struct tenant *t)
 	orphan_end(t);
 	for (uint32_t id = 1; id <= t->filter_high; id++)
 		tenant_filter_del(t, id);
-	if (t->number != TENANT_NO_NUMBER)
+	if (t->number != TENANT_NO_NUMBER) {
 		filters_sweep(t->house->filters, t->number);
+		steer_table_clear(t->house->steer, t->number);
+	}
 	for (uint32_t i = 0; i < TENANT_VNICS; i++)
 		if (t->vnic[i].ifindex)
 			close_vnic(t, &t->vnic[i]);

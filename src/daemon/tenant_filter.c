@@ -406,6 +406,8 @@ static bool inherited(struct tenant *t, const struct steer_key *flow)
 {
 	struct steer_key k = *flow;
 
+	if (steer_table_has(t->house->steer, &k, t->number))
+		return true;
 	if (filters_inherited(t->house->filters, &k, t->number))
 		return true;
 	memset(k.remote, 0, sizeof(k.remote));

@@ -455,7 +455,10 @@ static void ask_for_neighbours(struct attached *a)
 
 uint64_t net_tick(void)
 {
-	uint64_t now = clock_us(), next = net_filters_sweep(now);
+	uint64_t now = clock_us(), next = net_filters_sweep(now), flows = net_flows_sweep(now);
+
+	if (flows && (!next || flows < next))
+		next = flows;
 
 	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
 		struct net *n = &nets[i];
@@ -558,6 +561,7 @@ void net_relative_gone(struct attached *a)
 	if (glance(n) != NET_UP && glance(n) != NET_INHERITED)
 		return;
 	quiet_lock(&net_lock);
+	net_flows_relative_gone(a);
 	wait_wake_all(); /* who left the rings to it (wait.c) looks again */
 	if (n->state == NET_UP)
 		net_filters_inherit(a);
@@ -582,4 +586,5 @@ void net_after_fork(void)
 		set_state(n, known && n->joins ? NET_INHERITED : NET_FOREIGN);
 	}
 	net_filters_after_fork();
+	net_flows_after_fork();
 }

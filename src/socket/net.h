@@ -35,6 +35,11 @@ void net_unbound(struct attached *a, enum sock_proto proto, const struct endpoin
 /* The kernel shall have what comes to local (from remote; port 0: from all) again. */
 void net_unsteer(struct attached *a, enum sock_proto proto, int family, const struct endpoint *local,
 		 const struct endpoint *remote);
+/* The program closes fd, from whose port the connection was made; it has let go of the connection. */
+void net_flow_closing(struct attached *a, int fd, const struct endpoint *local, const struct endpoint *remote);
+
+/* A port is taken: by us, perhaps, for a connection that is over by now? True: something was given up. */
+bool net_flows_give_way(void);
 
 /* viaductd knows the stack: when the process ends, it goes on with its connections over networks. */
 bool net_finishes(const struct attached *a);

@@ -276,9 +276,25 @@ int net_filter(struct attached *a, enum sock_proto proto, int family, int fd, co
 	if (remote)
 		want.remote = *remote;
 	quiet_lock(&net_lock);
-	ret = add_locked(a, &want, fd, reason);
+	if (remote && proto == SOCK_TCP && net_flow_enter(a, want.proto, local, remote) == 0)
+		ret = INT32_MAX; /* no number of viaductd's */
+	else
+		ret = add_locked(a, &want, fd, reason);
 	quiet_unlock(&net_lock);
 	return ret;
+}
+
+int net_filter_ask(struct attached *a, uint8_t proto, uint8_t family, int fd, const struct endpoint *local,
+		   const struct endpoint *remote, enum reason *reason)
+{
+	struct filter want = {.stack = (uint8_t)a->index,
+			      .proto = proto,
+			      .family = family,
+			      .used_us = clock_us(),
+			      .local = *local,
+			      .remote = *remote};
+
+	return add_locked(a, &want, fd, reason);
 }
 
 /* --- the end of bound sockets --- */

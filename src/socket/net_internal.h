@@ -43,7 +43,10 @@ struct net {
 	enum reason why; /* NET_OFF, NET_INHERITED */
 	int fd;          /* to viaductd, -1 */
 	uint64_t retry_us;
-	uint64_t look_us; /* NET_LOST: how long until the next look for another viaductd */
+	uint64_t look_us;              /* NET_LOST: how long until the next look for another viaductd */
+	struct daemon_flow_set *flows; /* net_flows.c; NULL: viaductd gives none */
+	uint32_t flow_stack;           /* our number there */
+	bool flows_asked;
 	const struct netview *view;
 	size_t view_len;
 	struct net_if ifs[NET_IFS];
@@ -70,6 +73,15 @@ void net_filters_resume(struct attached *a);
 void net_filters_driver(struct attached *a);
 /* What processes of the tree that are gone have left becomes ours, and goes when nobody needs it. */
 void net_filters_inherit(struct attached *a);
+/* The same as net_filter (net.h), from viaductd. */
+int net_filter_ask(struct attached *a, uint8_t proto, uint8_t family, int fd, const struct endpoint *local,
+		   const struct endpoint *remote, enum reason *reason);
+/* Steer a flow to the stack without viaductd. 0, or -errno: it can't be had so. */
+int net_flow_enter(struct attached *a, uint8_t proto, const struct endpoint *local, const struct endpoint *remote);
+/* Flows that nobody needs go. As net_filters_sweep. */
+uint64_t net_flows_sweep(uint64_t now_us);
+void net_flows_relative_gone(struct attached *a);
+void net_flows_after_fork(void);
 /* Remove the filters that nobody needs any more; now and then. Microseconds until it is worth calling again, 0: there
  * are none. */
 uint64_t net_filters_sweep(uint64_t now_us);

@@ -232,6 +232,7 @@ void vs_close(vsock_t v, bool wait_linger)
 
 void vs_close_fd(vsock_t v, int fd, bool wait_linger)
 {
+	struct endpoint remote = {0};
 	struct backing_left left;
 	enum sock_proto proto;
 	struct attached *a;
@@ -260,10 +261,13 @@ void vs_close_fd(vsock_t v, int fd, bool wait_linger)
 		seconds = k->linger_s;
 	left = how_left(a, k);
 	proto = k->proto;
+	if (proto == SOCK_TCP && !left.reusable && k->holders == 1ull << a->slot)
+		remote = k->remote;
 	bound = !(k->holders & ~(1ull << a->slot)) && (proto == SOCK_UDP || k->tcp.state == TCP_LISTEN);
 	sock_let_go(a, k, stack_now(a));
 	stack_leave(a);
 	kick_flush();
+	net_flow_closing(a, fd, &left.local, &remote);
 	backing_release(v, fd, &left);
 	if (bound && proto == SOCK_UDP)
 		udp_group_closed(a, v);
@@ -388,8 +392,11 @@ int vs_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, enum re
 	if (udp)
 		return udp_bind(v, fd, sa, len);
 	vs_spoil(v);
-	if (host_sys.bind(fd, sa, len) < 0)
-		return -errno;
+	ret = host_sys.bind(fd, sa, len) < 0 ? -errno : 0;
+	if (ret == -EADDRINUSE && net_flows_give_way())
+		ret = host_sys.bind(fd, sa, len) < 0 ? -errno : 0;
+	if (ret < 0)
+		return ret;
 	ret = bound_name(fd, sa, len, &local);
 	k = ret == 0 ? vs_enter(v, &a) : NULL;
 	if (!k)

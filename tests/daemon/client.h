@@ -15,6 +15,7 @@ struct answer {
 		struct daemon_filter_id id;
 		struct daemon_status status;
 		struct daemon_inherited inherited;
+		struct daemon_flows flows;
 		struct daemon_stack stack;
 		struct daemon_error error;
 	} body;
