@@ -151,8 +151,9 @@ static void read_rule(const struct ethtool_rx_flow_spec *fs, struct ntuple_rule 
 	r->vlan = fs->flow_type & FLOW_EXT ? ntohs(fs->h_ext.vlan_tci) : 0;
 	read_key(fs, &r->key);
 	write_rule(r, &same);
-	if (same.flow_type != fs->flow_type || memcmp(&same.h_u, &fs->h_u, sizeof(same.h_u)) != 0 ||
-	    memcmp(&same.m_u, &fs->m_u, sizeof(same.m_u)) != 0 || (r->vlan && fs->m_ext.vlan_tci != htons(VLAN_ID)))
+	if (same.flow_type != fs->flow_type || memcmp(same.h_u.hdata, fs->h_u.hdata, sizeof(same.h_u.hdata)) != 0 ||
+	    memcmp(same.m_u.hdata, fs->m_u.hdata, sizeof(same.m_u.hdata)) != 0 ||
+	    (r->vlan && fs->m_ext.vlan_tci != htons(VLAN_ID)))
 		r->key = (struct steer_key){0};
 }
 
@@ -245,7 +246,7 @@ int ntuple_list(int sock, const char *name, uint32_t from, struct ntuple_rule **
 	*list = n < 0 ? NULL : calloc((size_t)n + 1, sizeof(**list));
 	if (n >= 0 && !*list)
 		n = -ENOMEM;
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; at && i < n; i++) {
 		struct ethtool_rxnfc get = {.cmd = ETHTOOL_GRXCLSRULE, .fs.location = at[i]};
 
 		/* "drop" (RX_CLS_FLOW_DISC) and other functions have more bits than a queue's number */

@@ -28,6 +28,7 @@ enum { QUEUES = 5, FLOWS = 80 };
 static const char *daemon_path, *double_path;
 static uint32_t wide;
 static struct nic *nic;
+static char nic_path[] = "/tmp/viaduct-nic-XXXXXX";
 
 static pid_t start(void)
 {
@@ -287,15 +288,14 @@ static void a_stack_that_lives_keeps_its_queue_and_rules_under_the_next_viaductd
 
 static void make_nic(void)
 {
-	char path[] = "/tmp/viaduct-nic-XXXXXX";
-	int fd = mkstemp(path);
+	int fd = mkstemp(nic_path);
 
 	if (fd < 0 || ftruncate(fd, sizeof(*nic)))
 		exit(1);
 	nic = mmap(NULL, sizeof(*nic), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (nic == MAP_FAILED)
 		exit(1);
-	setenv("TEST_NIC", path, 1);
+	setenv("TEST_NIC", nic_path, 1);
 	close(fd);
 }
 
@@ -322,6 +322,6 @@ int main(int argc, char **argv)
 	make_nic();
 	wide = world_wide(QUEUES);
 	rc = cmocka_run_group_tests(tests, NULL, NULL);
-	unlink(getenv("TEST_NIC"));
+	unlink(nic_path);
 	return rc;
 }

@@ -107,10 +107,14 @@ static struct ntuple_rule tcp4(const char *local, uint16_t port, const char *rem
 	    .key = {.proto = IPPROTO_TCP, .family = 4, .local_port = htons(port), .remote_port = htons(remote_port)},
 	    .queue = 5};
 
-	if (local)
-		memset(r.key.local + 10, 0xff, 2), inet_pton(AF_INET, local, r.key.local + 12);
-	if (remote)
-		memset(r.key.remote + 10, 0xff, 2), inet_pton(AF_INET, remote, r.key.remote + 12);
+	if (local) {
+		memset(r.key.local + 10, 0xff, 2);
+		inet_pton(AF_INET, local, r.key.local + 12);
+	}
+	if (remote) {
+		memset(r.key.remote + 10, 0xff, 2);
+		inet_pton(AF_INET, remote, r.key.remote + 12);
+	}
 	return r;
 }
 
