@@ -338,6 +338,8 @@ static int try_direct(struct tenant *t, struct tenant_vnic *v, const struct port
 	bool taken = queues_taken(h, d->ifindex);
 	int own = taken ? own_queue_free(h, d->ifindex, rss, d->queues) : -EBUSY;
 
+	/* the kernel frees the queue of one who has just left a little later */
+	v->room = own >= 0;
 	if (own >= 0)
 		return open_direct(v, d, (uint32_t)own, 1, why);
 	if (rss > most)
