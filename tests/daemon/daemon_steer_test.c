@@ -279,6 +279,36 @@ static void frames_for_a_stack_that_is_gone_are_the_kernels(void **state)
 	assert_kernels(&f);
 }
 
+/* A device may take the tag out and tell it to the kernel alone. */
+static void a_frame_without_its_tag_goes_to_the_stack_that_has_the_vlan(void **state)
+{
+	struct steer_if_key taken_out = {v0_index(), steer_untagged(STACK + 1)}, second = {v0_index() + 7, 10};
+	struct steer_outer outer = {.stack = STACK + 1};
+	struct steer_port port = {.mode = DAEMON_MODE_VETH};
+	struct steer_key k = {.proto = IPPROTO_TCP, .family = 4, .local_port = htons(300)};
+	struct steer_target t = {.stack = STACK + 1};
+	struct frame f = tcp4(HERE4, 5, 300), strange;
+
+	(void)state;
+	mapped(k.local, HERE4);
+	assert_int_equal(steer_filter_set(steer, &k, &t), 0);
+	assert_int_equal(steer_port_set(steer, 1, STACK + 1, &port), 0);
+	assert_int_equal(steer_veth(steer, 1, STACK + 1, v0_index(), &outer), 0);
+	assert_int_equal(steer_xsk(steer, 1, STACK + 1, 0, rings.xsk[0]), 0);
+	assert_kernels(&f);
+	assert_int_equal(steer_iface(steer, &taken_out, v0_index() + 1, mac), 1);
+	assert_steered(&f);
+	/* of other stacks it says nothing */
+	strange = tcp4(HERE4, 5, 81);
+	assert_kernels(&strange);
+	/* the same interface by another device: a bond's */
+	assert_int_equal(steer_iface(steer, &second, v0_index() + 1, mac), 1);
+	steer_iface_gone(steer, &second);
+	steer_iface_gone(steer, &taken_out);
+	assert_kernels(&f);
+	steer_filter_clear(steer, &k);
+}
+
 static void what_is_odd_is_the_kernels(void **state)
 {
 	static const uint8_t other[6] = {2, 9, 9, 9, 9, 9};
@@ -393,6 +423,7 @@ int main(void)
 	    cmocka_unit_test(ports_and_flows_are_found_and_nothing_else),
 	    cmocka_unit_test(a_port_at_any_address_is_one_of_this_machines),
 	    cmocka_unit_test(ipv6_tags_and_options_are_parsed),
+	    cmocka_unit_test(a_frame_without_its_tag_goes_to_the_stack_that_has_the_vlan),
 	    cmocka_unit_test(what_is_odd_is_the_kernels),
 	    cmocka_unit_test(icmp_errors_follow_what_they_quote),
 	    cmocka_unit_test(frames_that_end_early_or_are_spoiled_do_no_harm),

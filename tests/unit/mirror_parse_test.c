@@ -77,6 +77,14 @@ static void plain(uint32_t ifindex, const char *name)
 	take(raw_take_link, link_message(ifindex, name));
 }
 
+static void slave(uint32_t ifindex, const char *name, uint32_t master)
+{
+	struct nlmsghdr *h = link_message(ifindex, name);
+
+	mnl_attr_put_u32(h, IFLA_MASTER, master);
+	take(raw_take_link, h);
+}
+
 static void vlan(uint32_t ifindex, const char *name, uint32_t below, uint16_t id, uint16_t protocol, bool elsewhere)
 {
 	struct nlmsghdr *h = link_message(ifindex, name);
@@ -278,6 +286,34 @@ static void a_bond_with_one_active_device_is_that_device(void **state)
 	assert_false(iface(7)->flags & NETVIEW_IF_ALLOWED);
 }
 
+static void a_bonds_frames_come_in_by_all_its_devices_and_leave_by_itself(void **state)
+{
+	uint32_t below[4], sends = 0;
+
+	(void)state;
+	slave(2, "eth0", 4);
+	slave(3, "eth1", 4);
+	bond(4, "bond0", 1, 3);
+	vlan(5, "bond0.5", 4, 5, 0x8100, false);
+	plain(6, "eth2");
+	vlan(7, "eth2.5", 6, 5, 0x8100, false);
+	vlan(8, "loop", 8, 5, 0x8100, false);
+	for (uint32_t i = 4; i <= 5; i++) {
+		assert_int_equal(raw_below(n, i, below, 4, &sends), 2);
+		assert_int_equal(below[0], 2);
+		assert_int_equal(below[1], 3);
+		assert_int_equal(sends, 4);
+	}
+	assert_int_equal(raw_below(n, 4, below, 1, &sends), 1);
+	for (uint32_t i = 6; i <= 7; i++) {
+		assert_int_equal(raw_below(n, i, below, 4, &sends), 1);
+		assert_int_equal(below[0], 6);
+		assert_int_equal(sends, 6);
+	}
+	assert_int_equal(raw_below(n, 8, below, 4, &sends), 0);
+	assert_int_equal(raw_below(n, 9, below, 4, &sends), 0);
+}
+
 static void more_interfaces_than_fit_leave_all_to_the_kernel(void **state)
 {
 	(void)state;
@@ -446,6 +482,7 @@ int main(void)
 	    TEST(a_vlan_is_a_tag_on_the_device_below),
 	    TEST(tags_that_we_do_not_make_are_the_kernels),
 	    TEST(a_bond_with_one_active_device_is_that_device),
+	    TEST(a_bonds_frames_come_in_by_all_its_devices_and_leave_by_itself),
 	    TEST(more_interfaces_than_fit_leave_all_to_the_kernel),
 	    TEST(an_encapsulation_is_the_kernels),
 	    TEST(a_nexthop_object_that_is_not_spelt_out_is_the_kernels),
