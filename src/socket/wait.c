@@ -461,7 +461,7 @@ static uint64_t us_left(const struct waiting *x)
 /* All in one system call. -ENOSYS: not here. */
 static long sleep_in_one(struct waiting *x, int epfd, const sigset_t *mask)
 {
-	struct epoll_event ev[SLEEP_EVENTS];
+	struct epoll_event ev[SLEEP_EVENTS] = {0};
 	struct wait *w = x->w;
 	struct timespec ts;
 	long n;
