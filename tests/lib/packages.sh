@@ -9,7 +9,7 @@
 build_packages=(cmake ninja-build gcc g++ pkg-config libcmocka-dev libmnl-dev python3 iproute2 util-linux
 	clang bpftool libbpf-dev libxdp-dev libpcap-dev)
 # shellcheck disable=SC2034
-test_packages=(clang clang-format clang-tidy libclang-rt-14-dev shellcheck strace tcpdump curl)
+test_packages=(clang clang-format clang-tidy libclang-rt-14-dev shellcheck strace tcpdump curl libpython3.11-testsuite)
 # shellcheck disable=SC2034
 program_packages=(redis-server redis-tools nginx-light wrk sockperf iperf3 gnuplot-nox)
 
