@@ -17,14 +17,14 @@ enum raw_kind { RAW_PLAIN, RAW_VLAN, RAW_BOND };
 
 struct raw_link {
 	uint32_t ifindex;
-	uint32_t flags; /* IFF_* */
-	uint32_t mtu;   /* of the device */
-	uint32_t mtu6;  /* of IPv6 on it (a router may ask for less); 0: not known */
+	uint32_t flags;  /* IFF_* */
+	uint32_t mtu;    /* of the device */
+	uint32_t mtu6;   /* of IPv6 on it (a router may ask for less); 0: not known */
 	uint32_t master; /* the bond that it is part of, or what else; 0 none */
-	uint32_t below; /* VLAN: the device below; bond: the active slave; 0 none */
-	uint16_t type;  /* ARPHRD_* */
-	uint16_t vlan;  /* tag */
-	uint8_t kind;   /* enum raw_kind */
+	uint32_t below;  /* VLAN: the device below; bond: the active slave; 0 none */
+	uint16_t type;   /* ARPHRD_* */
+	uint16_t vlan;   /* tag */
+	uint8_t kind;    /* enum raw_kind */
 	uint8_t
 	    elsewhere; /* 1: the device below is in another network namespace, or is used in a way we don't follow */
 	uint8_t mac[6];
