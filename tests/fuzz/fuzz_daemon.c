@@ -643,9 +643,12 @@ static void hang_up(struct peer *p)
 
 	close(p->client->fd);
 	close(p->end);
+	/* others may speak for the same stack */
+	if (t)
+		tenant_client_gone(t, p->client->number);
 	free(p->client);
 	p->client = NULL;
-	if (t)
+	if (t && !t->clients)
 		tenant_free(t);
 }
 
