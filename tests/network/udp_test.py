@@ -19,6 +19,7 @@ def told(test, accelerated, family, to, options):
     """What the far side prints of the datagrams that the near side says, and what that prints."""
     with linked(test, accelerated) as link:
         count = 12 if to == 4 else 11
+        introduce(link, to)
         with link.carried(stray=8):
             server = link.start("far", UDP + ["hear", family, 7000, count] + options, 7000, udp=True)
             said = link.run("near", UDP + ["say", link.address("far", to), 7000])
