@@ -42,7 +42,9 @@ struct large_frame {
 /* What one hold of the lock has gathered. */
 struct large {
 	uint32_t frames, used;
-	bool full; /* there was no room for some */
+	bool full;           /* there was no room for some */
+	struct large *older; /* socket/large.c: to be sent first; whose it is */
+	void *owner;
 	struct large_frame frame[LARGE_FRAMES];
 	uint8_t bytes[LARGE_BYTES];
 };

@@ -51,11 +51,15 @@ static int packet_socket(uint32_t ifindex)
 	return fd;
 }
 
-static struct large *area(void)
+static struct large *area(struct attached *a)
 {
-	void *mem = mmap(NULL, sizeof(struct large), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct large *mem =
+	    mmap(NULL, sizeof(struct large), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	return mem == MAP_FAILED ? NULL : mem;
+	if (mem == MAP_FAILED)
+		return NULL;
+	mem->owner = a;
+	return mem;
 }
 
 int large_open(struct attached *a, uint32_t vnic, uint32_t ifindex)
@@ -67,8 +71,8 @@ int large_open(struct attached *a, uint32_t vnic, uint32_t ifindex)
 	stack_enter(a);
 	if (!a->large_used) {
 		a->large_used = true;
-		a->e.large = area();
-		atomic_store(&a->large_spare[0], area());
+		a->e.large = area(a);
+		atomic_store(&a->large_spare[0], area(a));
 	}
 	a->e.vnic[vnic].large_fd = fd + 1;
 	stack_leave(a);
@@ -80,6 +84,8 @@ uint32_t large_take(struct attached *a)
 	uint32_t any = a->e.large && a->e.large->frames;
 
 	if (any) {
+		/* a signal handler of the program's runs in the release: what we had taken then is not sent yet */
+		a->e.large->older = large_mine;
 		large_mine = a->e.large;
 		a->e.large = NULL;
 	}
@@ -98,11 +104,12 @@ static void put_back(struct attached *a, struct large *g)
 	}
 }
 
-void large_send(struct attached *a)
+static void send_all(struct large *g)
 {
-	struct large *g = large_mine;
+	struct attached *a = g->owner;
 
-	large_mine = NULL;
+	if (g->older)
+		send_all(g->older);
 	for (uint32_t i = 0; i < g->frames; i++) {
 		const struct large_frame *f = &g->frame[i];
 
@@ -113,5 +120,14 @@ void large_send(struct attached *a)
 	}
 	g->frames = g->used = 0;
 	g->full = false;
+	g->older = NULL;
 	put_back(a, g);
+}
+
+void large_send(void)
+{
+	struct large *g = large_mine;
+
+	large_mine = NULL;
+	send_all(g);
 }

@@ -17,6 +17,6 @@ int large_open(struct attached *a, uint32_t vnic, uint32_t ifindex);
 
 /* What this thread has taken with it from under the lock (large_take), to send it now; NULL nothing. */
 extern _Thread_local struct large *large_mine;
-void large_send(struct attached *a);
+void large_send(void);
 
 #endif

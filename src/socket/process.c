@@ -401,7 +401,7 @@ void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n)
 	bool first = large_mine && large_mine->full; /* what found no room there comes behind */
 
 	if (first)
-		large_send(a);
+		large_send();
 	for (uint32_t i = 0; i < n; i++) {
 		struct vnic *v = &a->e.vnic[posted[i]];
 		uint32_t kind = v->ops ? vnic_take_armed(v) : VNIC_ARMED_NO;
@@ -415,7 +415,7 @@ void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n)
 	}
 	if (large_mine) {
 		kick_flush();
-		large_send(a);
+		large_send();
 	}
 }
 
