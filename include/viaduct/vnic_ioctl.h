@@ -1,24 +1,28 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * The kernel char driver's ABI: what a program asks of /dev/viaduct. Usable from user space and from the kernel.
+ * The kernel char driver's ABI: what a program asks of /dev/viaduct. Usable from user space and
+ * from the kernel.
  *
- * A file is a vNIC. open(); VIADUCT_IOC_ABI says what the driver can; VIADUCT_IOC_ALLOC makes the vNIC on an interface
- * of the opener's network namespace; mmap() at offset 0 of region_size bytes, shared, maps it: the layout is that of
- * vnic.h, with one end, and end[1] describing the receive buffers. VIADUCT_IOC_FILTER_ADD says what of the interface's
- * traffic comes here; VIADUCT_IOC_KICK has the driver send what lies in the tx ring. poll(2) says POLLIN while events
- * wait that were not taken (struct vnic_taken), and POLLERR | POLLHUP once the interface is gone. The vNIC goes with
- * the file's last reference, a mapping being one: so it lives on in forked children and wherever the descriptor was
- * passed.
+ * A file is a vNIC. open(); VIADUCT_IOC_ABI says what the driver can; VIADUCT_IOC_ALLOC makes
+ * the vNIC on an interface of the opener's network namespace; mmap() at offset 0 of region_size
+ * bytes, shared, maps it: the layout is that of vnic.h, with one end, and end[1] describing the
+ * receive buffers. VIADUCT_IOC_FILTER_ADD says what of the interface's traffic comes here;
+ * VIADUCT_IOC_KICK has the driver send what lies in the tx ring. poll(2) says POLLIN while
+ * events wait that were not taken (struct vnic_taken), and POLLERR | POLLHUP once the interface
+ * is gone. The vNIC goes with the file's last reference, a mapping being one: so it lives on in
+ * forked children and wherever the descriptor was passed.
  *
- * Wake-ups: those of vnic.h. A driver that finds `armed` not 0 after it wrote an event exchanges it with 0 and wakes
- * whoever polls the file, and writes to the eventfd if one was given.
+ * Wake-ups: those of vnic.h. A driver that finds `armed` not 0 after it wrote an event exchanges
+ * it with 0 and wakes whoever polls the file, and writes to the eventfd if one was given.
  *
- * Versions. The argument of each call but KICK points at a struct that begins with its size, as its caller knows it. A
- * longer one than the driver's is good if what the driver does not know is zero (else E2BIG); a shorter one is taken as
- * followed by zeros, if it is not shorter than in version 1 (else EINVAL). Results are cut to the caller's size.
- * Reserved fields and unknown flags must be 0 (EINVAL).
+ * Versions. The argument of each call but KICK points at a struct that begins with its size, as
+ * its caller knows it. A longer one than the driver's is good if what the driver does not know
+ * is zero (else E2BIG); a shorter one is taken as followed by zeros, if it is not shorter than
+ * in version 1 (else EINVAL). Results are cut to the caller's size. Reserved fields and unknown
+ * flags must be 0 (EINVAL).
  *
- * Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d, all zeros for any; ports and numbers are in host order.
+ * Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d, all zeros for any; ports and numbers are in
+ * host order.
  */
 #ifndef VIADUCT_VNIC_IOCTL_H
 #define VIADUCT_VNIC_IOCTL_H
@@ -40,9 +44,9 @@
 #define VIADUCT_IOC_INFO _IO(VIADUCT_IOC_MAGIC, 2)       /* struct viaduct_info */
 #define VIADUCT_IOC_FILTER_ADD _IO(VIADUCT_IOC_MAGIC, 3) /* struct viaduct_filter */
 #define VIADUCT_IOC_FILTER_DEL _IO(VIADUCT_IOC_MAGIC, 4) /* struct viaduct_filter; ENOENT */
-#define VIADUCT_IOC_KICK _IO(VIADUCT_IOC_MAGIC, 5)  /* argument 0; EAGAIN: frames wait, the driver goes on by itself */
-#define VIADUCT_IOC_STATS _IO(VIADUCT_IOC_MAGIC, 6) /* struct viaduct_stats */
-#define VIADUCT_IOC_EVENTFD _IO(VIADUCT_IOC_MAGIC, 7) /* struct viaduct_eventfd */
+#define VIADUCT_IOC_KICK _IO(VIADUCT_IOC_MAGIC, 5)       /* argument 0; EAGAIN: the driver goes on by itself */
+#define VIADUCT_IOC_STATS _IO(VIADUCT_IOC_MAGIC, 6)      /* struct viaduct_stats */
+#define VIADUCT_IOC_EVENTFD _IO(VIADUCT_IOC_MAGIC, 7)    /* struct viaduct_eventfd */
 
 /* Any call on a vNIC: ENXIO before ALLOC, EIO once its interface is gone; ENOTTY: no such call. */
 
@@ -60,15 +64,17 @@ struct viaduct_abi {
 	vnic_u32 vnics_max; /* out: most vNICs of a user */
 };
 
-/* Once for a file. EBUSY again; ENODEV no such interface; EOPNOTSUPP not an Ethernet interface; EUSERS too many vNICs
- * of this user; ENOBUFS the limit on locked memory (RLIMIT_MEMLOCK); ENETDOWN does not apply: the interface may be
- * down. */
+/*
+ * Once for a file; the interface may be down. EBUSY: again; ENODEV: no such interface; EOPNOTSUPP:
+ * not an Ethernet interface; EUSERS: too many vNICs of this user; ENOBUFS: the limit on locked
+ * memory (RLIMIT_MEMLOCK).
+ */
 struct viaduct_alloc {
 	vnic_u32 size;
 	vnic_u32 ifindex;
 	vnic_u32 tx_bufs, rx_bufs; /* each 16 to bufs_max */
 	vnic_u32 buf_size;         /* bytes, 2048 to 16384, a multiple of VNIC_LINE */
-	vnic_u32 evq_entries;      /* 0: as many as are needed; else a power of two that is enough, at most 16384 */
+	vnic_u32 evq_entries;      /* 0: as needed; or a power of two, up to 16384 */
 	vnic_u32 flags, reserved;  /* 0 */
 	vnic_u64 features;         /* in: VIADUCT_FEAT_* that the caller can; out: those in use */
 	vnic_u64 region_size;      /* out: bytes to map */
@@ -87,15 +93,16 @@ struct viaduct_info {
 };
 
 /*
- * What comes to the local end (from the remote one; remote port 0: from all) goes to this vNIC, and what it sends must
- * be from one of its filters' local ends, to its remote end if it has one. fd: a socket of the opener's user that is
- * bound to the local port, and to the local address or to any; the driver keeps it open as long as the filter stands,
- * so the port stays taken. With CAP_NET_RAW in the namespace, and for a flow of which this vNIC has the whole port, it
- * may be -1.
+ * What comes to the local end (from the remote one; remote port 0: from all) goes to this vNIC,
+ * and what it sends must be from one of its filters' local ends, to its remote end if it has
+ * one. fd: a socket of the opener's user that is bound to the local port, and to the local
+ * address or to any; the driver keeps it open as long as the filter stands, so the port stays
+ * taken. With CAP_NET_RAW in the namespace, and for a flow of which this vNIC has the whole
+ * port, it may be -1.
  *
- * EADDRINUSE: another vNIC has it, or another user has a socket on that port, too; EADDRNOTAVAIL: the local address is
- * not this machine's; EPERM: the socket does not hold the port; EBADF, ENOTSOCK; ENOSPC: too many. The same filter
- * again: EEXIST.
+ * EADDRINUSE: another vNIC has it, or another user has a socket on that port, too;
+ * EADDRNOTAVAIL: the local address is not this machine's; EPERM: the socket does not hold the
+ * port; EBADF, ENOTSOCK; ENOSPC: too many. The same filter again: EEXIST.
  */
 struct viaduct_filter {
 	vnic_u32 size;

@@ -15,7 +15,7 @@ static struct dentry *dir;
 static const struct {
 	const char *name, *sentence;
 } texts[VD_COUNTERS] = {
-#define VD_COUNTER(name, sentence) [VD_##name] = {#name, sentence},
+#define VD_COUNTER(name, sentence) {#name, sentence},
 #include "counters.def"
 #undef VD_COUNTER
 };
@@ -27,7 +27,7 @@ static int counters_show(struct seq_file *m, void *unused)
 	for (u32 i = 0; i < VD_COUNTERS; i++) {
 		u64 sum = 0;
 
-		for_each_possible_cpu (cpu)
+		for_each_possible_cpu(cpu)
 			sum += per_cpu(vd_total, cpu).n[i];
 		seq_printf(m, "%-14s %12llu  %s\n", texts[i].name, sum, texts[i].sentence);
 	}
@@ -40,7 +40,7 @@ static int vnics_show(struct seq_file *m, void *unused)
 	const struct vd_vnic *v;
 
 	mutex_lock(&vd_vnics_lock);
-	list_for_each_entry (v, &vd_vnics, all)
+	list_for_each_entry(v, &vd_vnics, all)
 		seq_printf(m, "user %u pages %lu filters %u received %llu sent %llu%s\n",
 			   from_kuid_munged(&init_user_ns, v->cred->euid), v->region.count,
 			   READ_ONCE(v->filter_count), READ_ONCE(v->rx_counts[VD_rx_frames]),

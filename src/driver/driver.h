@@ -79,7 +79,7 @@ static inline u32 vd_ring_turn(const struct vd_ring *r, u32 at)
 static inline bool vd_ring_read(const struct vd_ring *r, u32 at, struct vnic_desc *d)
 {
 	const u64 *slot = r->slots + 2 * (at & (r->entries - 1));
-	u64 first, second = smp_load_acquire(&slot[1]);
+	u64 first, second = smp_load_acquire(&slot[1]); /* before the first word */
 
 	if ((u32)(second >> 32) != vd_ring_turn(r, at))
 		return false;
@@ -98,6 +98,7 @@ static inline void vd_ring_write(const struct vd_ring *r, u32 at, const struct v
 	u64 *slot = r->slots + 2 * (at & (r->entries - 1));
 
 	WRITE_ONCE(slot[0], d->buf | (u64)d->off << 32 | (u64)d->len << 48);
+	/* the slot is full when this is seen: the first word is, too */
 	smp_store_release(&slot[1], d->type | (u64)d->flags << 8 | (u64)d->gso_len << 16 |
 					    (u64)vd_ring_turn(r, at) << 32);
 }
@@ -119,8 +120,9 @@ struct vd_vnic {
 	struct file *file;	  /* whose vNIC it is; not after its release */
 	struct user_struct *user; /* whose locked memory it is; NULL: nobody's */
 	struct list_head all;	  /* in vd_vnics */
-	struct mutex setup;	  /* ALLOC, mmap, eventfd */
-	bool allocated;		  /* set once, with release order: what follows is there */
+	/* ALLOC: one at a time */
+	struct mutex setup;
+	bool allocated; /* set once, with release order: what follows is there */
 
 	struct vd_region region;
 	struct vnic_ctrl *ctrl;
@@ -129,6 +131,7 @@ struct vd_vnic {
 	u32 tx_count, rx_count, buf_size;
 	u64 features;
 
+	/* the tx ring, and that there is an interface */
 	struct mutex tx_lock;
 	struct net_device *dev; /* NULL: gone. Written under rtnl and tx_lock, read under either */
 	struct vd_ring tx;
@@ -136,6 +139,7 @@ struct vd_vnic {
 	bool tx_waiting;	  /* for room: frames are left in the ring */
 	struct list_head on_port; /* rtnl */
 
+	/* the event queue and the receive buffers */
 	spinlock_t lock;
 	struct vd_ring evq, rx;
 	u16 *rx_free; /* buffers that are ours */

@@ -48,8 +48,8 @@ static struct vd_filter *find(const struct net_device *dev, const struct vd_flow
 {
 	struct vd_filter *f;
 
-	hash_for_each_possible_rcu (table, f, node, hash_of(dev, flow),
-				    lockdep_is_held(&filter_lock))
+	hash_for_each_possible_rcu(table, f, node, hash_of(dev, flow),
+				   lockdep_is_held(&filter_lock))
 		if (f->dev == dev && same(&f->flow, flow))
 			return f;
 	return NULL;
@@ -117,6 +117,11 @@ bool vd_filter_sends(const struct vd_vnic *v, const struct net_device *dev,
 
 /* --- making and ending them --- */
 
+static bool is_v4(const struct vd_flow *f)
+{
+	return f->family == 4;
+}
+
 static int flow_of(const struct viaduct_filter *want, struct vd_flow *f)
 {
 	memcpy(&f->local, want->local, sizeof(f->local));
@@ -131,10 +136,10 @@ static int flow_of(const struct viaduct_filter *want, struct vd_flow *f)
 		return -EINVAL;
 	if (!f->remote_port != ipv6_addr_any(&f->remote))
 		return -EINVAL;
-	if (!ipv6_addr_any(&f->local) && ipv6_addr_v4mapped(&f->local) != (f->family == 4))
+	if (!ipv6_addr_any(&f->local) && ipv6_addr_v4mapped(&f->local) != is_v4(f))
 		return -EINVAL;
 	if (f->remote_port &&
-	    (ipv6_addr_any(&f->local) || ipv6_addr_v4mapped(&f->remote) != (f->family == 4)))
+	    (ipv6_addr_any(&f->local) || ipv6_addr_v4mapped(&f->remote) != is_v4(f)))
 		return -EINVAL;
 	if (ipv6_addr_is_multicast(&f->local) ||
 	    (f->family == 4 && ipv4_is_multicast(f->local.s6_addr32[3])))
@@ -247,7 +252,7 @@ static void free_all(struct list_head *ended)
 	if (list_empty(ended))
 		return;
 	synchronize_net();
-	list_for_each_entry_safe (f, next, ended, of_vnic) {
+	list_for_each_entry_safe(f, next, ended, of_vnic) {
 		if (f->sock)
 			sockfd_put(f->sock);
 		kfree(f);
@@ -282,7 +287,7 @@ void vd_filters_end(struct vd_vnic *v)
 	LIST_HEAD(ended);
 
 	mutex_lock(&filter_lock);
-	list_for_each_entry_safe (f, next, &v->filters, of_vnic)
+	list_for_each_entry_safe(f, next, &v->filters, of_vnic)
 		remove(f, &ended);
 	mutex_unlock(&filter_lock);
 	free_all(&ended);

@@ -168,7 +168,7 @@ static long vd_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct vd_vnic *v = file->private_data;
 	void __user *user = (void __user *)arg;
-	bool allocated = smp_load_acquire(&v->allocated);
+	bool allocated = smp_load_acquire(&v->allocated); /* before all that ALLOC made */
 	const struct call *c;
 	union argument a;
 	int ret;
@@ -198,7 +198,7 @@ static int vd_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct vd_vnic *v = file->private_data;
 
-	if (!smp_load_acquire(&v->allocated))
+	if (!smp_load_acquire(&v->allocated)) /* before all that ALLOC made */
 		return -ENXIO;
 	if (!(vma->vm_flags & VM_SHARED) || vma->vm_flags & VM_EXEC)
 		return -EINVAL;
@@ -217,7 +217,7 @@ static __poll_t vd_poll(struct file *file, poll_table *wait)
 	__poll_t events = 0;
 
 	poll_wait(file, &v->wait, wait);
-	if (!smp_load_acquire(&v->allocated))
+	if (!smp_load_acquire(&v->allocated)) /* before all that ALLOC made */
 		return EPOLLERR;
 	if (READ_ONCE(v->gone))
 		events = EPOLLERR | EPOLLHUP;
@@ -234,7 +234,6 @@ static const struct file_operations fops = {
 	.compat_ioctl = compat_ptr_ioctl,
 	.mmap = vd_mmap,
 	.poll = vd_poll,
-	.llseek = no_llseek,
 };
 
 static struct miscdevice device = {

@@ -76,13 +76,13 @@ static bool foreign_tcp(const struct sock *sk, kuid_t uid)
 	tb = inet_csk(sk)->icsk_bind_hash;
 	if (tb) {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
-		sk_for_each_bound (other, &tb->owners)
+		sk_for_each_bound(other, &tb->owners)
 			found |= n++ >= SHARERS_MAX || foreign(other, uid);
 #else
 		struct inet_bind2_bucket *tb2;
 
-		hlist_for_each_entry (tb2, &tb->bhash2, bhash_node)
-			sk_for_each_bound (other, &tb2->owners)
+		hlist_for_each_entry(tb2, &tb->bhash2, bhash_node)
+			sk_for_each_bound(other, &tb2->owners)
 				found |= n++ >= SHARERS_MAX || foreign(other, uid);
 #endif
 	}
@@ -104,7 +104,7 @@ static bool foreign_udp(const struct sock *sk, kuid_t uid)
 	u32 n = 0;
 
 	spin_lock_bh(&slot->lock);
-	sk_for_each (other, &slot->head) {
+	sk_for_each(other, &slot->head) {
 		if (!net_eq(sock_net(other), sock_net(sk)) || inet_sk(other)->inet_num != port)
 			continue;
 		found |= n++ >= SHARERS_MAX || foreign(other, uid);

@@ -31,7 +31,7 @@ static struct vd_port *find(const struct net_device *dev)
 {
 	struct vd_port *p;
 
-	list_for_each_entry (p, &ports, all)
+	list_for_each_entry(p, &ports, all)
 		if (p->dev == dev)
 			return p;
 	return NULL;
@@ -116,7 +116,7 @@ static int on_event(struct notifier_block *nb, unsigned long event, void *data)
 		break;
 	case NETDEV_UP:
 	case NETDEV_DOWN:
-		list_for_each_entry_safe (v, next, &p->vnics, on_port)
+		list_for_each_entry_safe(v, next, &p->vnics, on_port)
 			vd_link(v, event == NETDEV_UP);
 		break;
 	}

