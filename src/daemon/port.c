@@ -65,8 +65,8 @@ int port_device(int sock, uint32_t ifindex, struct port_device *d)
 /* --- the umem --- */
 
 /*
- * Chunks of a queue for one direction. More than four queues share what four have, as far as that goes: 64 MiB in all.
- * What a stack opens it sends by the first queue, which has as many as ever.
+ * Chunks of a queue for one direction. More than four queues share what four have, as far as that goes: about 70 MiB in
+ * all. What a stack opens it sends by the first queue, which has as many as ever.
  */
 static uint32_t chunks_of(uint32_t queues)
 {
