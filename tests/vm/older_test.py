@@ -54,8 +54,7 @@ def viaductd_and_its_clients(test):
 
 @case
 def programs(test):
-    cases(test, "programs", 300, "python_stream_both_sides_ipv4", "python_stream_both_sides_ipv6", "redis_both_sides_ipv4",
-          "nginx_two_workers_both_sides_ipv4")
+    cases(test, "programs", 300, "python_stream_both_sides_ipv4", "python_stream_both_sides_ipv6", "redis_both_sides_ipv4")
 
 
 @case
