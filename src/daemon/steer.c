@@ -21,7 +21,8 @@
 #include <fcntl.h>
 
 #define PROGRAM_MAPS 32
-#define LINK_DYING_MS 200 /* the kernel frees a link that nobody holds a little later */
+#define DISPATCHER "xdp_dispatcher" /* libxdp's, which calls ours and others' */
+#define LINK_DYING_MS 2000          /* the kernel frees a link that nobody holds a little later */
 #define LINK_STEP_MS 5
 
 #ifndef XDP_USE_SG
@@ -129,6 +130,9 @@ static uint32_t program_on(struct steer *s, uint32_t ifindex)
 		close(fd);
 	if (fd >= 0 && !strcmp(info.name, name))
 		return id;
+	/* libxdp keeps descriptors of other programs that it has looked at */
+	if (fd < 0 || strcmp(info.name, DISPATCHER) != 0)
+		return 0;
 	shared = share_find(ifindex, name, &native);
 	if (!shared)
 		return 0;
@@ -214,17 +218,38 @@ static void take_links(struct steer *s)
 	}
 }
 
-/* A link whose last holder has just died is not to be found any more, while its program is still on the interface. */
-static bool stays(struct steer *s, uint32_t ifindex)
+/* Is our program there by a link? Then the kernel won't have it replaced by itself in the other way. */
+static bool by_link(uint32_t ifindex, uint32_t id)
 {
-	uint32_t id = program_on(s, ifindex);
+	LIBBPF_OPTS(bpf_xdp_query_opts, q);
+	LIBBPF_OPTS(bpf_xdp_attach_opts, opts);
+	int fd = bpf_prog_get_fd_by_id(id), rc = -ENOENT;
 
+	opts.old_prog_fd = fd;
+	if (fd >= 0 && !bpf_xdp_query((int)ifindex, 0, &q))
+		rc = bpf_xdp_attach((int)ifindex, fd,
+				    XDP_FLAGS_REPLACE |
+					(q.attach_mode == XDP_ATTACHED_DRV ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE),
+				    &opts);
+	if (fd >= 0)
+		close(fd);
+	return rc == -EBUSY;
+}
+
+/* A link whose last holder has just died is not to be found any more, while its program is still on the interface. True
+ * if that is so; it is gone then. */
+static bool was_dying(struct steer *s, uint32_t ifindex)
+{
+	uint32_t id = 0;
+
+	if (bpf_xdp_query_id((int)ifindex, 0, &id) || !id || program_on(s, ifindex) != id || !by_link(ifindex, id))
+		return false;
 	for (uint32_t ms = 0; id && ms < LINK_DYING_MS; ms += LINK_STEP_MS) {
 		usleep(LINK_STEP_MS * 1000);
 		if (bpf_xdp_query_id((int)ifindex, 0, &id))
-			return false;
+			id = 0;
 	}
-	return id != 0;
+	return true;
 }
 
 /* What no link holds was attached by libxdp. It stays as it is. */
@@ -237,7 +262,7 @@ static void take_shared(struct steer *s)
 		struct xdp_program *shared;
 		bool native;
 
-		if (!d || !stays(s, i->if_index))
+		if (!d || !program_on(s, i->if_index) || was_dying(s, i->if_index))
 			continue;
 		shared = share_find(i->if_index, bpf_program__name(s->skel->progs.vd_steer2), &native);
 		if (shared)
