@@ -52,7 +52,7 @@ static int make_listener(void)
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	memcpy(sa.sun_path + 1, DAEMON_NAME, strlen(DAEMON_NAME));
-	if (fd >= 0 && !bind(fd, (struct sockaddr *)&sa, len) && !listen(fd, 128))
+	if (fd >= 0 && !bind(fd, (struct sockaddr *)&sa, len))
 		return fd;
 	int rc = -errno;
 
@@ -122,7 +122,8 @@ static int drop(void *house)
 	return privileges_drop(((struct house *)house)->policy.share);
 }
 
-/* The name comes first, so that a second viaductd ends at once; who connects meanwhile waits. */
+/* The name comes first, so that a second viaductd ends at once; who connects is refused until all is there, and comes
+ * again: to wait would look as if we hung. */
 static int run(struct house *h)
 {
 	int stop, rc, listener = inherited_listener();
@@ -148,6 +149,8 @@ static int run(struct house *h)
 		return say(rc, "no threads");
 	stop = stop_signals();
 	rc = server_start(&server, h, listener);
+	if (!rc)
+		rc = listen(listener, 128) ? -errno : 0;
 	if (rc)
 		return say(rc, "can't serve");
 	rc = server_run(server, stop);

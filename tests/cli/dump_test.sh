@@ -201,7 +201,7 @@ if [ "$(id -u)" = 0 ] && [ -n "${TEST_CONTAINED:-}" ] && [ -x "$build/viaductd" 
 	"$build/viaductd" &
 	daemon=$!
 	started+=("$daemon")
-	await 5 grep -q @viaduct1/daemon /proc/net/unix
+	await 5 grep -q ' 00010000 .*@viaduct1/daemon' /proc/net/unix # it listens
 	"$viaduct" run python3 "$work/far.py" server "$work" &
 	server=$!
 	started+=("$server")

@@ -120,8 +120,8 @@ class Side:
         end = time.monotonic() + 5
         while True:
             with open(f"/proc/{self.holder.pid}/net/unix", encoding="ascii") as table:
-                if "@viaduct1/daemon" in table.read():
-                    return
+                if any("@viaduct1/daemon" in line and line.split()[3] == "00010000" for line in table):
+                    return  # it listens
             check(time.monotonic() < end and self.daemon.poll() is None, f"viaductd did not start: {self.said()}")
             time.sleep(0.01)
 
