@@ -416,8 +416,9 @@ static void look_for_daemon(struct attached *a, struct net *n, uint64_t now)
 {
 	int ret = open_connection(a, n, HELPER_MS);
 
-	n->retry_us = now + (ret == -ETIMEDOUT ? HANGS_US : n->look_us);
-	if (n->look_us < LOOK_LAST_US)
+	/* one that does not answer in time may just have begun */
+	n->retry_us = now + n->look_us;
+	if (n->look_us < (ret == -ETIMEDOUT ? HANGS_US : LOOK_LAST_US))
 		n->look_us *= 2;
 	if (ret < 0)
 		return;

@@ -277,10 +277,13 @@ void vs_close_fd(vsock_t v, int fd, bool wait_linger)
 		linger(v, seconds);
 }
 
-/* Nobody would retransmit what the peer has not acknowledged: the char driver's vNIC goes with its last process. */
+/* Nobody would retransmit what the peer has not acknowledged: the char driver's vNIC goes with its last process, and an
+ * interface's while no viaductd knows of us. */
 static bool lost_with_us(const struct attached *a, const struct sock *k)
 {
-	return k->vnic < VNIC_MAX && stack_vnic(a->s, k->vnic)->provider == VNIC_PROV_CHARDEV;
+	const struct vnic_state *st = stack_vnic(a->s, k->vnic);
+
+	return st && (st->provider == VNIC_PROV_CHARDEV || vnic_is_network(st));
 }
 
 /* True if no connection of our stack has bytes that were not put on the wire yet. What is on the wire reaches the
