@@ -294,9 +294,7 @@ static void obey(struct tenant *t, const struct orphan_word *w)
 		/* no socket is shown: it must be of a port that the dead had */
 		if (!w->flow.remote_port || w->flow.flags & DAEMON_FILTER_SHARED)
 			break;
-		if (t->memory < 0)
-			tenant_filter_inherit(t, &w->flow);
-		else if (tenant_filter_add(t, &w->flow, -1, &why) < 0)
+		if (t->memory < 0 || tenant_filter_add(t, &w->flow, -1, &why) < 0)
 			tenant_filter_inherit(t, &w->flow);
 		break;
 	case ORPHAN_READY:
