@@ -280,6 +280,10 @@ static inline bool sock_wants_errors(const struct sock *k, uint8_t origin)
 {
 	return k->flags & (origin == ERROR_ICMP6 ? SOCKF_RECVERR6 : SOCKF_RECVERR);
 }
+static inline bool sock_has_errors(const struct sock *k)
+{
+	return k->flags & (SOCKF_RECVERR | SOCKF_RECVERR6) && k->errq.head;
+}
 /* Queue it. to: where the packet went; f, off: the frame, and where in it the quoted payload begins. f NULL: the error
  * is of our own making, about no bytes. */
 void errqueue_add(struct engine *e, struct sock *k, const struct sock_error *err, const struct endpoint *to,

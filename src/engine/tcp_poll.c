@@ -45,7 +45,7 @@ uint32_t tcp_poll(struct engine *e, const struct sock *k)
 		if ((t->flags & (TCPF_URG_VALID | TCPF_URG_BYTE | TCPF_URG_READ)) == (TCPF_URG_VALID | TCPF_URG_BYTE))
 			ev |= EV_PRI;
 	}
-	if (k->so_error || k->errq.head)
+	if (k->so_error || sock_has_errors(k))
 		ev |= EV_ERR;
 	return ev;
 }

@@ -590,7 +590,7 @@ uint32_t udp_poll(struct engine *e, const struct sock *k)
 	const struct vnic_state *st = k->vnic < VNIC_MAX ? stack_vnic(e->s, k->vnic) : NULL;
 	uint32_t ev = 0;
 
-	if (k->so_error || k->errq.head)
+	if (k->so_error || sock_has_errors(k))
 		ev |= EV_ERR;
 	if (k->flags & SOCKF_SHUT_RD)
 		ev |= EV_RDHUP | EV_IN | EV_RDNORM;

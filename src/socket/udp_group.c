@@ -160,8 +160,8 @@ static uint32_t device_of_route(const uint8_t group[16])
 {
 	struct endpoint to = {.port = 9}, from;
 	struct sockaddr_storage ss;
-	socklen_t len = addr_to_sockaddr(&(struct endpoint){.port = 9}, is_v4(group) ? 4 : 6, &ss);
 	uint32_t device = 0;
+	socklen_t len;
 	int fd;
 
 	memcpy(to.addr, group, 16);

@@ -70,6 +70,12 @@ static void learn(struct attached *a, const struct sock *k, const struct udp_met
 	const struct vnic_state *st = meta->vnic < VNIC_MAX ? stack_vnic(a->s, meta->vnic) : NULL;
 	struct route r;
 
+	if (!k->udp.cmsgs) {
+		d->cmsgs = 0;
+		d->family = k->family;
+		d->meta.from = meta->from;
+		return;
+	}
 	*d = (struct cmsg_datagram){.cmsgs = k->udp.cmsgs, .family = k->family, .meta = *meta};
 	d->ifindex = st ? st->ifindex : 0;
 	memcpy(d->ours, meta->to.addr, sizeof(d->ours));

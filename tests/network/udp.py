@@ -121,7 +121,7 @@ def errors(address, port, how, *options):
     for n in range(3):
         for i in range(n + 1):
             try:
-                s.sendto(f"datagram {n} {i}".encode(), to) if how != "connected" else s.send(f"datagram {n} {i}".encode())
+                s.sendmsg([f"datagram {n} {i}".encode()], [], 0, None if how == "connected" else to)
             except OSError as error:
                 print("send", error.errno)
             if i == n and n == 2:
@@ -143,7 +143,7 @@ def join(s, group, how):
     kind, _, value = how.partition("=")
     four = ":" not in group
     address = socket.inet_pton(socket.AF_INET if four else socket.AF_INET6, group)
-    name = struct.pack("=HH4s120x", socket.AF_INET, 0, address) if four else struct.pack("=HHI16s104x", 10, 0, 0, address)
+    name = struct.pack("=HH4s120x", 2, 0, address) if four else struct.pack("=HHI16s104x", 10, 0, 0, address)
     level = IP if four else IP6
     if kind == "any":
         s.setsockopt(level, 35 if four else 20, address + bytes(4))
@@ -213,7 +213,7 @@ def quote(how, address, group, port, *texts):
     elif how == "if":
         s.setsockopt(IP, socket.IP_MULTICAST_IF, socket.inet_aton(address))
     elif how == "number":
-        s.setsockopt(IP, socket.IP_MULTICAST_IF, struct.pack("=4s4sI", bytes(4), bytes(4), socket.if_nametoindex("wire0")))
+        s.setsockopt(IP, socket.IP_MULTICAST_IF, struct.pack("=8sI", bytes(8), socket.if_nametoindex("wire0")))
     elif how == "bound":
         s.bind((address, 0))
     elif how == "device":
@@ -252,7 +252,7 @@ def far_away(family, *targets):
         s = prepared(int(family), ["recverr" if family == "4" else "recverr6"])
         s.bind(("", 0))
         if ttl:
-            s.setsockopt(IP if family == "4" else IP6, socket.IP_TTL if family == "4" else socket.IPV6_UNICAST_HOPS, int(ttl))
+            s.setsockopt(*((IP, socket.IP_TTL) if family == "4" else (IP6, socket.IPV6_UNICAST_HOPS)), int(ttl))
         s.sendto(b"anybody?", (address, 7009))
         print(target, ready(s), error_text(s), ready(s, 30))
 

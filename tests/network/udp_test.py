@@ -60,8 +60,9 @@ def beyond(test, accelerated, family, command, stray):
     """What the near side sees of a router, which is the far side."""
     with linked(test, accelerated) as link:
         near, far = link.sides["near"], link.sides["far"]
-        for setting in ("ipv4.icmp_ratelimit=0", "ipv6.icmp.ratelimit=0", "ipv4.ip_forward=1", "ipv4.conf.all.send_redirects=0",
-                        "ipv4.conf.wire0.send_redirects=0", "ipv6.conf.all.forwarding=1"):
+        for setting in ("ipv4.icmp_ratelimit=0", "ipv6.icmp.ratelimit=0", "ipv4.ip_forward=1",
+                        "ipv4.conf.all.send_redirects=0", "ipv4.conf.wire0.send_redirects=0",
+                        "ipv6.conf.all.forwarding=1"):
             machine.run(far.inside(["sysctl", "-qw", f"net.{setting}"]), 10)
         net, host = ("10.50.{}.0/24", "10.9.0.{}") if family == 4 else ("fd50:{}::/64", "fd09::{}")
         for kind, number in (("unreachable", 1), ("prohibit", 2)):
@@ -194,6 +195,14 @@ def words(program):
         return [line.split()[0] for line in log if line != "ready\n"]
 
 
+def started(program):
+    """It has joined."""
+    while "ready" not in program.output():
+        check(program.process.poll() is None, program.output())
+        time.sleep(0.02)
+    return program
+
+
 def until(program, *texts):
     """It has heard these, and nothing else."""
     end = time.monotonic() + 10
@@ -213,7 +222,7 @@ def heard(test, accelerated, bound, how, options=(), group=GROUP, texts=("one", 
     """What a member on the far side hears of what the near side publishes."""
     with linked(test, accelerated) as link:
         route_groups(link)
-        server = link.start("far", UDP + ["member", bound, 7002, group, how] + list(options), 7002, udp=True)
+        server = started(link.start("far", UDP + ["member", bound, 7002, group, how] + list(options)))
         before = link.sides["far"].counters()
         publish(link, *texts, group=group)
         code = server.process.wait(20)
@@ -244,7 +253,7 @@ def sources_come_and_go(test):
     for accelerated in ("", "far"):
         with linked(test, accelerated) as link:
             route_groups(link)
-            member = link.start("far", UDP + ["member", "", 7002, GROUP, "any"], 7002, udp=True)
+            member = started(link.start("far", UDP + ["member", "", 7002, GROUP, "any"]))
             publish(link, "one", "block=10.9.0.1")
             time.sleep(0.3)
             publish(link, "unheard")
@@ -252,7 +261,7 @@ def sources_come_and_go(test):
     for accelerated in ("", "far"):
         with linked(test, accelerated) as link:
             route_groups(link)
-            member = link.start("far", UDP + ["member", "", 7002, GROUP, "source=10.9.0.7"], 7002, udp=True)
+            member = started(link.start("far", UDP + ["member", "", 7002, GROUP, "source=10.9.0.7"]))
             publish(link, "unheard")
             link.sides["near"].ip("address", "add", "10.9.0.7/24", "dev", "wire0")
             link.run("near", UDP + ["publish", "10.9.0.7", GROUP, 7002, "heard", "leave"])
@@ -271,7 +280,7 @@ def beside(test, second):
         route_groups(link)
         check(not joined(far), "a member beforehand")
         command = UDP + ["member", "", 7002, GROUP, "any"]
-        first = link.start("far", command, 7002, udp=True)
+        first = started(link.start("far", command))
         check(joined(far), "the kernel is no member")
         before = far.counters()
         publish(link, "one")
@@ -280,8 +289,7 @@ def beside(test, second):
         other = machine.Program(link.command("far", command) if second == "viaduct" else far.inside(command),
                                 test.path("other"))
         test.programs.append(other)
-        while "ready" not in other.output():
-            time.sleep(0.02)
+        started(other)
         time.sleep(0 if second == "viaduct" else 0.4)  # viaductd looks again after 0.25 s
         publish(link, *[f"both{n}" for n in range(10)])
         until(first, "one", *[f"both{n}" for n in range(10)])
@@ -314,7 +322,7 @@ def two_members_on_viaduct_hear_all(test):
 def a_sender_on_the_same_machine_is_heard_as_well(test):
     with linked(test, "far") as link:
         route_groups(link)
-        member = link.start("far", UDP + ["member", "", 7002, GROUP, "any"], 7002, udp=True)
+        member = started(link.start("far", UDP + ["member", "", 7002, GROUP, "any"]))
         publish(link, "from far", side="near")
         publish(link, "near", side="far")
         machine.run(link.sides["far"].inside(UDP + ["publish", "10.9.0.2", GROUP, "7002", "plain"]), 10)
@@ -326,7 +334,7 @@ def many_groups_of_one_socket(test):
     groups = ",".join(f"239.7.7.{n}" for n in range(20))
     with linked(test, "far") as link:
         route_groups(link)
-        member = link.start("far", UDP + ["member", "", 7002, groups, "any"], 7002, udp=True)
+        member = started(link.start("far", UDP + ["member", "", 7002, groups, "any"]))
         before = link.sides["far"].counters()
         publish(link, "word", group=groups)
         until(member, *["word"] * 20)
@@ -342,9 +350,7 @@ def a_user_without_privileges_hears_a_group(test):
                                              "/usr/bin/python3"] + UDP[1:] + ["member", "", 7002, GROUP, "any"]),
                                  test.path("member"))
         test.programs.append(member)
-        while "ready" not in member.output():
-            check(member.process.poll() is None, member.output())
-            time.sleep(0.02)
+        started(member)
         time.sleep(0.1)
         before = far.counters()
         publish(link, "one", "two")
@@ -357,9 +363,7 @@ def sockets_of_one_program_each_hear_the_group(test):
     with linked(test, "far") as link:
         far = link.sides["far"]
         route_groups(link)
-        member = link.start("far", UDP + ["members", 7002, GROUP, 3], 7002, udp=True)
-        while "ready" not in member.output():
-            time.sleep(0.02)
+        member = started(link.start("far", UDP + ["members", 7002, GROUP, 3]))
         before = far.counters()
         publish(link, "one", "two", "end")
         until(member, *[f"{n}:{text}" for n in range(3) for text in ("one", "two", "end")])
@@ -375,8 +379,7 @@ def quoted(test, accelerated, group, how):
                                                                  "number=wire0"] + (ALL4 if family == 4 else ALL6)),
                                  test.path("member"))
         test.programs.append(member)
-        while "ready" not in member.output():
-            time.sleep(0.02)
+        started(member)
         before = link.sides["near"].counters()
         said = link.run("near", UDP + ["quote", how, link.address("near", family), group, 7002, "one", "two", "end"])
         seen = link.sides["near"].counters() - before
@@ -403,7 +406,7 @@ def an_interface_that_was_down_brings_the_group_again(test):
     with linked(test, "far") as link:
         far = link.sides["far"]
         route_groups(link)
-        member = link.start("far", UDP + ["member", "", 7002, GROUP, "number=wire0"], 7002, udp=True)
+        member = started(link.start("far", UDP + ["member", "", 7002, GROUP, "number=wire0"]))
         publish(link, "one")
         until(member, "one")
         far.ip("link", "set", "wire0", "down")
@@ -421,7 +424,7 @@ def another_viaductd_hears_of_the_groups(test):
     with linked(test, "far") as link:
         far = link.sides["far"]
         route_groups(link)
-        member = link.start("far", UDP + ["member", "", 7002, GROUP, "any"], 7002, udp=True)
+        member = started(link.start("far", UDP + ["member", "", 7002, GROUP, "any"]))
         publish(link, "one")
         until(member, "one")
         far.daemon.kill()
