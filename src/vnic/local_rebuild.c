@@ -37,6 +37,15 @@ static void forget_written(struct vnic *v)
 			__atomic_store_n(&ring_words(v->tx, v->st->tx_prod + i, WIRE_RING)[1], 0, __ATOMIC_RELAXED);
 }
 
+/* A buffer is marked before it is posted open: that was the last that happened if its slot is empty. */
+static void forget_marked(struct vnic *v)
+{
+	struct vnic_state *st = v->st;
+
+	if (st->grow_slot == st->tx_prod && st->grow_buf < st->tx_count && !ring_full(v->tx, st->tx_prod, WIRE_RING))
+		st->tx_state[st->grow_buf] &= (uint8_t)~VNIC_TX_NIC;
+}
+
 /* What was posted and not counted yet. */
 static void catch_up(struct vnic *v)
 {
@@ -118,6 +127,7 @@ bool wire_rebuild(struct vnic *v, const uint64_t *rx, const uint64_t *tx)
 
 	if (st->tx_count != WIRE_BUFS || st->rx_count != WIRE_BUFS || st->ret_count > VNIC_RETURNS)
 		return false;
+	forget_marked(v);
 	catch_up(v);
 	if (!rebuild_tx(st, tx) || !rebuild_rx(v, rx))
 		return false;

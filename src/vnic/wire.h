@@ -81,12 +81,13 @@ static inline bool wire_lags(const struct vnic_state *st)
 static inline void wire_post_open(struct vnic *v, uint32_t buf, uint32_t off, uint32_t len)
 {
 	struct vnic_state *st = v->st;
-	uint32_t slot = st->tx_prod;
 
-	wire_post_flags(v, buf, off, len, VNIC_F_OPEN);
-	st->grow_slot = slot;
-	st->grow_prod = st->tx_prod;
+	/* which buffer is marked before it is posted, should it come to no more than that */
+	st->grow_slot = st->tx_prod;
 	st->grow_buf = buf;
+	wire_step();
+	wire_post_flags(v, buf, off, len, VNIC_F_OPEN);
+	st->grow_prod = st->tx_prod;
 	st->grow_off = (uint16_t)off;
 	st->grow_len = (uint16_t)len;
 }

@@ -290,6 +290,31 @@ static void what_is_added_is_taken_once_however_both_meet(void **state)
 	pair_free(p);
 }
 
+/* As a death between the mark and the post leaves it (local_rebuild.c). */
+static void a_buffer_whose_open_frame_was_never_posted_is_free_again(void **state)
+{
+	uint64_t none[VNIC_SET_WORDS] = {0};
+	struct talk t = make(true);
+	struct vnic *v = &t.p->e[0].vnic[0];
+	uint32_t at = 0, before;
+	int buf;
+
+	(void)state;
+	write_many(&t, 10, 64, &at);
+	read_all(&t, 0);
+	for (int i = 0; i < 4; i++)
+		pair_wait(t.p, SECOND);
+	before = v->st->free_top;
+	buf = vnic_tx_alloc(v);
+	assert_true(buf >= 0);
+	v->st->grow_slot = v->st->tx_prod;
+	v->st->grow_buf = (uint32_t)buf;
+	v->st->tx_state[buf] |= VNIC_TX_NIC;
+	assert_true(wire_rebuild(v, none, none));
+	assert_int_equal(v->st->free_top, before);
+	pair_free(t.p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -302,6 +327,7 @@ int main(void)
 	    cmocka_unit_test(a_length_of_zero_means_the_frame_only_if_it_is_open),
 	    cmocka_unit_test(the_general_code_reads_an_open_frame_too),
 	    cmocka_unit_test(what_is_added_is_taken_once_however_both_meet),
+	    cmocka_unit_test(a_buffer_whose_open_frame_was_never_posted_is_free_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
