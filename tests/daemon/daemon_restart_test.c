@@ -7,14 +7,18 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "daemon/orphan.h"
 #include "rings.h"
 #include "world.h"
 
@@ -170,12 +174,78 @@ static void rings_of_others_cannot_be_resumed(void **state)
 	daemon_stop(daemon, SIGTERM);
 }
 
+/* As one who finishes connections of the dead: listens under such a name, and says `len` bytes to whoever comes. */
+static pid_t pretend(const char *name, uid_t uid, size_t len)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0), ready[2];
+	static char rubbish[4096];
+	pid_t pid;
+
+	memset(rubbish, 0x55, sizeof(rubbish));
+	memcpy(rubbish, &(uint32_t){ORPHAN_MAGIC}, sizeof(uint32_t));
+	memcpy(rubbish + sizeof(uint32_t), &(uint32_t){1}, sizeof(uint32_t));
+	snprintf(sa.sun_path + 1, sizeof(sa.sun_path) - 1, ORPHAN_NAME "%s", name);
+	assert_int_equal(pipe(ready), 0);
+	pid = fork();
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (setuid(uid) ||
+		    bind(fd, (struct sockaddr *)&sa,
+			 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(sa.sun_path + 1))) ||
+		    listen(fd, 8) || write(ready[1], "", 1) != 1)
+			_exit(1);
+		for (;;) {
+			int sock = accept(fd, NULL, NULL);
+
+			if (len)
+				(void)!send(sock, rubbish, len, MSG_NOSIGNAL);
+		}
+	}
+	assert_int_equal(read(ready[0], rubbish, 1), 1);
+	close(ready[0]);
+	close(ready[1]);
+	close(fd);
+	return pid;
+}
+
+static void who_pretends_to_finish_connections_is_not_believed(void **state)
+{
+	pid_t daemon = daemon_start(daemon_path, NULL);
+	int peer = peer_udp(7001);
+	pid_t liar[] = {pretend("another-user", 12345, sizeof(struct orphan_show)), pretend("silent", 0, 0),
+			pretend("short", 0, 5), pretend("rubbish", 0, sizeof(struct orphan_show))};
+	struct answer a;
+	struct guest g;
+	int sock;
+
+	(void)state;
+	guest_make(&g, 7000, DAEMON_MODE_DIRECT);
+	restart(&daemon, SIGKILL);
+	guest_resume(&g);
+	assert_served(&g, peer);
+	sock = client_connect();
+	assert_int_equal(client_ask(sock, DAEMON_STATUS, NULL, 0, NULL, 0, &a), 0);
+	assert_int_equal(a.body.status.stacks, 1);
+	assert_int_equal(a.body.status.orphans, 0);
+	close(sock);
+	for (unsigned int i = 0; i < sizeof(liar) / sizeof(liar[0]); i++) {
+		assert_int_equal(kill(liar[i], SIGKILL), 0);
+		waitpid(liar[i], NULL, 0);
+	}
+	guest_free(&g);
+	close(peer);
+	daemon_stop(daemon, SIGTERM);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(stacks_outlive_their_daemon),
 	    cmocka_unit_test(nothing_is_left_when_all_are_gone),
 	    cmocka_unit_test(rings_of_others_cannot_be_resumed),
+	    cmocka_unit_test(nothing_is_left_when_all_are_gone),
+	    cmocka_unit_test(who_pretends_to_finish_connections_is_not_believed),
 	    cmocka_unit_test(nothing_is_left_when_all_are_gone),
 	};
 
