@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "daemon/policy.h"
+#include "lib/test_file.h"
 
 static struct policy p;
 
@@ -114,8 +115,8 @@ static void lines_of_the_file_are_checked(void **state)
 
 static void a_file_with_a_mistake_is_refused(void **state)
 {
-	char path[] = "/tmp/policy-XXXXXX", option[64];
-	int fd = mkstemp(path);
+	char path[TEST_FILE_MAX], option[TEST_FILE_MAX + 16];
+	int fd = test_file(path);
 
 	(void)state;
 	assert_true(fd >= 0);

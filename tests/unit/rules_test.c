@@ -17,6 +17,7 @@
 #include "host/host.h"
 #include "host/knobs.h"
 #include "host/rules.h"
+#include "lib/test_file.h"
 
 static struct rules r;
 static struct rules_error last;
@@ -223,8 +224,8 @@ static void a_rule_that_an_earlier_one_hides_is_told(void **state)
 
 static void a_file_that_was_asked_for_must_be_there_and_right(void **state)
 {
-	char path[] = "/tmp/rules_test_XXXXXX", err[512] = "";
-	int fd = mkstemp(path);
+	char path[TEST_FILE_MAX], err[512] = "";
+	int fd = test_file(path);
 	struct endpoint dns = at("192.0.2.1", 53), web = at("192.0.2.1", 80);
 
 	(void)state;
