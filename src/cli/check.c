@@ -105,6 +105,7 @@ int cmd_check(int argc, char **argv)
 	check_kernel(&c);
 	check_user(&c);
 	check_daemon(&c);
+	check_driver(&c);
 	check_limits(&c);
 	check_interfaces(&c);
 	check_rules(&c, rules);

@@ -50,6 +50,7 @@ bool check_cap(const struct check *c, int cap);
 void check_kernel(struct check *c);
 void check_user(struct check *c);
 void check_daemon(struct check *c);
+void check_driver(struct check *c);
 void check_limits(struct check *c);
 void check_interfaces(struct check *c);
 void check_rules(struct check *c, const char *path);

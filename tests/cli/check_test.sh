@@ -86,7 +86,7 @@ import json, sys
 with open(sys.argv[1]) as f:
     found = json.load(f)
 assert found["network"] is True
-assert {"kernel", "you", "viaductd", "limits", "interfaces", "rules"} == {f["section"] for f in found["findings"]}
+assert {"kernel", "you", "viaductd", "driver", "limits", "interfaces", "rules"} == {f["section"] for f in found["findings"]}
 veth, = [i for i in found["interfaces"] if i["name"] == "check0"]
 assert veth["kind"] == veth["driver"] == "veth" and veth["xdp_native"] and veth["mtu"] == 1500, veth
 PY
