@@ -62,7 +62,7 @@ struct engine {
 	struct vnic vnic[VNIC_MAX]; /* .ops NULL: not mapped in this process */
 	struct route_slot route_slot[ROUTE_SLOTS];
 	struct path_mtu path_mtu[ROUTE_SLOTS];
-	bool path_mtus; /* there are some */
+	bool path_mtus;      /* there are some */
 	struct large *large; /* where large segments are gathered (large.h); NULL: not now */
 };
 
