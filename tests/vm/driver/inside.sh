@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # In the virtual machine: inside.sh MODULE COMMAND... loads the module, makes the veth that the tests want (v0, 10.9.0.1 here;
 # v1, 10.9.0.2 in the network namespace "peer"), runs the command, unloads the module, and looks at what the kernel said.
-# (a stall of RCU alone is that of a machine that others keep busy.) Its exit status is the command's, or 99 when something is left or the kernel complained.
+# Its exit status is the command's, or 99 when something is left or the kernel complained (of more than a stall of RCU, which is
+# that of a machine that others keep busy).
 module=$1
 shift
 modprobe veth && modprobe 8021q && insmod "$module" || exit 98
