@@ -311,6 +311,7 @@ int engine_vnic_alloc(struct engine *e)
 		st->dead = 0;
 		*stack_iface(s, i) = (struct iface){0};
 		memset(&e->vnic[i], 0, sizeof(e->vnic[i]));
+		e->large_fd[i] = 0;
 		s->vnic_used[w] |= 1ull << i % 64;
 		s->vnic_attention[w] &= ~(1ull << i % 64);
 		if (i >= s->vnic_high)

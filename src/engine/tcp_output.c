@@ -129,7 +129,7 @@ static __attribute__((noinline)) bool gathered(struct engine *e, struct sock *k,
 {
 	struct ip_out o = tcp_ip_out(e, k, ecn);
 
-	return e->vnic[k->vnic].large_fd && large_add(e, k, &o, part, n, len, more);
+	return e->large_fd[k->vnic] && large_add(e, k, &o, part, n, len, more);
 }
 
 /* Build the header in front of the run and post it. ecn: the IP header's field. more: what follows it goes as well. */

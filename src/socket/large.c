@@ -74,7 +74,7 @@ int large_open(struct attached *a, uint32_t vnic, uint32_t ifindex)
 		a->e.large = area(a);
 		atomic_store(&a->large_spare[0], area(a));
 	}
-	a->e.vnic[vnic].large_fd = fd + 1;
+	a->e.large_fd[vnic] = fd + 1;
 	stack_leave(a);
 	return fd;
 }
@@ -115,8 +115,7 @@ static void send_all(struct large *g)
 
 		large_finish(g, i);
 		/* what the kernel does not take is lost, as on any network */
-		(void)!host_sys.sendto(a->e.vnic[f->vnic].large_fd - 1, g->bytes + f->at, f->len, MSG_DONTWAIT, NULL,
-				       0);
+		(void)!host_sys.sendto(a->e.large_fd[f->vnic] - 1, g->bytes + f->at, f->len, MSG_DONTWAIT, NULL, 0);
 	}
 	g->frames = g->used = 0;
 	g->full = false;

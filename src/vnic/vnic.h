@@ -128,7 +128,6 @@ struct vnic {
 	int life_fd;        /* socket that hangs up when the peer is gone; -1 none */
 	int wire_fd;        /* wire that relatives may ask for (src/socket/relatives.c): its memory (plus 1; 0 none) */
 	int wake_fd;  /* network: readable when events wait, and kicked after frames were posted (plus 1; 0 none) */
-	int large_fd; /* network: takes large segments (engine/large.h; plus 1; 0 none) */
 	uint32_t gen; /* st->gen when it was mapped */
 	void *priv;   /* the provider's own */
 	uint64_t

@@ -11,7 +11,7 @@ static struct sender *large_new(uint32_t cwnd)
 	struct sender *r = sender_new(0, 1000);
 
 	r->e.large = calloc(1, sizeof(struct large));
-	r->e.vnic[r->k->vnic].large_fd = 1;
+	r->e.large_fd[r->k->vnic] = 1;
 	r->t->cwnd = cwnd * 1000;
 	r->k->sndbuf = 1 << 20;
 	return r;
