@@ -160,8 +160,9 @@ static void be_hostile(uint64_t seed)
 
 		open_target(&t, sock);
 		blind = fork();
-		while (blind == 0)
-			rewrite(&t, frame, len);
+		if (blind == 0)
+			for (;;)
+				rewrite(&t, frame, len);
 		for (double end = now() + 0.3; now() < end; t.lap++)
 			for (int i = 0; i < 3; i++) {
 				rewrite(&t, frame, len);
@@ -196,11 +197,10 @@ static uint32_t look_at_wire(int tap)
 	struct sockaddr_ll from;
 	socklen_t len = sizeof(from);
 	struct sockaddr_in ours = address_of(OURS, 0);
-	uint8_t got[2048];
+	uint8_t got[2048] = {0};
 	uint32_t frames = 0;
-	ssize_t n;
 
-	while ((n = recvfrom(tap, got, sizeof(got), 0, (struct sockaddr *)&from, &len)) > 0) {
+	while (recvfrom(tap, got, sizeof(got), 0, (struct sockaddr *)&from, &len) > 0) {
 		uint16_t port = (uint16_t)(got[34] << 8 | got[35]);
 
 		if (from.sll_pkttype == PACKET_OUTGOING || got[12] != 8 || got[13] != 0 || got[23] == IPPROTO_ICMP)
