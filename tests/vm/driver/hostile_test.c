@@ -194,7 +194,7 @@ static int peer_tap(void)
  * were. */
 static uint32_t look_at_wire(int tap)
 {
-	struct sockaddr_ll from;
+	struct sockaddr_ll from = {0};
 	socklen_t len = sizeof(from);
 	struct sockaddr_in ours = address_of(OURS, 0);
 	uint8_t got[2048] = {0};
