@@ -62,8 +62,9 @@ struct engine {
 	struct vnic vnic[VNIC_MAX]; /* .ops NULL: not mapped in this process */
 	struct route_slot route_slot[ROUTE_SLOTS];
 	struct path_mtu path_mtu[ROUTE_SLOTS];
-	bool path_mtus;         /* there are some */
-	struct large *large;    /* where large segments are gathered (large.h); NULL: not now */
+	bool path_mtus;      /* there are some */
+	bool flushes;        /* who runs it calls tcp_flush_acks whenever the program waits: ACKs may wait for that */
+	struct large *large; /* where large segments are gathered (large.h); NULL: not now */
 	int large_fd[VNIC_MAX]; /* takes them, plus 1; 0: none do. Not in struct vnic, whose size is a power of two */
 };
 

@@ -443,7 +443,9 @@ static void syn_sent(struct engine *e, struct sock *k, struct segment *g)
 	t->snd_una = g->ack;
 	tcp_ecn_take_syn_ack(e, k, g);
 	tcp_established(e, k);
-	t->flags |= TCPF_ACK_NOW;
+	t->flags |= e->flushes ? TCPF_ACK_DELAYED : TCPF_ACK_NOW;
+	if (e->flushes)
+		tcp_ack_soon(e->s, k);
 	g->seq++;
 	g->flags &= (uint8_t)~TH_SYN;
 	if (g->flags & TH_URG)

@@ -125,6 +125,9 @@ void tcp_listen_close(struct engine *e, struct sock *listener);
 uint32_t tcp_new_isn(struct engine *e, const struct endpoint *local, const struct endpoint *remote); /* RFC 6528 */
 
 /* tcp_recv.c */
+/* An ACK that is owed may wait until the program has answered or has nothing to do. */
+bool tcp_ack_may_wait(const struct engine *e, const struct sock *k);
+void tcp_ack_soon(struct stack *s, struct sock *k);
 void tcp_ack_soon_remove(struct stack *s, struct sock *k);         /* before the socket is freed */
 uint32_t tcp_syn_window(struct engine *e, struct sock *k);         /* of a SYN: at most 65535, not to be scaled */
 uint32_t tcp_first_window(const struct stack *s, uint32_t rcvbuf); /* the same for one that there is no socket for */

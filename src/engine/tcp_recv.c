@@ -70,6 +70,7 @@ void tcp_promise_none(struct stack *s, struct sock *k)
 	if (k->tcp.promised)
 		promise(s, &k->tcp, 0);
 }
+#define WINDOW_PLENTY 32768u /* a sender that may send so much more is not held back */
 
 /* After rcv_adv has moved. A connection that is read as fast as it is written to has promised the same as before. */
 static inline void count_promise(struct engine *e, struct sock *k)
@@ -240,18 +241,27 @@ static void auto_tune(struct engine *e, struct sock *k)
 }
 
 /*
- * On a wire the ACK for what was just read waits until the program has nothing else to do: its next call that finds
- * nothing (tcp_flush_acks). A writer whom Nagle's algorithm holds back is told a microsecond later, and has by then
- * written more; else reader and writer go in step, with a segment, an ACK and four cache misses for each small write.
- * TIMER_DELACK runs meanwhile, for a program that does not come back.
+ * The ACK for what was just read waits until the program has nothing else to do: its next call that finds
+ * nothing (tcp_flush_acks). On a network each ACK costs about as much as a segment, and a request's goes with its
+ * answer, that of a SYN with the first request, a FIN's with ours. A writer whom Nagle's algorithm holds back is told a
+ * microsecond later, and has by then written more; else reader and writer go in step, with a segment, an ACK and four
+ * cache misses for each small write. TIMER_DELACK runs meanwhile, for a program that does not come back.
  */
-static void ack_soon(struct stack *s, struct sock *k)
+void tcp_ack_soon(struct stack *s, struct sock *k)
 {
 	if (k->tcp.flags & TCPF_ACK_SOON)
 		return;
 	k->tcp.flags |= TCPF_ACK_SOON;
 	k->tcp.ack_soon_next = s->ack_soon;
 	__atomic_store_n(&s->ack_soon, sock_index(s, k), __ATOMIC_RELAXED);
+}
+
+bool tcp_ack_may_wait(const struct engine *e, const struct sock *k)
+{
+	const struct tcb *t = &k->tcp;
+
+	return e->flushes && !(t->flags & (TCPF_ACK_NOW | TCPF_QUICKACK)) && t->rcv_nxt - t->rcv_wup <= t->rcv_mss &&
+	       (t->flags & (TCPF_PUSHED | TCPF_FIN_RCVD) || t->rcv_nxt == t->irs + 1);
 }
 
 void tcp_flush_acks(struct engine *e)
@@ -304,11 +314,11 @@ static void after_read(struct engine *e, struct sock *k, bool copied)
 			return;
 		}
 		if (copied && pushed && k->rxq.bytes == 0) {
-			if (!tcp_lossless(e, k->vnic)) {
+			if (!tcp_lossless(e, k->vnic) && !e->flushes) {
 				tcp_send_ack(e, k);
 				return;
 			}
-			ack_soon(e->s, k);
+			tcp_ack_soon(e->s, k);
 		}
 	}
 	if (!copied || (t->flags & TCPF_FIN_RCVD) || t->state == TCP_CLOSED)
@@ -318,6 +328,11 @@ static void after_read(struct engine *e, struct sock *k, bool copied)
 		wnd = min32(window_select(e, k), most);
 		if (wnd && wnd >= 2 * window_left(t)) {
 			count(e->s, C_tcp_window_updates);
+			if (e->flushes && window_left(t) >= WINDOW_PLENTY) { /* nobody waits for it */
+				t->flags |= TCPF_ACK_DELAYED;
+				tcp_ack_soon(e->s, k);
+				return;
+			}
 			tcp_send_ack(e, k);
 		}
 	}

@@ -149,9 +149,15 @@ void tcp_rx_ack_policy(struct engine *e, struct sock *k)
 	if (!(t->flags & (TCPF_ACK_NOW | TCPF_ACK_DELAYED)))
 		return;
 	quick = (t->quick_acks && !(t->flags & TCPF_PINGPONG)) || (t->flags & TCPF_QUICKACK);
-	if (t->flags & TCPF_ACK_NOW)
+	if (t->flags & TCPF_ACK_NOW) {
 		tcp_send_ack(e, k);
-	else if (quick || (t->rcv_nxt - t->rcv_wup > t->rcv_mss && tcp_window_open(e, k)))
+		return;
+	}
+	if (quick && tcp_ack_may_wait(e, k)) {
+		tcp_ack_soon(e->s, k);
+		quick = false;
+	}
+	if (quick || (t->rcv_nxt - t->rcv_wup > t->rcv_mss && tcp_window_open(e, k)))
 		ack_burst(e, k);
 	else if (t->timer[TIMER_DELACK].deadline_us == 0)
 		timer_set(e, k, TIMER_DELACK, e->s->now_us + (uint64_t)e->s->cfg.defaults.delack_ms * 1000);

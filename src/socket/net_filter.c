@@ -300,6 +300,7 @@ int net_filter_ask(struct attached *a, uint8_t proto, uint8_t family, int fd, co
 /* --- the end of bound sockets --- */
 
 #define BATCH 64u
+#define WAITS_MANY 256u /* in TIME-WAIT: their peers hardly ever need us any more, so many are not worth the time */
 
 /* Up to BATCH connections of that port from number *at on. */
 static uint32_t connections(struct attached *a, uint16_t port, uint32_t *at, struct filter *out)
@@ -311,7 +312,8 @@ static uint32_t connections(struct attached *a, uint16_t port, uint32_t *at, str
 		const struct sock *k = sock_at(a->s, *at);
 
 		if (!k || k->proto != SOCK_TCP || k->local.port != port || !k->remote.port || k->vnic >= VNIC_MAX ||
-		    k->tcp.state == TCP_CLOSED || !vnic_is_network(stack_vnic(a->s, k->vnic)))
+		    k->tcp.state == TCP_CLOSED || (k->tcp.state == TCP_TIME_WAIT && a->s->tw_count > WAITS_MANY) ||
+		    !vnic_is_network(stack_vnic(a->s, k->vnic)))
 			continue;
 		out[n++] = (struct filter){.local = k->local, .remote = k->remote};
 	}
@@ -332,7 +334,8 @@ static void keep_connections(struct attached *a, const struct filter *of)
 			batch[i].proto = of->proto;
 			batch[i].family = is_v4(batch[i].local.addr) ? 4 : 6;
 			batch[i].used_us = clock_us();
-			(void)add_locked(a, &batch[i], -1, &reason);
+			if (net_flow_enter(a, of->proto, &batch[i].local, &batch[i].remote) < 0)
+				(void)add_locked(a, &batch[i], -1, &reason);
 		}
 	} while (n == BATCH);
 }

@@ -127,6 +127,7 @@ struct attached *process_new_stack(const struct stack_config *cfg)
 	}
 	name_program(a->s);
 	engine_attach(&a->e, a->s);
+	a->e.flushes = true;
 	a->slot = process_slot_alloc(a->s, (uint32_t)getpid());
 	process_slot_name(a->s, a->slot, (uint32_t)getpid());
 	attached[n] = a;
