@@ -67,6 +67,8 @@ static uint64_t forget(int fd)
 	atomic_store_explicit(&fd_table[fd], 0, memory_order_release);
 	if (fd_word_kind(word) != FD_EPOLL)
 		vs_publish_fd(fd, FD_OTHER, VS_NONE, REASON_NONE);
+	else if (next[fd] != (uint32_t)fd)
+		ep_moved((struct epset *)(uintptr_t)(word & FD_VALUE_MASK), fd, (int)next[fd]);
 	return ring_remove((uint32_t)fd) ? word : 0;
 }
 

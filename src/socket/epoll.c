@@ -79,6 +79,14 @@ void ep_free(struct epset *set)
 	ctl_unlock();
 }
 
+void ep_moved(struct epset *set, int from, int to)
+{
+	if (__atomic_load_n(&set->epfd, __ATOMIC_RELAXED) != from)
+		return;
+	wait_kernel_closing();
+	__atomic_store_n(&set->epfd, to, __ATOMIC_RELAXED);
+}
+
 bool ep_has_accelerated(const struct epset *set)
 {
 	return atomic_load_explicit(&set->items_n, memory_order_acquire) || set->nested;

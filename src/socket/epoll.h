@@ -21,6 +21,8 @@ struct epset;
 struct epset *ep_new(int epfd);
 /* Its last descriptor is closed (before the kernel closes it). */
 void ep_free(struct epset *set);
+/* The kernel closes its descriptor `from`; `to` is another of the same. */
+void ep_moved(struct epset *set, int from, int to);
 
 /* epoll_ctl. The member is the accelerated socket v, or the set `nested`, or, if neither is given, the kernel's.
  * 0 or -errno. */

@@ -145,6 +145,33 @@ static void mixed(int fd)
 	close(outer);
 }
 
+/* The set is its description's: it stays when the number under which it was made is another file's. */
+static void another_number(int fd)
+{
+	int first = ep, p[2], null;
+
+	if (pipe(p) < 0)
+		exit(2);
+	ctl(EPOLL_CTL_ADD, fd, EPOLLIN, 12);
+	ep = fcntl(ep, F_DUPFD_CLOEXEC, 100);
+	show("close the first number", close(first));
+	null = open("/dev/null", O_RDONLY);
+	say("the number is another file's: %d", null == first);
+	show("ADD", ctl(EPOLL_CTL_ADD, p[0], EPOLLIN, 13));
+	wait_show("nothing", 8, 20);
+	show("pipe", write(p[1], "p", 1));
+	wait_show("the pipe's", 8, 2000);
+	ctl(EPOLL_CTL_DEL, p[0], 0, 0);
+	tell();
+	await();
+	wait_show("the socket's", 8, 2000);
+	show("read", read(fd, (char[16]){0}, 16));
+	ctl(EPOLL_CTL_DEL, fd, 0, 0);
+	close(null);
+	close(p[0]);
+	close(p[1]);
+}
+
 static void ends(int fd)
 {
 	show("ADD", ctl(EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP, 11));
@@ -167,6 +194,7 @@ static void server(int fd)
 	edge(fd);
 	oneshot(fd);
 	mixed(fd);
+	another_number(fd);
 	ends(fd);
 }
 
@@ -187,6 +215,10 @@ static void client(int fd)
 	tell();
 	await();
 	send(fd, "mix", 3, 0);
+	rest(10);
+	tell();
+	await();
+	send(fd, "number", 6, 0);
 	rest(10);
 	tell();
 	await();
