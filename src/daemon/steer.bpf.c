@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: BSD-2-Clause */
+/* SPDX-License-Identifier: (GPL-2.0 OR BSD-2-Clause) */
 /*
  * The programs in the kernel. Compiled by clang for BPF, embedded in viaductd, loaded by steer.c.
  *
@@ -11,12 +11,15 @@
  *   outerskb    the same as generic XDP, which hands skbs over, too, for an interface that is a veth: a frame that tc
  * has redirected is passed over by generic XDP at the other end of it (skb_is_redirected).
  *
+ * Both licences, because the kernel lends bpf_probe_read_kernel to no other program (uncut).
+ *
  * ICMP errors follow the packet that they quote. A socket that is gone has left its map by itself: its frames go to the
  * kernel. Documentation/networking/af_xdp.rst, Documentation/bpf/redirect.rst.
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 #include "daemon/steer_parse.h"
 #include "viaduct/daemon.h"
@@ -250,11 +253,42 @@ static __always_inline int same_mac(const __u8 *a, const __u8 *b)
 	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2];
 }
 
-/* What the stack has on the interface that frames come in by like this; *at: its index. */
-#define VLAN_HEADER 4
+/* The kernel's own (CO-RE): what of them is read here. */
+struct xdp_buff {
+	void *data_hard_start;
+	__u32 frame_sz;
+} __attribute__((preserve_access_index));
 
+struct skb_shared_info {
+	unsigned short gso_size;
+} __attribute__((preserve_access_index));
+
+#define CACHE_LINE 64u /* SMP_CACHE_BYTES: skb_shared_info begins at a multiple from the end */
+
+/*
+ * Several datagrams in one, which the kernel at the other end of a veth has left to us to cut (UDP_SEGMENT). Where is
+ * said in the skb alone, and only the kernel goes by it. In generic XDP the frame's room ends with the skb's own
+ * skb_shared_info (bpf_prog_run_generic_xdp, xdp_get_shared_info_from_buff).
+ */
+static __always_inline int uncut(struct xdp_md *ctx)
+{
+	const struct xdp_buff *x = (const void *)ctx;
+	__u32 size = 0, info_size = bpf_core_type_size(struct skb_shared_info);
+	unsigned short gso_size = 0;
+	void *start = NULL;
+	const struct skb_shared_info *info;
+
+	info_size = (info_size + CACHE_LINE - 1) & ~(CACHE_LINE - 1);
+	if (bpf_core_read(&start, sizeof(start), &x->data_hard_start) ||
+	    bpf_core_read(&size, sizeof(size), &x->frame_sz))
+		return 1;
+	info = start + size - info_size;
+	return bpf_core_read(&gso_size, sizeof(gso_size), &info->gso_size) || gso_size;
+}
+
+/* What the stack has on the interface that frames come in by like this; *at: its index. */
 static __always_inline const struct steer_port *port_of(const struct steer_if_key *where, const struct ethhdr *eth,
-							__u32 stack, __u8 proto, __u64 len, __u32 *at)
+							__u32 stack, __u8 proto, struct xdp_md *ctx, __u32 *at)
 {
 	const struct steer_if *iface = bpf_map_lookup_elem(&vd_ifaces, where);
 	const struct steer_port *port;
@@ -262,9 +296,7 @@ static __always_inline const struct steer_port *port_of(const struct steer_if_ke
 	/* a group's address, or ours: what promiscuous interfaces see besides is nobody's here */
 	if (!iface || iface->number >= STEER_IFACES || (!(eth->h_dest[0] & 1) && !same_mac(eth->h_dest, iface->mac)))
 		return NULL;
-	/* several datagrams in one, which a kernel on the other end of a veth has left to us to cut (UDP_SEGMENT): only
-	 * the kernel knows where */
-	if (proto == IPPROTO_UDP && iface->mtu && len > iface->mtu + sizeof(*eth) + VLAN_HEADER)
+	if (proto == IPPROTO_UDP && iface->skbs && uncut(ctx))
 		return NULL;
 	*at = steer_port_index(iface->number, stack);
 	port = bpf_map_lookup_elem(&vd_ports, at);
@@ -287,10 +319,10 @@ int vd_steer2(struct xdp_md *ctx)
 	if (stack >= STEER_STACKS)
 		goto kernel;
 	where.vlan = f.vlan;
-	port = port_of(&where, eth, stack, f.key.proto, bpf_xdp_get_buff_len(ctx), &at);
+	port = port_of(&where, eth, stack, f.key.proto, ctx, &at);
 	if (!port && !f.vlan) {
 		where.vlan = steer_untagged(stack);
-		port = port_of(&where, eth, stack, f.key.proto, bpf_xdp_get_buff_len(ctx), &at);
+		port = port_of(&where, eth, stack, f.key.proto, ctx, &at);
 	}
 	if (!port)
 		goto kernel;
@@ -384,4 +416,4 @@ int vd_shut2(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
-char vd_license[] SEC("license") = "BSD-2-Clause";
+char vd_license[] SEC("license") = "Dual BSD/GPL";

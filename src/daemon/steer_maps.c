@@ -73,7 +73,7 @@ int steer_iface(struct steer *s, const struct steer_if_key *where, uint32_t ifin
 			number = i;
 	if (number == STEER_IFACES)
 		return -ENOSPC;
-	value = (struct steer_if){.ifindex = ifindex, .number = number};
+	value = (struct steer_if){.ifindex = ifindex, .number = number, .skbs = steer_by_skb(s, where->ifindex)};
 	memcpy(value.mac, mac, sizeof(value.mac));
 	rc = map_set(map, where, &value);
 	if (!rc && s->view)

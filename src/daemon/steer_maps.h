@@ -72,7 +72,8 @@ struct steer_if {
 	__u32 number;  /* 0 .. STEER_IFACES - 1 */
 	__u32 ifindex; /* as routes name it */
 	__u8 mac[6];
-	__u16 mtu; /* 0: not known, or no bound */
+	__u16 mtu;  /* 0: not known, or no bound */
+	__u32 skbs; /* generic XDP on a veth: what comes are skbs, as the other end's kernel has left them */
 };
 
 /* What a stack has on an interface; index steer_port_index. */
