@@ -9,8 +9,11 @@
 /* A datagram of five bytes to a group, port 5000, from port 4000 of `from`. */
 static uint32_t to_group(uint8_t *f, const char *from, const char *group)
 {
+	static const uint8_t eth4[ETH_HEADER] = {1, 0, 0x5e, 1, 2, 3, 2, 9, 9, 9, 9, 9, 8, 0},
+			     eth6[ETH_HEADER] = {0x33, 0x33, 0, 0, 0, 1, 2, 9, 9, 9, 9, 9, 0x86, 0xdd},
+			     text[5] = {'q', 'u', 'o', 't', 'e'};
 	bool four = !strchr(group, ':');
-	uint32_t header = four ? IPV4_HEADER : IPV6_HEADER, len = UDP_HEADER + 5;
+	uint32_t header = four ? IPV4_HEADER : IPV6_HEADER, len = UDP_HEADER + sizeof(text);
 	uint8_t *ip = f + ETH_HEADER, *udp = ip + header, src[16], dst[16];
 	uint16_t sum;
 
@@ -18,7 +21,7 @@ static uint32_t to_group(uint8_t *f, const char *from, const char *group)
 	view_addr(dst, group);
 	memset(f, 0, ETH_HEADER + header + len);
 	if (four) {
-		memcpy(f, "\x01\0\x5e\x01\x02\x03\x02\x09\x09\x09\x09\x09\x08\0", ETH_HEADER);
+		memcpy(f, eth4, ETH_HEADER);
 		ip[0] = 0x45;
 		put_be16(ip + 2, header + len);
 		ip[8] = 1;
@@ -28,7 +31,7 @@ static uint32_t to_group(uint8_t *f, const char *from, const char *group)
 		sum = csum_fold(csum_add(ip, header, 0));
 		memcpy(ip + 10, &sum, 2);
 	} else {
-		memcpy(f, "\x33\x33\0\0\0\x01\x02\x09\x09\x09\x09\x09\x86\xdd", ETH_HEADER);
+		memcpy(f, eth6, ETH_HEADER);
 		ip[0] = 0x60;
 		put_be16(ip + 4, len);
 		ip[6] = PROTO_UDP;
@@ -39,7 +42,7 @@ static uint32_t to_group(uint8_t *f, const char *from, const char *group)
 	put_be16(udp, 4000);
 	put_be16(udp + 2, 5000);
 	put_be16(udp + 4, len);
-	memcpy(udp + UDP_HEADER, "quote", 5);
+	memcpy(udp + UDP_HEADER, text, sizeof(text));
 	sum = csum_fold(csum_add(udp, len, csum_pseudo(four ? 4 : 6, src, dst, PROTO_UDP, len)));
 	memcpy(udp + 6, &sum, 2);
 	return ETH_HEADER + header + len;
