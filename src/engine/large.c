@@ -50,10 +50,13 @@ static bool append(struct engine *e, const struct sock *k, const struct ip_out *
 	const uint8_t *l4 = vnic_tx_buf(v, parts[0].buf) + parts[0].off;
 	uint32_t header = (uint32_t)(l4[12] >> 4) * 4;
 	struct large *g = e->large;
-	struct large_frame *f = &g->frame[g->frames - 1];
+	struct large_frame *f;
 
-	if (!g->frames || !f->open || f->sock != sock_index(e->s, k) || f->vnic != o->vnic || f->tos != o->tos ||
-	    payload > f->mss || f->len - LARGE_LEAD + payload > LARGE_MAX || !continues(g, f, l4, header))
+	if (!g->frames)
+		return false;
+	f = &g->frame[g->frames - 1];
+	if (!f->open || f->sock != sock_index(e->s, k) || f->vnic != o->vnic || f->tos != o->tos || payload > f->mss ||
+	    f->len - LARGE_LEAD + payload > LARGE_MAX || !continues(g, f, l4, header))
 		return false;
 	copy_parts(v, parts, n, header, g->bytes + f->at + f->len);
 	f->len += payload;
