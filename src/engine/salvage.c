@@ -21,13 +21,14 @@
 
 /* --- proof --- */
 
+/* One without bytes was being filled; sent as a part of a frame it would make the kernel drop all of that. */
 static bool sound(struct engine *e, const struct pkt *p, uint32_t seq)
 {
 	const struct vnic *v = p->vnic < VNIC_MAX ? &e->vnic[p->vnic] : NULL;
 
 	return p->kind == PKT_TX && p->aux2 != KEPT && v && v->ops && v->gen == p->vnic_gen &&
 	       p->buf < v->st->tx_count && p->buf < VNIC_BUFS_MAX && !(v->st->tx_state[p->buf] & VNIC_TX_PKT) &&
-	       p->seq == seq && p->len <= v->st->buf_size && p->off + p->len <= v->st->buf_size && !p->frag;
+	       p->seq == seq && p->len && p->len <= v->st->buf_size && p->off + p->len <= v->st->buf_size && !p->frag;
 }
 
 /* p goes on, and its buffer is nobody else's. */
@@ -71,7 +72,7 @@ static struct pkt *keep_backward(struct engine *e, struct sock *k, struct pkt *l
 	for (at = p ? p->seq : 0; p && p->aux2 != KEPT && sound(e, p, p->seq); p = pkt_at(s, p->prev)) {
 		if (after && p->seq + p->len != at)
 			break;
-		if (seq_leq(p->seq + p->len, start) && p->len)
+		if (seq_leq(p->seq + p->len, start))
 			break; /* acknowledged: being freed */
 		keep(e, p);
 		p->next = after ? pkt_index(s, after) : 0;

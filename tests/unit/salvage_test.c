@@ -117,6 +117,34 @@ static void a_new_pkt_that_is_not_linked_yet_was_not_accepted(void **state)
 	end(&w);
 }
 
+/* AF_XDP drops a frame of which one part is empty: neither it nor the FIN behind it would ever arrive. */
+static void a_pkt_that_has_no_bytes_yet_is_not_sent(void **state)
+{
+	struct world w = begin();
+	struct engine *e = &w.p->e[0];
+	struct tcb *t = &w.c->tcp;
+	struct pkt *empty;
+
+	(void)state;
+	t->snd_wnd = 5000; /* some wait */
+	write_some(&w, 50000);
+	/* as in the middle of fill(), before or in the copy */
+	empty = pkt_alloc_tx(e, w.c->vnic);
+	assert_non_null(empty);
+	empty->seq = t->snd_end;
+	pkt_push_tail(e->s, &t->txq, empty);
+	memset(fate, 0xff, sizeof(fate));
+	engine_salvage(e, fate);
+	assert_int_equal(fate[sock_index(e->s, w.c)], SALVAGE_KEEP);
+	assert_true(t->txq.count > 1);
+	for (struct pkt *p = pkt_at(e->s, t->txq.head); p; p = pkt_at(e->s, p->next))
+		assert_int_not_equal(p->len, 0);
+	die(&w);
+	assert_int_equal(w.got, w.sent);
+	assert_int_equal(pair_recv(w.p, 1, w.s, bytes, 0, 0), 0);
+	end(&w);
+}
+
 static void a_head_that_is_being_freed_is_not_needed(void **state)
 {
 	struct world w = begin();
@@ -262,6 +290,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(a_queue_that_is_whole_goes_on_to_its_end),
 	    cmocka_unit_test(a_new_pkt_that_is_not_linked_yet_was_not_accepted),
+	    cmocka_unit_test(a_pkt_that_has_no_bytes_yet_is_not_sent),
 	    cmocka_unit_test(a_head_that_is_being_freed_is_not_needed),
 	    cmocka_unit_test(a_hole_in_the_queue_means_reset),
 	    cmocka_unit_test(unread_data_means_reset),
