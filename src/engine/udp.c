@@ -233,10 +233,12 @@ ssize_t udp_copy_out(struct engine *e, const struct pkt *p, size_t skip, const s
 
 	for (; p; p = pkt_at(e->s, p->frag), skip = 0) {
 		const uint8_t *from = pkt_data(e, p);
-		size_t left = from ? p->len - skip : 0;
+		size_t left = 0;
 
-		from += from ? skip : 0;
-
+		if (from) {
+			left = p->len - skip;
+			from += skip;
+		}
 		while (left && i < iovcnt) {
 			size_t room = iov[i].iov_len - at, n = left < room ? left : room;
 
