@@ -23,21 +23,6 @@ static bool may_queue(const struct stack *s, const struct sock *k)
 	return used <= k->rcvbuf && s->private_pool.in_use < s->private_pool.limit / 2;
 }
 
-static void append(struct stack *s, struct pkt_queue *q, struct pkt *p)
-{
-	struct pkt *last = pkt_at(s, q->tail);
-	uint32_t i = pkt_index(s, p);
-
-	p->next = 0;
-	if (last)
-		last->next = i;
-	else
-		q->head = i;
-	q->tail = i;
-	q->count++;
-	q->bytes += p->len;
-}
-
 void errqueue_add(struct engine *e, struct sock *k, const struct sock_error *err, const struct endpoint *to,
 		  const struct frame *f, uint32_t off)
 {
@@ -64,16 +49,7 @@ void errqueue_add(struct engine *e, struct sock *k, const struct sock_error *err
 	p->tos = f ? f->tos : 0;
 	p->ttl = f ? f->ttl : 0;
 	p->vnic = (uint16_t)(f ? f->vnic : VNIC_NONE);
-	append(e->s, &k->errq, p);
-}
-
-static void unlink_first(struct sock *k, const struct pkt *p)
-{
-	k->errq.head = p->next;
-	if (!p->next)
-		k->errq.tail = 0;
-	k->errq.count--;
-	k->errq.bytes -= p->len;
+	pkt_push_datagram(e->s, &k->errq, p, p->len);
 }
 
 /* The next error becomes SO_ERROR; the last one taken clears it. */
@@ -112,7 +88,7 @@ ssize_t errqueue_take(struct engine *e, struct sock *k, const struct iovec *iov,
 				  .ttl = p->ttl};
 	memcpy(meta->from.addr, p->from, 16);
 	memcpy(meta->to.addr, p->to, 16);
-	unlink_first(k, p);
+	pkt_shift_datagram(&k->errq, p, p->len);
 	pkt_free(e, p);
 	follow(e, k, err);
 	return n;

@@ -254,6 +254,30 @@ void pkt_unlink(struct stack *s, struct pkt_queue *q, struct pkt *p)
 	q->bytes -= p->len;
 }
 
+void pkt_push_datagram(struct stack *s, struct pkt_queue *q, struct pkt *p, uint32_t bytes)
+{
+	struct pkt *last = pkt_at(s, q->tail);
+	uint32_t i = pkt_index(s, p);
+
+	p->next = 0;
+	if (last)
+		last->next = i;
+	else
+		q->head = i;
+	q->tail = i;
+	q->count++;
+	q->bytes += bytes;
+}
+
+void pkt_shift_datagram(struct pkt_queue *q, const struct pkt *p, uint32_t bytes)
+{
+	q->head = p->next;
+	if (!p->next)
+		q->tail = 0;
+	q->count--;
+	q->bytes -= bytes;
+}
+
 void pkt_queue_free(struct engine *e, struct pkt_queue *q)
 {
 	struct pkt *p = pkt_at(e->s, q->head);

@@ -88,6 +88,10 @@ uint32_t pkt_room(struct engine *e, const struct pkt *p);
 void pkt_push_tail(struct stack *s, struct pkt_queue *q, struct pkt *p);
 void pkt_insert_after(struct stack *s, struct pkt_queue *q, struct pkt *after, struct pkt *p); /* after NULL: head */
 void pkt_unlink(struct stack *s, struct pkt_queue *q, struct pkt *p);
+/* The same for datagrams, whose queue has one direction (prev is something else's) and counts `bytes` for p and its
+ * parts. */
+void pkt_push_datagram(struct stack *s, struct pkt_queue *q, struct pkt *p, uint32_t bytes);
+void pkt_shift_datagram(struct pkt_queue *q, const struct pkt *p, uint32_t bytes); /* p: the first one */
 void pkt_queue_free(struct engine *e, struct pkt_queue *q);
 /* For frame_take: a pkt without a buffer, and one that takes over a held rx buffer. NULL: pool exhausted. */
 struct pkt *pkt_alloc_empty(struct stack *s);

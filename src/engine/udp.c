@@ -123,8 +123,6 @@ static bool rx_full(const struct sock *k)
 static void queue_datagram(struct engine *e, struct sock *k, struct frame *f, struct pkt *first, uint32_t len)
 {
 	struct stack *s = e->s;
-	struct pkt *last = pkt_at(s, k->rxq.tail);
-	uint32_t i = pkt_index(s, first);
 
 	/* frame_take chains by next; a datagram's parts are chained by frag. */
 	for (struct pkt *p = first, *next; p; p = next) {
@@ -138,13 +136,7 @@ static void queue_datagram(struct engine *e, struct sock *k, struct frame *f, st
 	first->tos = f->tos;
 	first->ttl = f->ttl;
 	first->vnic = (uint16_t)f->vnic;
-	if (last)
-		last->next = i;
-	else
-		k->rxq.head = i;
-	k->rxq.tail = i;
-	k->rxq.count++;
-	k->rxq.bytes += len;
+	pkt_push_datagram(s, &k->rxq, first, len);
 	k->rx_bytes += len;
 }
 
@@ -299,11 +291,7 @@ ssize_t udp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int 
 	}
 	if (peek)
 		return done;
-	k->rxq.head = p->next;
-	if (!p->next)
-		k->rxq.tail = 0;
-	k->rxq.count--;
-	k->rxq.bytes -= size;
+	pkt_shift_datagram(&k->rxq, p, size);
 	pkt_free(e, p); /* after -EFAULT as well, as Linux */
 	return done;
 }
