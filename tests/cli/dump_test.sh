@@ -36,14 +36,19 @@ else:
     open(os.path.join(directory, "done"), "w").close()
     time.sleep(60)
 PY
-"$viaduct" run python3 "$work/pair.py" server "$work" &
-server=$!
-started+=("$server")
-await 5 test -e "$work/port"
-"$viaduct" run python3 "$work/pair.py" client "$work" &
-client=$!
-started+=("$client")
-await 5 test -e "$work/connected"
+# A server and its client, $server and $client, which wait for $work/go.
+start_pair() {
+	rm -f "$work/go" "$work/done" "$work/connected" "$work/port"
+	"$viaduct" run python3 "$work/pair.py" server "$work" &
+	server=$!
+	started+=("$server")
+	await 5 test -e "$work/port"
+	"$viaduct" run python3 "$work/pair.py" client "$work" &
+	client=$!
+	started+=("$client")
+	await 5 test -e "$work/connected"
+}
+start_pair
 
 # start_dump NAME ARGUMENT...: its output is $work/NAME; it captures when this returns
 start_dump() {
@@ -151,15 +156,7 @@ await 10 test -s "$work/pipe.status"
 [ "$(cat "$work/pipe.status")" = 0 ] && wait "$pipe" && grep -q 'frame 0001' "$work/pipe.txt"
 result $? "dump: into tcpdump as frames come, which may stop first"
 
-rm -f "$work/go" "$work/done" "$work/connected" "$work/port"
-"$viaduct" run python3 "$work/pair.py" server "$work" &
-server=$!
-started+=("$server")
-await 5 test -e "$work/port"
-"$viaduct" run python3 "$work/pair.py" client "$work" &
-client=$!
-started+=("$client")
-await 5 test -e "$work/connected"
+start_pair
 start_dump named --comments --pid "$server"
 : >"$work/go"
 await 5 test -e "$work/done"

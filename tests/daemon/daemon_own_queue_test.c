@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "../lib/test_file.h"
 #include "nic.h"
 #include "rings.h"
 #include "world.h"
@@ -28,7 +29,7 @@ enum { QUEUES = 5, FLOWS = 160 };
 static const char *daemon_path, *double_path;
 static uint32_t wide;
 static struct nic *nic;
-static char nic_path[] = "/tmp/viaduct-nic-XXXXXX";
+static char nic_path[TEST_FILE_MAX];
 
 static pid_t start(void)
 {
@@ -292,7 +293,7 @@ static void a_stack_that_lives_keeps_its_queue_and_rules_under_the_next_viaductd
 
 static void make_nic(void)
 {
-	int fd = mkstemp(nic_path);
+	int fd = test_file(nic_path);
 
 	if (fd < 0 || ftruncate(fd, sizeof(*nic)))
 		exit(1);
