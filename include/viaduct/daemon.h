@@ -7,9 +7,10 @@
  *
  * One packet is one message: struct daemon_head, then the body of its type, zero-padded to its size; descriptors travel
  * with SCM_RIGHTS in the order given here. Each request has one reply, in order, with the request's type and seq,
- * `status` 0 or a negative errno, and, when that is not 0, a sentence in daemon_error. The daemon never speaks unasked.
- * A body that is longer than known is read as far as known; one that is shorter is taken as followed by zeros: so both
- * sides may be of different versions with the same DAEMON_PROTOCOL. Numbers are in host order, addresses as in
+ * `status` 0 or a negative errno, and, when that is not 0, a sentence in daemon_error. The daemon never speaks unasked;
+ * an eventfd that it gives to those who want it (DAEMON_HELLO_NEWS) tells of interfaces and addresses that came or
+ * went. A body that is longer than known is read as far as known; one that is shorter is taken as followed by zeros: so
+ * both sides may be of different versions with the same DAEMON_PROTOCOL. Numbers are in host order, addresses as in
  * netview.h.
  *
  * Processes that share a stack (fork) may have a connection each: a HELLO that shows memory which a living stack of the
@@ -54,8 +55,8 @@ enum daemon_type {
  * What each request carries, and what comes back; besides, any may fail with the kernel's own errno.
  *
  *   type        body, descriptors                reply, descriptors           errors of ours
- *   HELLO       daemon_hello, memfd and pidfd    daemon_welcome, netview      EPERM user not served, EUSERS too many
- *                                                                             stacks, EINVAL no such memory
+ *   HELLO       daemon_hello, memfd and pidfd    daemon_welcome, netview,     EPERM user not served, EUSERS too many
+ *                                                eventfd (if asked for)       stacks, EINVAL no such memory
  *   OPEN        daemon_open, licence (or none)   daemon_vnic, umem, sockets,  ENODEV, EOPNOTSUPP loopback or MTU, EPERM
  *                                                keep_fds                     interface not served, EEXIST, EUSERS too
  *                                                                             many, EBUSY another XDP program, ENETDOWN
@@ -96,10 +97,13 @@ struct daemon_error {
 struct daemon_hello {
 	uint32_t
 	    stack_version; /* STACK_VERSION: a daemon that runs another one can't finish the connections of the dead */
-	uint32_t flags;    /* 0 */
+	uint32_t flags;    /* DAEMON_HELLO_* */
 };
+#define DAEMON_HELLO_NEWS 0x1u /* asks for an eventfd: readable when interfaces or addresses have changed in the view  \
+				*/
 
-/* Its reply. Descriptor: the netview memfd (netview.h), sealed against writing. */
+/* Its reply. Descriptors: the netview memfd (netview.h), sealed against writing; the eventfd, if one was asked for and
+ * could be had (a daemon that knows of none sends none). */
 struct daemon_welcome {
 	uint32_t version;       /* of viaductd: major << 16 | minor << 8 | patch */
 	uint32_t stack_version; /* that it runs */

@@ -49,6 +49,7 @@ struct mirror {
 	struct netview *view; /* writable, ours alone */
 	struct raw_net raw;
 	struct netview_copy next;
+	struct netview_copy moved; /* mirror_moved: the interfaces and addresses that it saw last */
 	char buf[MESSAGES_MAX];
 };
 
@@ -357,6 +358,20 @@ int mirror_resolve(struct mirror *m, uint32_t ifindex, const uint8_t addr[16])
 	if (!err && raw_neigh_retry(&m->raw, ifindex, addr) && !m->stale && !m->neighs_stale)
 		publish_raw(m);
 	return err;
+}
+
+bool mirror_moved(struct mirror *m)
+{
+	const struct netview_copy *c = &m->view->copy[m->view->version & 1];
+	struct netview_copy *was = &m->moved;
+	bool same = c->ifaces == was->ifaces && c->addrs == was->addrs &&
+		    !memcmp(c->iface, was->iface, sizeof(c->iface)) && !memcmp(c->addr, was->addr, sizeof(c->addr));
+
+	was->ifaces = c->ifaces;
+	was->addrs = c->addrs;
+	memcpy(was->iface, c->iface, sizeof(c->iface));
+	memcpy(was->addr, c->addr, sizeof(c->addr));
+	return !same;
 }
 
 int mirror_fd(const struct mirror *m)

@@ -29,6 +29,8 @@ int mirror_fd(const struct mirror *m);
 /* Take in what came. 1: published something new; 0: nothing changed; -errno: the kernel can't be asked (the view then
  * says NETVIEW_REFUSE_BEHIND, and mirror_fd becomes readable for another attempt). */
 int mirror_run(struct mirror *m);
+/* Have interfaces or addresses changed in the view since this was asked last? */
+bool mirror_moved(struct mirror *m);
 /* The view's memfd, sealed so that nobody can write to it by any mapping made from now on; sizeof(struct netview). */
 int mirror_view_fd(const struct mirror *m);
 const struct netview *mirror_view(const struct mirror *m);

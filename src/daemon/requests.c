@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -37,10 +38,12 @@ static int welcome(struct house *h, struct client *c, const struct request *q)
 				   .stack_version = STACK_VERSION,
 				   .netview_size = sizeof(struct netview),
 				   .flags = DAEMON_WELCOME_JOINS};
-	int view = mirror_view_fd(h->mirror);
+	int fds[2] = {mirror_view_fd(h->mirror), -1};
 
+	if (q->body.hello.flags & DAEMON_HELLO_NEWS)
+		fds[1] = c->news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	c->greeted = true;
-	return reply_send(c->fd, &q->head, &w, sizeof(w), &view, 1);
+	return reply_send(c->fd, &q->head, &w, sizeof(w), fds, 1 + (fds[1] >= 0));
 }
 
 /* One more process of a stack that is here. */

@@ -18,6 +18,7 @@ struct client {
 	uint32_t number; /* its own, never 0 */
 	pid_t pid;
 	bool greeted;
+	int news;              /* eventfd: interfaces have changed; -1: nobody asked */
 	struct tenant *tenant; /* NULL: only looks */
 };
 

@@ -132,6 +132,8 @@ static void drop_client(struct server *s, uint32_t index)
 	/* what lies unread in it is closed with it */
 	epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->fd, NULL);
 	closer_close(c->uid, c->fd);
+	if (c->news >= 0)
+		close(c->news);
 	s->client[index] = NULL;
 	s->clients--;
 	if (c->tenant) {
@@ -168,7 +170,7 @@ static int add_client(struct server *s, int fd)
 	if (!c)
 		return -ENOMEM;
 	s->numbered += s->numbered == UINT32_MAX ? 2 : 1;
-	*c = (struct client){.fd = fd, .uid = peer.uid, .pid = peer.pid, .number = s->numbered};
+	*c = (struct client){.fd = fd, .news = -1, .uid = peer.uid, .pid = peer.pid, .number = s->numbered};
 	rc = watch(s, fd, SOURCE_CLIENT, at);
 	if (rc) {
 		free(c);
@@ -225,6 +227,16 @@ static void client_ready(struct server *s, uint32_t index)
 		drop_client(s, index);
 }
 
+/* Who listens may want a vNIC on an interface that is new. */
+static void tell_news(const struct server *s)
+{
+	static const uint64_t one = 1;
+
+	for (uint32_t i = 0; i < SERVER_CLIENTS; i++)
+		if (s->client[i] && s->client[i]->news >= 0)
+			(void)!write(s->client[i]->news, &one, sizeof(one));
+}
+
 /* --- the loop --- */
 
 static bool tenants_exist(const struct house *h)
@@ -263,6 +275,8 @@ static void handle(struct server *s, const struct epoll_event *ev)
 	case SOURCE_MIRROR:
 		if (mirror_run(s->house->mirror) > 0)
 			house_view(s->house);
+		if (mirror_moved(s->house->mirror))
+			tell_news(s);
 		break;
 	case SOURCE_ORPHAN:
 	case SOURCE_ORPHAN_WORDS:
@@ -364,6 +378,8 @@ void server_stop(struct server *s)
 	for (uint32_t i = 0; i < SERVER_CLIENTS; i++)
 		if (s->client[i]) {
 			close(s->client[i]->fd);
+			if (s->client[i]->news >= 0)
+				close(s->client[i]->news);
 			free(s->client[i]);
 		}
 	close(s->listener);

@@ -34,6 +34,7 @@
 #include "socket/net.h"
 #include "socket/raw.h"
 #include "socket/relatives.h"
+#include "socket/sockets.h"
 #include "socket/wire.h"
 
 #define LOOK_MS 10
@@ -50,6 +51,7 @@ enum watched {
 	WATCH_HANDSHAKE,
 	WATCH_RELATIVES,
 	WATCH_DAEMON,
+	WATCH_NEWS,
 	WATCH_NETWORK,
 	WATCH_ALARM
 };
@@ -202,6 +204,12 @@ static void handle(const struct epoll_event *ev)
 	case WATCH_DAEMON:
 		if (a && (ev->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
 			net_daemon_gone(a);
+		break;
+	case WATCH_NEWS:
+		if (a) {
+			net_moved(a);
+			listeners_look_again(a);
+		}
 		break;
 	case WATCH_ALARM:
 		(void)alarm_off(); /* what is left the next net_tick tries again */
@@ -467,6 +475,11 @@ void helper_watch_life(struct attached *a, uint32_t vnic)
 void helper_watch_daemon(struct attached *a, int fd)
 {
 	watch(fd, EPOLLRDHUP | EPOLLET, tag(WATCH_DAEMON, a->index, 0, 0));
+}
+
+void helper_watch_news(struct attached *a, int fd)
+{
+	watch(fd, EPOLLIN | EPOLLET, tag(WATCH_NEWS, a->index, 0, 0)); /* never read: each write shows */
 }
 
 int helper_watch_listener(vsock_t v, int rdv_fd)

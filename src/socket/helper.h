@@ -16,6 +16,8 @@ void helper_forget_fd(int fd);
 void helper_watch_relatives(struct attached *a, int fd);
 /* Stack a's connection to viaductd may hang up. */
 void helper_watch_daemon(struct attached *a, int fd);
+/* viaductd tells of interfaces by it. */
+void helper_watch_news(struct attached *a, int fd);
 /* A process of the tree: when it dies, its entry in stack a is dropped. */
 void helper_watch_process(struct attached *a, uint32_t slot);
 /* Have the helper look for held kicks (kick.h) in a millisecond; asked again before that costs nothing. False: nobody

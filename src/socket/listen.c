@@ -31,6 +31,7 @@ struct listening {
 	vsock_t v;     /* VS_NONE: unused */
 	vsock_t clone; /* in this process's own stack; VS_NONE: v is ours */
 	int rdv_fd;
+	bool steered; /* what comes over networks comes to it */
 };
 static struct listening table[TABLE_MAX];
 static uint32_t table_used; /* entries ever used */
@@ -148,6 +149,7 @@ static int may_listen(struct starting *l, bool *again)
 	l->v6only = k->flags & SOCKF_V6ONLY;
 	l->kernel_only = k->flags & SOCKF_KERNEL_ROUTE || k->dst.ifindex;
 	l->family = k->family;
+	l->local = k->local;
 	stack_leave(a);
 	return ret;
 }
@@ -184,6 +186,46 @@ static bool listen_on_networks(const struct starting *l)
 		flags |= DAEMON_FILTER_BOTH;
 	return net_open_for(a, &l->local, &reason) > 0 &&
 	       net_filter(a, SOCK_TCP, l->family, l->fd, &l->local, NULL, flags, &reason) > 0;
+}
+
+/* The networks know the listener, or do not. */
+static void note_steered(vsock_t v, bool steered)
+{
+	struct listening *l;
+
+	quiet_lock(&table_lock);
+	l = find(v);
+	if (l)
+		l->steered = steered;
+	quiet_unlock(&table_lock);
+}
+
+/* Of this process's own in stack a, from number *at on: one that no network knows. */
+static bool next_unsteered(const struct attached *a, uint32_t *at, vsock_t *v)
+{
+	*v = VS_NONE;
+	quiet_lock(&table_lock);
+	for (; *at < table_used && !*v; ++*at)
+		if (table[*at].v && table[*at].clone == VS_NONE && !table[*at].steered &&
+		    vs_attached(table[*at].v) == a)
+			*v = table[*at].v;
+	quiet_unlock(&table_lock);
+	return *v != VS_NONE;
+}
+
+void listeners_look_again(struct attached *a)
+{
+	struct starting l = {0};
+	enum reason reason;
+	bool listens;
+
+	for (uint32_t at = 0; next_unsteered(a, &at, &l.v);) {
+		if (may_listen(&l, &listens) < 0 || !listens || net_open_for(a, &l.local, &reason) <= 0)
+			continue;
+		l.fd = net_descriptor_of(SOCK_TCP, l.local.port);
+		if (l.fd >= 0)
+			note_steered(l.v, listen_on_networks(&l));
+	}
 }
 
 static int listen_in_kernel(struct starting *l)
@@ -234,6 +276,8 @@ static int start_listening(struct starting *l, enum reason *reason)
 		return ret;
 	}
 	ret = rendezvous_open(l->v, SOCK_TCP, l->family, &l->local, l->v6only);
+	if (ret == 0)
+		note_steered(l->v, networks);
 	if (ret == 0 || (ret == -EADDRINUSE && networks)) /* another process has the port, too, and the wires to it */
 		return 0;
 	return only_kernel(l, ret == -EADDRINUSE ? REASON_REUSEPORT : REASON_NO_STACK, reason);

@@ -57,11 +57,21 @@ static enum net_state glance(const struct net *n)
 	return __atomic_load_n(&n->state, __ATOMIC_RELAXED);
 }
 
-static void lose(struct net *n)
+static void close_connection(struct net *n)
 {
 	helper_forget_fd(n->fd);
 	host_fd_close(n->fd);
 	n->fd = -1;
+	if (n->news_fd) {
+		helper_forget_fd(n->news_fd - 1);
+		host_fd_close(n->news_fd - 1);
+	}
+	n->news_fd = 0;
+}
+
+static void lose(struct net *n)
+{
+	close_connection(n);
 	set_state(n, NET_LOST);
 	n->retry_us = 0;
 	n->look_us = LOOK_AGAIN_US;
@@ -126,9 +136,21 @@ static void use_view(struct attached *a, struct net *n)
 	stack_leave(a);
 }
 
+/* An eventfd, if viaductd gave one. Without it nothing is lost but news. */
+static void take_news(struct net *n, struct viaductd_reply *reply)
+{
+	int high = reply->fd_count == 2 ? host_fd_high(reply->fds[1]) : -1;
+
+	if (high < 0)
+		return;
+	reply->fd_count = 1; /* it has moved */
+	vs_publish_fd(high, FD_OWN, VS_NONE, REASON_NONE);
+	n->news_fd = high + 1;
+}
+
 static int hello(struct attached *a, struct net *n, int timeout_ms)
 {
-	struct daemon_hello body = {.stack_version = STACK_VERSION};
+	struct daemon_hello body = {.stack_version = STACK_VERSION, .flags = DAEMON_HELLO_NEWS};
 	struct viaductd_reply reply;
 	const struct netview *old = n->view;
 	size_t old_len = n->view_len;
@@ -147,7 +169,9 @@ static int hello(struct attached *a, struct net *n, int timeout_ms)
 	if (ret < 0)
 		return ret;
 	n->joins = ((const struct daemon_welcome *)(const void *)reply.body)->flags & DAEMON_WELCOME_JOINS;
-	ret = reply.fd_count == 1 ? map_view(n, reply.fds[0]) : -EPROTO;
+	ret = reply.fd_count >= 1 ? map_view(n, reply.fds[0]) : -EPROTO;
+	if (ret == 0)
+		take_news(n, &reply);
 	viaductd_reply_drop(&reply);
 	if (ret < 0)
 		return ret;
@@ -172,12 +196,13 @@ static int open_connection(struct attached *a, struct net *n, int timeout_ms)
 	vs_publish_fd(high, FD_OWN, VS_NONE, REASON_NONE);
 	ret = hello(a, n, timeout_ms);
 	if (ret < 0) {
-		host_fd_close(n->fd);
-		n->fd = -1;
+		close_connection(n);
 		return ret;
 	}
 	set_state(n, NET_UP);
 	helper_watch_daemon(a, n->fd);
+	if (n->news_fd)
+		helper_watch_news(a, n->news_fd - 1);
 	return 0;
 }
 
@@ -317,6 +342,17 @@ int net_open_for(struct attached *a, const struct endpoint *local, enum reason *
 		ret = open_interfaces(a, local, reason);
 	quiet_unlock(&net_lock);
 	return ret;
+}
+
+void net_moved(struct attached *a)
+{
+	struct endpoint local;
+	enum reason reason;
+
+	quiet_lock(&net_lock);
+	for (uint32_t i = 0; net_of(a)->state == NET_UP && net_filter_bound(a, i, &local); i++)
+		(void)open_interfaces(a, &local, &reason);
+	quiet_unlock(&net_lock);
 }
 
 /* --- the way to an address --- */
@@ -578,9 +614,13 @@ void net_after_fork(void)
 		struct net *n = &nets[i];
 		bool known = n->state == NET_UP || n->state == NET_LOST || n->state == NET_INHERITED;
 
-		if (n->state == NET_UP)
+		if (n->state == NET_UP) { /* the helper's descriptor that watches them is the parent's, too */
 			host_fd_close(n->fd);
+			if (n->news_fd)
+				host_fd_close(n->news_fd - 1);
+		}
 		n->fd = -1;
+		n->news_fd = 0;
 		n->inherited = true;
 		n->retry_us = 0;
 		n->why = REASON_NO_DAEMON;

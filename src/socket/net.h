@@ -29,6 +29,8 @@ int net_filter(struct attached *a, enum sock_proto proto, int family, int fd, co
 /* A socket is bound to local (listens, UDP): vNICs on all interfaces on which something may come for it. How many, or
  * -errno with *reason. */
 int net_open_for(struct attached *a, const struct endpoint *local, enum reason *reason);
+/* A descriptor of this process that is bound to that port: -1 none. Slow; for what happens once in a while. */
+int net_descriptor_of(enum sock_proto proto, uint16_t port);
 /* A listener or a bound UDP socket is closed: its filter goes; the listener's connections keep theirs. */
 void net_unbound(struct attached *a, enum sock_proto proto, const struct endpoint *local);
 
@@ -54,6 +56,8 @@ struct attached *net_wake_stack(uint32_t i);
 /* --- for the helper --- */
 /* The connection to viaductd hung up. */
 void net_daemon_gone(struct attached *a);
+/* Interfaces or addresses have come or gone: what is bound gets vNICs on those that are new. */
+void net_moved(struct attached *a);
 /* What is due: viaductd is looked for again, filters that nobody needs go. Microseconds until it is worth calling
  * again, 0: nothing is left to do. */
 uint64_t net_tick(void);

@@ -444,9 +444,9 @@ uint64_t net_filters_sweep(uint64_t now_us)
 
 /* --- another viaductd, another process --- */
 
-/* A descriptor of this process that is bound to that port: -1 none. Slow; only when viaductd was started anew. */
-static int descriptor_of(const struct filter *f)
+int net_descriptor_of(enum sock_proto sort, uint16_t port)
 {
+	int want = sort == SOCK_TCP ? IPPROTO_TCP : IPPROTO_UDP;
 	DIR *d = opendir("/proc/self/fd");
 	int found = -1;
 
@@ -456,12 +456,17 @@ static int descriptor_of(const struct filter *f)
 		struct endpoint ep;
 
 		if (e->d_name[0] != '.' && host_sys.getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len) == 0 &&
-		    proto == f->proto && sock_kernel_name(fd, &ep) == 0 && ep.port == f->local.port)
+		    proto == want && sock_kernel_name(fd, &ep) == 0 && ep.port == port)
 			found = fd;
 	}
 	if (d)
 		closedir(d);
 	return found;
+}
+
+static int descriptor_of(const struct filter *f)
+{
+	return net_descriptor_of(f->proto == IPPROTO_TCP ? SOCK_TCP : SOCK_UDP, f->local.port);
 }
 
 void net_filters_resume(struct attached *a)
@@ -490,6 +495,20 @@ void net_filters_driver(struct attached *a)
 		if (f->id && f->stack == a->index)
 			(void)net_chardev_filter(net_of(a), &body, f->remote.port ? -1 : descriptor_of(f), true);
 	}
+}
+
+bool net_filter_bound(const struct attached *a, uint32_t n, struct endpoint *local)
+{
+	for (uint16_t i = 1; i < mark; i++) {
+		const struct filter *f = &filters[i];
+
+		if (!f->id || f->stack != a->index || f->remote.port ||
+		    (f->proto == IPPROTO_TCP && !(f->flags & DAEMON_FILTER_SHARED)) || n--)
+			continue;
+		*local = f->local;
+		return true;
+	}
+	return false;
 }
 
 /* The end of an address "any" is not said on the way: by its family. */

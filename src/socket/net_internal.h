@@ -42,6 +42,7 @@ struct net {
 	bool inherited;  /* another process has made the stack and its vNICs */
 	enum reason why; /* NET_OFF, NET_INHERITED */
 	int fd;          /* to viaductd, -1 */
+	int news_fd;     /* plus 1: its eventfd, 0 none */
 	uint64_t retry_us;
 	uint64_t look_us;              /* NET_LOST: how long until the next look for another viaductd */
 	struct daemon_flow_set *flows; /* net_flows.c; NULL: viaductd gives none */
@@ -66,6 +67,8 @@ int net_attach(struct attached *a, struct net_if *at, uint32_t ifindex);
 int net_wake_add(struct attached *a, int fd);
 /* A process of the tree: viaductd keeps the stack while it lives. */
 void net_tell_process(struct net *n, int pid);
+/* The n-th end that is bound in this stack: a listener's, a UDP socket's. False: there are not so many. */
+bool net_filter_bound(const struct attached *a, uint32_t n, struct endpoint *local);
 /* Hand a stack that lost its viaductd to the next. */
 int net_resume(struct attached *a, struct net *n);
 void net_filters_resume(struct attached *a);

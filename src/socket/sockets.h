@@ -66,7 +66,9 @@ bool connect_again(vsock_t v);
 
 /* --- listen.c: which rendezvous descriptor listens for a socket, and listeners taken over after fork --- */
 vsock_t listener_clone(vsock_t v); /* what this process accepts from in its own stack instead of v; VS_NONE: nothing */
-void listener_drop(vsock_t v);     /* v is closed here: its clone too */
+/* Interfaces have come: this process's listeners in stack a that no network knows try again. */
+void listeners_look_again(struct attached *a);
+void listener_drop(vsock_t v); /* v is closed here: its clone too */
 int rendezvous_open(vsock_t v, enum sock_proto proto, int family, const struct endpoint *local, bool v6only);
 void rendezvous_close(vsock_t v);
 void listener_after_fork(void);
