@@ -99,8 +99,9 @@ struct daemon_hello {
 	    stack_version; /* STACK_VERSION: a daemon that runs another one can't finish the connections of the dead */
 	uint32_t flags;    /* DAEMON_HELLO_* */
 };
-#define DAEMON_HELLO_NEWS 0x1u /* asks for an eventfd: readable when interfaces or addresses have changed in the view  \
-				*/
+#define DAEMON_HELLO_NEWS                                                                                              \
+	0x1u /* asks for an eventfd: readable when interfaces or addresses have changed in the view                    \
+	      */
 
 /* Its reply. Descriptors: the netview memfd (netview.h), sealed against writing; the eventfd, if one was asked for and
  * could be had (a daemon that knows of none sends none). */
