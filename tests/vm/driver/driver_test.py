@@ -37,7 +37,7 @@ def in_machine(test, command, seconds):
     os.makedirs(shared)
     with open(os.path.join(shared, "command"), "w", encoding="ascii") as script:
         script.write(f"exec sh {HERE}/inside.sh {MODULE}/viaduct.ko {command} >/shared/out 2>&1\n")
-    need("qemu-system-x86_64", "busybox", "cpio")
+    need("qemu-system-x86_64", "busybox", "cpio", "nft")
     program = machine.Program([os.path.join(HERE, "..", "boot"), KERNEL, shared, str(seconds)], test.path("console"))
     test.programs.append(program)
     status = program.process.wait(seconds + 20)

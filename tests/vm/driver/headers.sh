@@ -5,7 +5,7 @@
 # place for make -C. Needs the network once. The compiler is the machine's.
 
 # shellcheck disable=SC2034
-driver_packages=(gcc make libelf1 sparse perl)
+driver_packages=(gcc make libelf1 sparse perl nftables)
 
 fetch_headers() {
 	local dir version common
