@@ -54,6 +54,14 @@ def check(condition, text):
         raise AssertionError(text)
 
 
+def wait_until(true, seconds, what):
+    """what: text for the message, or what makes it."""
+    end = time.monotonic() + seconds
+    while not true():
+        check(time.monotonic() < end, what() if callable(what) else what)
+        time.sleep(0.01)
+
+
 def bindable(port):
     """False where another test file's connections are still in TIME-WAIT: not every server sets SO_REUSEADDR."""
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
@@ -71,7 +79,7 @@ class Test:
     last_port = 30000
 
     def __init__(self, stack="viaduct"):
-        self.stack = stack
+        self.stack, self.viaduct = stack, VIADUCT
         self.directory = tempfile.mkdtemp()
         os.chmod(self.directory, 0o755)
         self.programs = []
@@ -90,7 +98,7 @@ class Test:
         if self.stack == "kernel" or plain:
             return command
         settings = [part for knob in knobs for part in ("--set", knob)]
-        return [VIADUCT, "run"] + settings + ["--"] + command
+        return [self.viaduct, "run"] + settings + ["--"] + command
 
     def start(self, command, port=None, udp=False, plain=False, knobs=()):
         """A program in the background; with port: until it listens there."""

@@ -68,9 +68,13 @@ class Program:
             time.sleep(0.02)
         time.sleep(0.05)
 
-    def output(self):
+    def whole_output(self):
         with open(self.log, "rb") as text:
-            return text.read().decode(errors="replace")[-600:].strip()
+            return text.read().decode(errors="replace")
+
+    def output(self):
+        """The end of it, for messages."""
+        return self.whole_output()[-600:].strip()
 
     def stop(self):
         for number, patience in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):

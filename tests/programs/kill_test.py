@@ -9,7 +9,7 @@ import sys
 import time
 
 import harness
-from harness import HOST, both, case, check, need
+from harness import HOST, both, case, check, need, wait_until
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PEER = [sys.executable, "-B", os.path.join(HERE, "peer.py")]
@@ -116,21 +116,9 @@ def held(pid):
     return found
 
 
-def wait_until(true, seconds, what):
-    end = time.monotonic() + seconds
-    while not true():
-        check(time.monotonic() < end, what() if callable(what) else what)
-        time.sleep(0.01)
-
-
 def says(program, word, times):
-    wait_until(lambda: whole_output(program).count(word) >= times, 10,
+    wait_until(lambda: program.whole_output().count(word) >= times, 10,
                lambda: f"not {times} times '{word}': {program.output()}")
-
-
-def whole_output(program):
-    with open(program.log, encoding="utf-8") as text:
-        return text.read()
 
 
 def no_growth(test, pid, before):
@@ -163,7 +151,7 @@ def server_outlives_fifty_killed_clients():
             says(server, "ended", i + 1)
         check(time.monotonic() - began < KILLS_SECONDS, f"{KILLS} kills took {time.monotonic() - began:.0f} s")
         no_growth(test, server.process.pid, before)
-        return whole_output(server)
+        return server.whole_output()
     both(steps)
 
 
