@@ -11,7 +11,8 @@ build_packages=(cmake ninja-build gcc g++ pkg-config libcmocka-dev libmnl-dev py
 # shellcheck disable=SC2034
 test_packages=(clang clang-format clang-tidy libclang-rt-14-dev shellcheck strace tcpdump curl libpython3.11-testsuite)
 # shellcheck disable=SC2034
-program_packages=(redis-server redis-tools nginx-light wrk sockperf iperf3 gnuplot-nox memcached libmemcached-tools postgresql)
+program_packages=(redis-server redis-tools nginx-light wrk sockperf iperf3 gnuplot-nox
+	memcached libmemcached-tools postgresql)
 
 as_root() {
 	if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
