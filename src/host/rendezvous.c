@@ -8,9 +8,9 @@
  * connecting side says anything it asks the kernel who owns the TCP or UDP port (diag.c) and who made the Unix
  * listener (SO_PEERCRED, which for a listener holds whoever called listen()). If /proc shows that this process holds
  * the very socket that the kernel would deliver to, all is well, also when it has given up its rights since. Else it
- * must be the same user, and where /proc lets us look, an ancestor must hold that socket, or the process another one
- * of that port (SO_REUSEPORT: the kernel names one of several). Both sides then apply the knob PEERS: same user,
- * or root on either side.
+ * must be the same user, and where /proc lets us look, an ancestor or a child must hold that socket, or the process
+ * another one of that port (SO_REUSEPORT: the kernel names one of several). Both sides then apply the knob PEERS: same
+ * user, or root on either side.
  *
  * Both sides say which stack they are (a random number) and look whether they have a live wire to each other's: same
  * stack, pid and user. Only if not, the connecting side makes one and is its end 0. All waiting is bounded by
@@ -188,16 +188,21 @@ static enum holds process_holds(pid_t pid, const uint64_t *inodes, int count)
 	return found;
 }
 
+/* The first len - 1 bytes of a file of /proc; without them an empty text. */
+static void read_proc(const char *path, char *text, size_t len)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : host_sys.read(fd, text, len - 1);
+	if (fd >= 0)
+		host_sys.close(fd);
+	text[n > 0 ? n : 0] = 0;
+}
+
 static pid_t parent_of(pid_t pid)
 {
 	char path[40], text[512];
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	ssize_t n = host_sys.read(fd, text, sizeof(text) - 1);
-	host_sys.close(fd);
-	text[n > 0 ? n : 0] = 0;
+	read_proc(path, text, sizeof(text));
 	/* pid (name, which may contain anything) state ppid */
 	const char *after = strrchr(text, ')');
 	int ppid = 0;
@@ -212,6 +217,18 @@ static bool ancestor_holds(pid_t pid, uint64_t inode)
 	return false;
 }
 
+/* Its workers answer where it closed its own descriptor: a master that has executed its program anew keeps none. */
+static bool child_holds(pid_t pid, uint64_t inode)
+{
+	char path[64], text[4096], *p = text, *end;
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	read_proc(path, text, sizeof(text));
+	for (long child; (child = strtol(p, &end, 10)) > 0 && *end == ' '; p = end)
+		if (process_holds((pid_t)child, &inode, 1) == HOLDS_YES)
+			return true;
+	return false;
+}
+
 /* True if the maker of the Unix listener owns the port in the kernel. */
 static bool owns_port(const struct ucred *cred, enum sock_proto proto, int family, const struct endpoint *remote)
 {
@@ -222,7 +239,7 @@ static bool owns_port(const struct ucred *cred, enum sock_proto proto, int famil
 	enum holds h = process_holds(cred->pid, &inode, 1);
 	if (h == HOLDS_YES || uid != cred->uid)
 		return h == HOLDS_YES;
-	if (h == HOLDS_UNKNOWN || ancestor_holds(cred->pid, inode))
+	if (h == HOLDS_UNKNOWN || ancestor_holds(cred->pid, inode) || child_holds(cred->pid, inode))
 		return true;
 	int count = diag_port_inodes(proto, remote->port, group, GROUP_MAX);
 	return process_holds(cred->pid, group, count) == HOLDS_YES;

@@ -141,6 +141,7 @@ struct plan {
 	struct endpoint ep;
 	bool v6only;
 	bool no_port; /* squatter: takes the name without the port */
+	bool worker;  /* a forked child serves and keeps the port; the maker of the name gives it up */
 	uid_t uid;    /* change to this user before all */
 	void (*serve)(int listen_fd);
 };
@@ -154,6 +155,17 @@ static void serve_one(int listen_fd)
 		assert_int_equal(eventfd_write(w.doorbell[1], 7), 0);
 }
 
+/* In a child from here on, which does what the maker of the name would; the maker itself goes on without the port. */
+static void leave_to_worker(struct plan *plan, int port)
+{
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		return;
+	close(port);
+	plan->serve = NULL;
+}
+
 static struct server start(struct plan plan)
 {
 	struct server s;
@@ -163,15 +175,20 @@ static struct server start(struct plan plan)
 	s.pid = fork();
 	assert_true(s.pid >= 0);
 	if (s.pid == 0) {
+		int port = -1;
 		char c;
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		close(hold[1]);
 		if (plan.uid && setresuid(plan.uid, plan.uid, plan.uid) < 0)
 			_exit(9);
 		if (!plan.no_port)
-			kernel_socket(plan.proto, plan.family, &plan.ep, plan.v6only);
+			port = kernel_socket(plan.proto, plan.family, &plan.ep, plan.v6only);
 		int fd = rdv_listen(plan.proto, plan.family, &plan.ep, plan.v6only);
-		if (fd < 0 || write(ready[1], &plan.ep, sizeof(plan.ep)) != sizeof(plan.ep))
+		pid_t maker = getpid();
+		if (plan.worker)
+			leave_to_worker(&plan, port);
+		/* the maker: when it has given up the port */
+		if (getpid() == maker && (fd < 0 || write(ready[1], &plan.ep, sizeof(plan.ep)) != sizeof(plan.ep)))
 			_exit(8);
 		if (plan.serve)
 			plan.serve(fd);

@@ -198,6 +198,17 @@ static void a_name_of_another_processs_port_is_squatted(void **state)
 	stop(&owner);
 }
 
+static void a_worker_may_answer_by_a_name_that_its_master_took(void **state)
+{
+	(void)state;
+	struct server s = start((struct plan){SOCK_TCP, 4, at4("127.0.0.1", 0), .worker = true, .serve = serve_one});
+	struct rdv_wire w;
+	bool squatted = false;
+	assert_int_equal(try_connect(&s, 4, s.ep, TIMEOUT_MS, &w, &squatted), 0);
+	wire_close(&w);
+	stop(&s);
+}
+
 static void another_user_cannot_squat(void **state)
 {
 	(void)state;
@@ -350,6 +361,7 @@ int main(void)
 	    cmocka_unit_test(a_name_can_be_taken_once),
 	    cmocka_unit_test(a_name_without_its_port_is_squatted),
 	    cmocka_unit_test(a_name_of_another_processs_port_is_squatted),
+	    cmocka_unit_test(a_worker_may_answer_by_a_name_that_its_master_took),
 	    cmocka_unit_test(another_user_cannot_squat),
 	    cmocka_unit_test(other_users_are_refused_unless_allowed),
 	    cmocka_unit_test(doorbells_are_not_shared_with_users_who_are_not_trusted),
