@@ -48,7 +48,7 @@ def fetch(test, port, prefix=""):
                 data = got.read()
             check(data == random.Random(SIZES[name]).randbytes(SIZES[name]), f"{name} differs")
             found.append((name, hashlib.sha256(data).hexdigest(),
-                          re.sub(r"(?m)^(Date|Last-Modified|ETag):.*\n", "", headers)))
+                          re.sub(r"(?mi)^(Date|Last-Modified|ETag):.*\n", "", headers)))
     return found
 
 
