@@ -98,7 +98,9 @@ static int take_socket(const struct nlmsghdr *h, void *arg)
 	return MNL_CB_OK;
 }
 
-static int dump(struct mnl_socket *nl, uint8_t family, struct search *s)
+/* Every socket of that port (0: of all) goes to each. */
+static int dump(struct mnl_socket *nl, uint8_t family, uint8_t proto, uint32_t states, uint16_t port, mnl_cb_t each,
+		void *arg)
 {
 	char buf[32768];
 	struct nlmsghdr *h = mnl_nlmsg_put_header(buf);
@@ -110,14 +112,14 @@ static int dump(struct mnl_socket *nl, uint8_t family, struct search *s)
 	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
 	h->nlmsg_seq = family;
 	r->sdiag_family = family;
-	r->sdiag_protocol = s->port->proto;
-	r->idiag_states = STATES;
-	r->id.idiag_sport = s->port->local_port; /* a hint: kernels may answer with all */
+	r->sdiag_protocol = proto;
+	r->idiag_states = states;
+	r->id.idiag_sport = port; /* a hint: kernels may answer with all */
 	if (mnl_socket_sendto(nl, h, h->nlmsg_len) < 0)
 		return -errno;
 	while (rc > MNL_CB_STOP) {
 		n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
-		rc = n < 0 ? -1 : mnl_cb_run(buf, (size_t)n, family, mnl_socket_get_portid(nl), take_socket, s);
+		rc = n < 0 ? -1 : mnl_cb_run(buf, (size_t)n, family, mnl_socket_get_portid(nl), each, arg);
 	}
 	return rc < 0 ? -errno : 0;
 }
@@ -133,13 +135,43 @@ int kernel_flows(const struct steer_key *port, uint32_t uid, struct steer_key *f
 	rc = mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) < 0 ? -errno : 0;
 	/* sockets of IPv6 have connections of IPv4 too */
 	if (!rc && port->family == 4)
-		rc = dump(nl, AF_INET, &s);
+		rc = dump(nl, AF_INET, port->proto, STATES, port->local_port, take_socket, &s);
 	if (!rc)
-		rc = dump(nl, AF_INET6, &s);
+		rc = dump(nl, AF_INET6, port->proto, STATES, port->local_port, take_socket, &s);
 	mnl_socket_close(nl);
 	if (rc)
 		return rc;
 	if (s.others)
 		return -EADDRINUSE;
 	return s.count > max ? -E2BIG : s.count;
+}
+
+static int take_port(const struct nlmsghdr *h, void *arg)
+{
+	const struct inet_diag_msg *m = mnl_nlmsg_get_payload(h);
+	uint64_t *ports = arg;
+	uint16_t port;
+
+	if (mnl_nlmsg_get_payload_len(h) < sizeof(*m))
+		return MNL_CB_OK;
+	port = ntohs(m->id.idiag_sport);
+	ports[port / 64] |= 1ull << port % 64;
+	return MNL_CB_OK;
+}
+
+int kernel_listening(uint64_t ports[KERNEL_PORT_WORDS])
+{
+	struct mnl_socket *nl = mnl_socket_open2(NETLINK_SOCK_DIAG, SOCK_CLOEXEC);
+	int rc;
+
+	memset(ports, 0, KERNEL_PORT_WORDS * sizeof(*ports));
+	if (!nl)
+		return -errno;
+	rc = mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) < 0 ? -errno : 0;
+	if (!rc)
+		rc = dump(nl, AF_INET, IPPROTO_TCP, 1u << TCP_LISTEN, 0, take_port, ports);
+	if (!rc)
+		rc = dump(nl, AF_INET6, IPPROTO_TCP, 1u << TCP_LISTEN, 0, take_port, ports);
+	mnl_socket_close(nl);
+	return rc;
 }

@@ -16,5 +16,8 @@ int kernel_flows_possible(int fd);
 /* Those that the key of a port would take from the kernel (sock_diag(7)): the number, keys in flow; -E2BIG: more than
  * max; -EADDRINUSE: another user than uid listens, or is bound (UDP), there; other -errno. uid 0 takes from anybody. */
 int kernel_flows(const struct steer_key *port, uint32_t uid, struct steer_key *flow, int max);
+/* On which TCP ports somebody listens: a bit each, in host order. 0 or -errno. */
+#define KERNEL_PORT_WORDS (65536 / 64)
+int kernel_listening(uint64_t ports[KERNEL_PORT_WORDS]);
 
 #endif

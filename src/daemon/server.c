@@ -22,6 +22,7 @@
 #define NOBODY 0xffffffffu
 #define ADOPTED_MS 20000 /* in which stacks of an earlier viaductd must have come */
 #define FIND_MS 500      /* so often those are looked for who finish connections */
+#define PORTS_MS 2000    /* so often ports of filters are looked at (house_check_ports) */
 #define LINGER_MS 3000   /* a transient viaductd stays without users: the next may come at once */
 
 enum source {
@@ -42,6 +43,7 @@ struct server {
 	uint32_t clients, numbered;
 	int64_t adopted_until; /* ms; 0: nobody is waited for */
 	int64_t find_at;       /* ms: when those who finish an earlier viaductd's connections are looked for again */
+	int64_t ports_at;      /* ms: when filters' ports are looked at next; 0: there are none of that kind */
 	int64_t idle_since;    /* ms; 0: somebody is here */
 };
 
@@ -219,9 +221,11 @@ static void client_ready(struct server *s, uint32_t index)
 	rc = request_receive(c->fd, c->uid, &q);
 	if (rc == -EAGAIN)
 		return;
-	if (!rc)
+	if (!rc) {
+		if (q.head.type == DAEMON_FILTER_ADD && c->uid && !s->ports_at)
+			s->ports_at = now() + PORTS_MS;
 		rc = request_serve(s, s->house, c, &q);
-	else if (rc == -EMFILE)
+	} else if (rc == -EMFILE)
 		rc = reply_error(c->fd, &q.head, -EMFILE, "viaductd has no descriptors left");
 	if (rc)
 		drop_client(s, index);
@@ -308,6 +312,8 @@ static int patience(const struct server *s)
 
 	if (s->idle_since && (!at || s->idle_since + LINGER_MS < at))
 		at = s->idle_since + LINGER_MS;
+	if (s->ports_at && (!at || s->ports_at < at))
+		at = s->ports_at;
 	if (!at)
 		return -1;
 	left = at - now();
@@ -316,6 +322,8 @@ static int patience(const struct server *s)
 
 static void sweep_when_due(struct server *s)
 {
+	if (s->ports_at && now() >= s->ports_at)
+		s->ports_at = house_check_ports(s->house) ? now() + PORTS_MS : 0;
 	if (s->adopted_until && now() >= s->find_at)
 		find_orphans(s);
 	if (!s->adopted_until || now() < s->adopted_until)

@@ -127,6 +127,12 @@ struct tenant_vnic *tenant_has_rings(struct tenant *t, const struct daemon_vnic 
 /* fd: the socket that owns the port, the tenant's from now on (closed on failure); -1: none. The id. */
 int tenant_filter_add(struct tenant *t, const struct daemon_filter *f, int fd, const char **why);
 int tenant_filter_del(struct tenant *t, uint32_t id);
+/*
+ * A TCP port that is bound and does not listen may be bound, and served, by others too (SO_REUSEADDR), after the filter
+ * was made: where another user does, the filter goes. Users who may have anybody's frames anyway are not looked at.
+ * Returns whether there are filters that this may concern, so that it is worth calling again.
+ */
+bool house_check_ports(struct house *h);
 /* A flow that an earlier viaductd steered to this stack, by itself or with its port: no socket is left to be shown. */
 int tenant_filter_inherit(struct tenant *t, const struct daemon_filter *f);
 /* Who has named it: the connection's number. */

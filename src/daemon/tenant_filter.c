@@ -401,6 +401,57 @@ int tenant_filter_add(struct tenant *t, const struct daemon_filter *f, int fd, c
 	return rc;
 }
 
+/* One that rests on a socket which keeps nobody from listening at its port. */
+static bool may_be_anothers(const struct tenant *t, const struct tenant_filter *f)
+{
+	int listens = 0;
+	socklen_t len = sizeof(listens);
+
+	if (!f->keys || f->key[0].remote_port || f->key[0].proto != IPPROTO_TCP)
+		return false;
+	return getsockopt(t->hold[f->hold].fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) || !listens;
+}
+
+static void check_filter(struct tenant *t, uint32_t id)
+{
+	struct tenant_filter *f = &t->filter[id - 1];
+	struct stat st;
+
+	if (fstat(t->hold[f->hold].fd, &st))
+		return;
+	for (uint32_t i = 0; i < f->keys; i++)
+		if (kernel_flows(&f->key[i], st.st_uid, NULL, 0) == -EADDRINUSE) {
+			(void)tenant_filter_del(t, id);
+			return;
+		}
+}
+
+bool house_check_ports(struct house *h)
+{
+	uint64_t ports[KERNEL_PORT_WORDS];
+	bool asked = false, some = false;
+
+	for (uint32_t i = 0; i < STEER_STACKS; i++) {
+		struct tenant *t = h->tenant[i];
+
+		for (uint32_t id = 1; t && t->uid && id <= t->filter_high; id++) {
+			struct tenant_filter *f = &t->filter[id - 1];
+			uint16_t port;
+
+			some |= f->keys && !f->key[0].remote_port && f->key[0].proto == IPPROTO_TCP;
+			if (!may_be_anothers(t, f))
+				continue;
+			if (!asked && kernel_listening(ports))
+				return true;
+			asked = true;
+			port = ntohs(f->key[0].local_port);
+			if (ports[port / 64] >> port % 64 & 1)
+				check_filter(t, id);
+		}
+	}
+	return some;
+}
+
 /* The flow, its port at the address, or at any. */
 static bool inherited(struct tenant *t, const struct steer_key *flow)
 {

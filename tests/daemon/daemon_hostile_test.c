@@ -258,6 +258,57 @@ static void a_dead_process_whose_pidfd_somebody_keeps(void **state)
 	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
 }
 
+#define PORT_SOUGHT 7410
+
+static int reusing_socket(void)
+{
+	struct sockaddr_in sa;
+	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+
+	v4_addr(&sa, HERE4, PORT_SOUGHT);
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) || bind(fd, (struct sockaddr *)&sa, sizeof(sa)))
+		return -1;
+	return fd;
+}
+
+static void take_a_port_without_listening(void)
+{
+	int sock = client_make(), fd = reusing_socket();
+
+	if (client_filter(sock, IPPROTO_TCP, HERE4, PORT_SOUGHT, fd, DAEMON_FILTER_SHARED) <= 0)
+		_exit(1);
+}
+
+static uint32_t filters_there_are(void)
+{
+	int sock = client_connect();
+	struct answer a;
+
+	assert_int_equal(client_ask(sock, DAEMON_STATUS, NULL, 0, NULL, 0, &a), 0);
+	close(sock);
+	return a.body.status.filters;
+}
+
+/* The kernel lets two sockets with SO_REUSEADDR have a port until one listens: that one's are the frames. */
+static void a_port_taken_before_its_server_comes(void **state)
+{
+	pid_t daemon = daemon_start(daemon_path, NULL);
+	struct mallory m = mallory_start(take_a_port_without_listening);
+	int server = reusing_socket();
+	double until;
+
+	(void)state;
+	assert_int_equal(filters_there_are(), 1);
+	assert_true(server >= 0);
+	assert_int_equal(listen(server, 1), 0);
+	for (until = now() + 20; filters_there_are() && now() < until;)
+		usleep(20000);
+	assert_int_equal(filters_there_are(), 0);
+	mallory_stop(m);
+	close(server);
+	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -267,6 +318,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test(descriptors_that_nobody_asked_for),
 	    cmocka_unit_test(sockets_whose_close_would_wait),
 	    cmocka_unit_test(a_dead_process_whose_pidfd_somebody_keeps),
+	    cmocka_unit_test(a_port_taken_before_its_server_comes),
 	};
 
 	if (argc < 2 || !world_make())
