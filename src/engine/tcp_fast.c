@@ -30,6 +30,10 @@
 #define V6_LEN (ETH_HEADER + IPV6_HEADER + TCP_HEADER)
 #define PACK_FROM 16u /* tcp_segment.c packs small segments from here on */
 #define PACK_MAX 512u
+#define NEXT_BUF 3u  /* the third that will be taken, if none comes back meanwhile */
+#define NEXT_SLOT 8u /* two lines on */
+
+_Static_assert(NEXT_BUF < TXWAIT_RESERVE, "may_send leaves so many");
 
 /* With any of these a write goes the long way. */
 #define SLOW_SEND                                                                                                      \
@@ -158,6 +162,8 @@ static inline ssize_t add_to_waiting(struct engine *e, struct sock *k, struct vn
 	    t->snd_end - t->snd_nxt + len > t->mss / 2)
 		return 0;
 	memcpy(vnic_tx_buf(v, p->buf) + p->off + p->len, data, len);
+	if (__builtin_expect((p->len ^ (p->len + len)) & TCP_FETCH_STEP, 0))
+		vnic_fetch_tx(v, p->buf, p->off + p->len + TCP_FETCH_STEP / 2, TCP_FETCH_STEP);
 	p->len += len;
 	p->flags |= PKT_PSH;
 	t->txq.bytes += len;
@@ -199,6 +205,13 @@ static inline bool may_send(const struct tcb *t, const struct vnic_state *st, ui
 	       st->free_top >= t->txq.count;
 }
 
+/* A stream of small segments: what the next ones will be written to (vnic_fetch_tx), while the reader has it still. */
+static inline void fetch_next(const struct vnic *v, uint32_t len)
+{
+	vnic_fetch_tx(v, v->st->tx_free[v->st->free_top - NEXT_BUF], PKT_HEADROOM - HDR, HDR + len);
+	fetch_for_write(ring_words(v->tx, v->st->tx_prod + NEXT_SLOT, WIRE_RING));
+}
+
 /* A new segment; open: it may grow. */
 static inline __attribute__((always_inline)) ssize_t send_one(struct engine *e, struct sock *k, struct vnic *v,
 							      const void *data, uint32_t len, bool open)
@@ -219,6 +232,8 @@ static inline __attribute__((always_inline)) ssize_t send_one(struct engine *e, 
 	t->bytes_sent += len;
 	k->tx_bytes += len;
 	tcp_data_sent(e, k);
+	if (!idle)
+		fetch_next(v, len);
 	if (idle || !t->timer[TIMER_RTO].deadline_us)
 		restart_rto(e, k);
 	return (ssize_t)len;

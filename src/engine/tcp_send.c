@@ -249,8 +249,12 @@ static size_t fill(struct engine *e, struct sock *k, struct source *w, size_t wa
 
 		if (!room)
 			break;
-		if ((!p || p->len >= cap || p->flags & PKT_END) && !(p = new_pkt(e, k, v->st)))
-			break;
+		if (!p || p->len >= cap || p->flags & PKT_END) {
+			if (!(p = new_pkt(e, k, v->st)))
+				break;
+			if (!network && want < TCP_FETCH_STEP) /* others follow it into this buffer */
+				vnic_fetch_tx(v, p->buf, p->off, TCP_FETCH_STEP + TCP_FETCH_STEP / 2);
+		}
 		if (!done)
 			p->flags &= (uint8_t)~PKT_PSH; /* no longer the end of a write */
 		n = (uint32_t)(want - done < cap - p->len ? want - done : cap - p->len);

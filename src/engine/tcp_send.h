@@ -21,6 +21,7 @@
 #define TCP_PROBE_MIN_US 200000u /* a held-back partial segment goes after this (CORK, MSG_MORE, SWS) */
 #define TCP_UNDO_NONE UINT32_MAX /* undo_retrans: nothing was sent again yet */
 #define TCP_DUPTHRESH 3u
+#define TCP_FETCH_STEP 1024u /* of a tx buffer that small writes fill, a power of two: vnic_fetch_tx */
 
 /* What TIMER_RTO stands for while data is in flight (with none it is the zero-window probe's). */
 enum tcp_rto_kind { TCP_RTO_RETRANS, TCP_RTO_TLP, TCP_RTO_REORDER };
