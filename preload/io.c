@@ -9,6 +9,7 @@
 #include "calls.h"
 #include "fdtable.h"
 #include "signals.h"
+#include "socket/raw.h"
 #include "thread.h"
 
 #define IOV_MAX_KERNEL 1024 /* UIO_MAXIOV */
@@ -331,11 +332,14 @@ int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags)
 /* One chunk from the file at `from` (or, without one, at its own position) to the socket. Bytes sent, 0 at the end. */
 static ssize_t send_chunk(vsock_t v, int fd, int in, const off_t *from, size_t len, bool more, char *buf)
 {
-	ssize_t got = from ? pread(in, buf, len, *from) : real.read(in, buf, len), sent;
+	/* not libc's: sendfile is no cancellation point */
+	ssize_t got = from ? raw_call(SYS_pread64, in, (long)buf, (long)len, *from, 0, 0)
+			   : raw_call(SYS_read, in, (long)buf, (long)len, 0, 0, 0);
 	struct iovec iov = {buf, got > 0 ? (size_t)got : 0};
+	ssize_t sent;
 
 	if (got <= 0)
-		return got < 0 ? -errno : 0;
+		return got;
 	sent = vs_send(v, fd, &iov, 1, more && (size_t)got == len ? MSG_MORE : 0, NULL, 0, NULL, 0, true);
 	if (!from && sent < got)
 		lseek(in, sent > 0 ? sent - got : -got, SEEK_CUR);

@@ -20,8 +20,9 @@
 #include "daemon/rings.h"
 #include "daemon/veth.h"
 
-/* The kernel frees the buffers of a closed AF_XDP socket a little later. */
-#define ROOM_TRIES 5
+/* The kernel frees the buffers of a closed AF_XDP socket a little later: in a work queue, so on a busy machine when
+ * that gets a core. Who is not waited for long enough is behind a veth for the rest of his life. */
+#define ROOM_TRIES 40
 #define ROOM_WAIT_US 2000
 
 /* --- life --- */

@@ -60,10 +60,21 @@ static int base_number(void)
 	return (int)(lim.rlim_cur * 3 / 4);
 }
 
+/* The limit is asked for once, if it is large; where it has become small since, the number is refused (EINVAL). */
 int host_fd_dup_high(int fd)
 {
-	int high = host_sys.fcntl(fd, F_DUPFD_CLOEXEC, base_number());
+	static _Atomic bool large;
+	int high = -1, from;
 
+	if (atomic_load_explicit(&large, memory_order_relaxed))
+		high = host_sys.fcntl(fd, F_DUPFD_CLOEXEC, FD_BASE);
+	else
+		errno = EINVAL;
+	if (high < 0 && errno == EINVAL) {
+		from = base_number();
+		atomic_store_explicit(&large, from == FD_BASE, memory_order_relaxed);
+		high = host_sys.fcntl(fd, F_DUPFD_CLOEXEC, from);
+	}
 	if (high < 0)
 		return -errno;
 	if (high >= FD_TRACKED) {
