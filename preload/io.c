@@ -215,12 +215,11 @@ static ssize_t transmit(vsock_t v, int fd, const struct iovec *iov, int n, int f
 ssize_t send(int fd, const void *buf, size_t len, int flags)
 {
 	vsock_t v = fd_vsock(fd);
-	struct iovec iov = {(void *)buf, len};
 	ssize_t r;
 
 	if (v == VS_NONE)
 		return real.send(fd, buf, len, flags);
-	r = transmit(v, fd, &iov, 1, flags);
+	r = vs_write(v, fd, buf, len, flags);
 	if (unlikely(r == VS_KERNEL)) {
 		fd_to_kernel(fd, v, REASON_UNCONNECTED);
 		return real.send(fd, buf, len, flags);
@@ -232,12 +231,11 @@ TWIN_OF(send, __send);
 ssize_t write(int fd, const void *buf, size_t len)
 {
 	vsock_t v = fd_vsock(fd);
-	struct iovec iov = {(void *)buf, len};
 	ssize_t r;
 
 	if (v == VS_NONE)
 		return real.write(fd, buf, len);
-	r = transmit(v, fd, &iov, 1, 0);
+	r = vs_write(v, fd, buf, len, 0);
 	if (unlikely(r == VS_KERNEL)) {
 		fd_to_kernel(fd, v, REASON_UNCONNECTED);
 		return real.write(fd, buf, len);

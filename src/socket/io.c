@@ -185,7 +185,7 @@ static inline __attribute__((always_inline)) ssize_t quick(vsock_t v, const stru
 	if (spin)
 		short_spin(a, k);
 	stack_enter(a);
-	if (__builtin_expect(vs_sock(a, v) == k && k->proto == SOCK_TCP && k->rcvlowat <= 1, 1)) {
+	if (__builtin_expect(k->proto == SOCK_TCP && k->gen == (uint32_t)v && k->rcvlowat <= 1, 1)) {
 		now = stack_now(a);
 		take_in_own(a, k, now);
 		n = send ? tcp_fast_send(&a->e, k, iov->iov_base, iov->iov_len, now)
@@ -210,19 +210,45 @@ static __attribute__((noinline)) ssize_t send_any(vsock_t v, const struct iovec 
 	return io_wait(&io);
 }
 
+/* What can go in one hold of the lock, or -EAGAIN. */
+static inline __attribute__((always_inline)) ssize_t quick_send(vsock_t v, const struct iovec *iov, int flags)
+{
+	return flags & ~(MSG_NOSIGNAL | MSG_DONTWAIT) ? -EAGAIN : quick(v, iov, true, false);
+}
+
+/* n came of it: is the call over? */
+static inline bool quick_was_all(ssize_t n, size_t len)
+{
+	return n >= 0 ? (size_t)n == len : n != -EAGAIN;
+}
+
 ssize_t vs_send(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, const struct sockaddr *to,
 		socklen_t tolen, const void *control, size_t controllen, bool wait)
 {
-	ssize_t n = -EAGAIN;
+	ssize_t n = iovcnt == 1 ? quick_send(v, iov, flags) : -EAGAIN;
 
-	if (iovcnt == 1 && !(flags & ~(MSG_NOSIGNAL | MSG_DONTWAIT))) {
-		n = quick(v, iov, true, false);
-		if (n >= 0 ? (size_t)n == iov->iov_len : n != -EAGAIN)
-			return n;
-	}
+	if (iovcnt == 1 && quick_was_all(n, iov->iov_len))
+		return n;
 	if (!tcp_name(v))
 		return udp_transmit(v, fd, iov, iovcnt, flags, to, tolen, control, controllen, wait);
 	return send_any(v, iov, iovcnt, flags, wait, n > 0 ? (size_t)n : 0);
+}
+
+static __attribute__((noinline)) ssize_t write_rest(vsock_t v, int fd, struct iovec iov, int flags, ssize_t n)
+{
+	bool wait = !(flags & MSG_DONTWAIT);
+
+	if (!tcp_name(v))
+		return udp_transmit(v, fd, &iov, 1, flags, NULL, 0, NULL, 0, wait);
+	return send_any(v, &iov, 1, flags, wait, n > 0 ? (size_t)n : 0);
+}
+
+ssize_t vs_write(vsock_t v, int fd, const void *buf, size_t len, int flags)
+{
+	struct iovec iov = {(void *)buf, len};
+	ssize_t n = quick_send(v, &iov, flags);
+
+	return quick_was_all(n, len) ? n : write_rest(v, fd, iov, flags, n);
 }
 
 static __attribute__((noinline)) ssize_t recv_any(vsock_t v, const struct iovec *iov, int iovcnt, int flags, bool wait)

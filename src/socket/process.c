@@ -447,6 +447,39 @@ void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n)
 		ring_fd(a->doorbell[0]);
 }
 
+void stack_leave_with_work(struct attached *a)
+{
+	uint16_t posted[VNIC_MAX];
+	uint32_t n = 0, large = 0;
+	/* 0: as early as can be, if it has fallen asleep by the time that we look again */
+	uint64_t deadline = 0;
+
+	for (uint32_t i = 0; i < a->active; i++) {
+		struct vnic_state *st = a->e.vnic[a->vnic[i]].st;
+
+		if (st->posted) {
+			st->posted = 0;
+			posted[n++] = a->vnic[i];
+		}
+	}
+	if (__builtin_expect(atomic_load_explicit(&helper_asleep, memory_order_relaxed), 0))
+		deadline = process_deadline(a);
+	if (__builtin_expect(a->large_used, 0))
+		large = large_take(a);
+	if (n && capture_on(a->s))
+		for (uint32_t i = 0; i < n; i++)
+			capture_sent(&a->e, posted[i]);
+	if (__builtin_expect(stack_news_wanted(a, wait_self) || a->s->proc[a->slot].dirty_overflow, 0) ||
+	    (a->s->procs > 1 && stack_others_sleep(a))) {
+		stack_leave_slow(a, posted, n);
+	} else {
+		lock_release(a->s);
+		if (n | large)
+			stack_ring(a, posted, n);
+	}
+	process_helper_expect(deadline);
+}
+
 void wait_wake_all(void)
 {
 	atomic_fetch_add(&process_news, 1);

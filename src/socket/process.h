@@ -136,37 +136,27 @@ extern _Thread_local uint32_t wait_self;  /* 1 while this thread counts in proce
 extern _Thread_local bool wait_same_core; /* the other end shared our core last time: spinning keeps it from running */
 extern _Thread_local bool wait_sleepy;    /* this thread's last waits were long: it does not spin */
 
+/* All of what stack_leave does. */
+void stack_leave_with_work(struct attached *a);
+
+/* Nothing to tell to anybody: no frames were posted, nobody wants news, and nobody shares the stack. */
+static inline bool stack_is_quiet(const struct attached *a)
+{
+	for (uint32_t i = 0; i < a->active; i++)
+		if (a->e.vnic[a->vnic[i]].st->posted)
+			return false;
+	return !stack_news_wanted(a, wait_self) && !a->s->proc[a->slot].dirty_overflow && a->s->procs <= 1 &&
+	       !a->large_used && !atomic_load_explicit(&helper_asleep, memory_order_relaxed);
+}
+
 static inline void stack_leave(struct attached *a)
 {
-	uint16_t posted[VNIC_MAX];
-	uint32_t n = 0, large = 0;
-	/* 0: as early as can be, if it has fallen asleep by the time that we look again */
-	uint64_t deadline = 0;
-
-	for (uint32_t i = 0; i < a->active; i++) {
-		struct vnic_state *st = a->e.vnic[a->vnic[i]].st;
-
-		if (st->posted) {
-			st->posted = 0;
-			posted[n++] = a->vnic[i];
-		}
+	if (!stack_is_quiet(a)) {
+		stack_leave_with_work(a);
+		return;
 	}
-	if (__builtin_expect(atomic_load_explicit(&helper_asleep, memory_order_relaxed), 0))
-		deadline = process_deadline(a);
-	if (__builtin_expect(a->large_used, 0))
-		large = large_take(a);
-	if (n && capture_on(a->s))
-		for (uint32_t i = 0; i < n; i++)
-			capture_sent(&a->e, posted[i]);
-	if (__builtin_expect(stack_news_wanted(a, wait_self) || a->s->proc[a->slot].dirty_overflow, 0) ||
-	    (a->s->procs > 1 && stack_others_sleep(a))) {
-		stack_leave_slow(a, posted, n);
-	} else {
-		lock_release(a->s);
-		if (n | large)
-			stack_ring(a, posted, n);
-	}
-	process_helper_expect(deadline);
+	lock_release(a->s);
+	process_helper_expect(0);
 }
 
 /* --- names --- */

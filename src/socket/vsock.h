@@ -76,6 +76,8 @@ int vs_getpeername(vsock_t v, int fd, struct sockaddr *sa, socklen_t *len);
 /* --- data. flags: MSG_*; a UDP or listening socket's kernel half is looked at too. --- */
 ssize_t vs_send(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, const struct sockaddr *to,
 		socklen_t tolen, const void *control, size_t controllen, bool wait);
+/* The same for the usual call: one buffer, to nobody in particular. */
+ssize_t vs_write(vsock_t v, int fd, const void *buf, size_t len, int flags);
 ssize_t vs_recv(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flags, struct sockaddr *from,
 		socklen_t *fromlen, void *control, size_t *controllen, int *msg_flags, bool wait);
 
