@@ -19,6 +19,7 @@ import ctypes
 import mmap
 import os
 import random
+import select
 import signal
 import struct
 import subprocess
@@ -258,6 +259,7 @@ class Round:
         self.ledger = Ledger(test.path("ledger"), plans)
         self.before = None
         self.killed, self.excused = set(), set()  # pids; sides
+        self.victims = []  # their pidfds
         self.programs, self.kind = [], None
         self.kills_before = daemons.kills
 
@@ -298,7 +300,8 @@ class Round:
                     self.before[number] = ends
         self.killed.add(pid)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            self.victims.append(os.pidfd_open(pid))
+            signal.pidfd_send_signal(self.victims[-1], signal.SIGKILL)
 
     def kill_programs(self, spread):
         victims = []
@@ -317,9 +320,12 @@ class Round:
         return [self.link.sides[name] for name in ("near", "far") if self.link.sides[name].accelerated]
 
     def settled(self, side):
-        """viaductd has heard of all deaths."""
-        living = sum(len(p.alive()) for p in self.programs if p.side == side.name)
+        """The victims are dead with all their threads, which takes a while after the kill, and viaductd has heard of it:
+        it learns of a process's end before it answers a question that is asked later."""
         end = time.monotonic() + 10
+        for victim in self.victims:
+            check(select.select([victim], [], [], max(end - time.monotonic(), 0))[0], f"of {self.killed} some live")
+        living = sum(len(p.alive()) for p in self.programs if p.side == side.name)
         while status(side)[0] > living:
             check(time.monotonic() < end, f"viaductd of the {side.name} side has {status(side)}, and {living} live")
             time.sleep(0.01)
@@ -433,6 +439,8 @@ class Round:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             program.started.process.wait()
+        for victim in self.victims:
+            os.close(victim)
         self.test.programs.clear()
         self.ledger.close()
 
