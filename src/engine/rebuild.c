@@ -25,6 +25,7 @@
 #include "engine/rebuild.h"
 #include "engine/tcp_internal.h"
 #include "vnic/wire.h"
+#include "vnic/xdp.h"
 
 #define TREE_DEPTH 256u /* pending branches of a walk through an out-of-order queue */
 
@@ -336,6 +337,7 @@ static void clear_lists(struct stack *s)
 	s->tw_head = s->tw_tail = s->tw_count = s->orphan_count = 0;
 	s->promised = s->promisers = 0;
 	s->sock_pool.free_head = s->sock_pool.in_use = s->socks_kept = 0;
+	s->burst_more = 0;
 	s->udp_refused++; /* the routes that the socket layer would give again at once are vouched for anew */
 	for (uint32_t i = 0; i < VNIC_MAX; i++) {
 		struct vnic_state *st = stack_vnic(s, i);
@@ -345,11 +347,26 @@ static void clear_lists(struct stack *s)
 	}
 }
 
-static bool on_a_wire(const struct engine *e, uint32_t i)
+/* It is mapped here, and of a provider who can make it anew. */
+static bool mendable(const struct engine *e, uint32_t i)
 {
 	const struct vnic *v = &e->vnic[i];
 
-	return v->ops && v->gen == v->st->gen && v->st->provider == VNIC_PROV_LOCAL;
+	return v->ops && v->gen == v->st->gen &&
+	       (v->st->provider == VNIC_PROV_LOCAL || v->st->provider == VNIC_PROV_XDP);
+}
+
+static bool mid_frame(const struct vnic *v)
+{
+	return v->st->provider == VNIC_PROV_XDP ? xdp_mid_frame(v) : wire_mid_frame(v);
+}
+
+static bool rebuild_vnic(struct rebuild *r, uint32_t i)
+{
+	struct vnic *v = &r->e->vnic[i];
+
+	return v->st->provider == VNIC_PROV_XDP ? xdp_rebuild(v, r->rx[i], r->tx[i])
+						: wire_rebuild(v, r->rx[i], r->tx[i]);
 }
 
 /* Parts of a frame whose end has not come: of the vNIC whose events were being taken in they are lost. */
@@ -360,7 +377,7 @@ static void rebuild_frame(struct rebuild *r, uint32_t i, bool polled)
 	ifc->deferred = 0; /* nobody refers to those buffers: they go back with the others */
 	if (ifc->parts > FRAME_PARTS || polled) {
 		ifc->parts = ifc->total = 0;
-		ifc->skip = wire_mid_frame(&r->e->vnic[i]);
+		ifc->skip = mid_frame(&r->e->vnic[i]);
 	}
 	for (uint32_t p = 0; p < ifc->parts; p++)
 		take(r->rx[i], ifc->part[p].buf % VNIC_BUFS_MAX);
@@ -370,8 +387,7 @@ static void rebuild_frame(struct rebuild *r, uint32_t i, bool polled)
 		r->s->vnic_attention[i / 64] &= ~(1ull << i % 64);
 }
 
-/* All wires that this process has mapped are looked at; of the others those that may have been in hand can't be mended.
- */
+/* All that this process has mapped are looked at; of the others those that may have been in hand can't be mended. */
 static bool rebuild_vnics(struct rebuild *r, uint32_t polled, uint32_t used)
 {
 	struct stack *s = r->s;
@@ -383,13 +399,13 @@ static bool rebuild_vnics(struct rebuild *r, uint32_t polled, uint32_t used)
 			s->vnic_used[i / 64] &= ~(1ull << i % 64);
 			continue;
 		}
-		if (!on_a_wire(r->e, i)) {
+		if (!mendable(r->e, i)) {
 			if (i == polled || i == used)
 				return false;
 			continue;
 		}
 		rebuild_frame(r, i, i == polled);
-		if (!wire_rebuild(&r->e->vnic[i], r->rx[i], r->tx[i]))
+		if (!rebuild_vnic(r, i))
 			return false;
 	}
 	return true;
@@ -490,5 +506,6 @@ int stack_rebuild(struct engine *e, void *room, uint64_t now_us)
 	for (uint32_t i = 1; i < s->sock_pool.mark; i++)
 		if ((k = sock_at(s, i)) && suspect(&r, k))
 			reset(e, k, now_us);
+	tcp_burst_end(e);
 	return 0;
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "vnic/xdp.h"
 
 static void reset_pool(struct stack_pool *p)
 {
@@ -28,6 +29,8 @@ static void repair_vnic(struct engine *e, uint32_t i)
 	if (st->provider == VNIC_PROV_NONE)
 		return;
 	st->txwait_head = st->txwait_tail = st->txheld_head = st->txheld_tail = 0;
+	if (v->ops && v->gen == st->gen && st->provider == VNIC_PROV_XDP)
+		xdp_recover(v);
 	st->free_top = 0;
 	for (uint32_t b = 0; b < st->tx_count && b < VNIC_BUFS_MAX; b++) {
 		st->tx_state[b] &= VNIC_TX_NIC;

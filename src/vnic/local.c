@@ -105,7 +105,7 @@ static void local_flush(struct vnic *v)
 		return;
 	wire_write_returns(v, 0);
 	st->ret_count = 0;
-	wire_step();
+	vnic_step();
 	st->tx_prod += n;
 	st->ret_quiet += n;
 	if (st->ret_quiet >= WIRE_QUIET) {
@@ -134,7 +134,7 @@ static void local_post(struct vnic *v, const struct vnic_desc *d, int n)
 		st->stats.tx_bytes += part.len;
 		ring_write(v->tx, st->tx_prod + i, WIRE_RING, &part);
 	}
-	wire_step();
+	vnic_step();
 	for (uint32_t i = 0; i < parts; i++)
 		st->tx_state[d[i].buf] |= VNIC_TX_NIC;
 	wire_posted(st, parts);
@@ -147,9 +147,9 @@ static void local_release(struct vnic *v, uint32_t buf)
 	if (buf >= WIRE_BUFS || !st->rx_state[buf])
 		return;
 	st->ret[st->ret_count] = (uint16_t)buf;
-	wire_step();
+	vnic_step();
 	st->ret_count++;
-	wire_step();
+	vnic_step();
 	vnic_drop_part(st, buf);
 	if (st->ret_count == VNIC_RETURNS)
 		local_flush(v);

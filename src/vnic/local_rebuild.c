@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A wire whose own end was left in the middle of a change (src/engine/rebuild.c). What the steps of the data path
- * leave, wherever they stop (wire.h, local.c):
+ * leave, wherever they stop (wire.h, local.c), besides what vnic_rebuild.h says:
  *
  *   posting      slots are filled, the first of a frame last; then the buffers are marked as with the peer; then the
  *                returns that travelled along are forgotten; then tx_prod moves on. So full slots from tx_prod on say
  *                what was posted, and what they return is not to be returned again.
- *   releasing    into the list of returns first, then no longer held: what is in the list is not held.
- *   taking       a buffer is held first, then evq_cons moves on: what is held, and in the event queue still, is not.
- *   all else     a buffer is held, or marked as a pkt's, and no pkt refers to it: it is let go.
  *
  * Positions come from the stack. Rings are memory that the peer can write: what is read there is checked, and can at
  * worst confuse the peer's own wire.
@@ -16,18 +13,6 @@
 #include "vnic/wire.h"
 
 #define WRITTEN_AHEAD (FRAME_PARTS + VNIC_RETURNS + 1)
-
-static inline bool in_set(const uint64_t *set, uint32_t i)
-{
-	return set[i / 64] >> i % 64 & 1;
-}
-
-static void forget_return(struct vnic_state *st, uint32_t buf)
-{
-	for (uint32_t i = 0; i < st->ret_count; i++)
-		if (st->ret[i] == buf)
-			st->ret[i--] = st->ret[--st->ret_count];
-}
 
 /* Slots are filled from behind: those of a frame that did not come to its first one are not to follow another's. */
 static void forget_written(struct vnic *v)
@@ -57,7 +42,7 @@ static void catch_up(struct vnic *v)
 		    d.len) /* no length: taken, and marked before */
 			st->tx_state[d.buf] |= VNIC_TX_NIC;
 		else if (d.type == VNIC_DESC_RETURN)
-			forget_return(st, d.buf);
+			vnic_forget_return(st, d.buf);
 		st->tx_prod++;
 		st->posted++;
 	}
@@ -73,67 +58,20 @@ static void find_waiting(struct vnic *v, uint64_t *set)
 
 	for (uint32_t left = WIRE_RING; left && ring_read(v->evq, cons, WIRE_RING, &d); left--, cons++)
 		if (d.type == VNIC_DESC_FRAME && d.buf < v->st->rx_count && d.len)
-			set[d.buf / 64] |= 1ull << d.buf % 64;
-}
-
-static bool rebuild_rx(struct vnic *v, const uint64_t *used)
-{
-	struct vnic_state *st = v->st;
-	uint64_t waiting[VNIC_SET_WORDS] = {0}, lost[VNIC_SET_WORDS] = {0};
-
-	find_waiting(v, waiting);
-	for (uint32_t i = 0; i < st->ret_count; i++) {
-		if (st->ret[i] >= st->rx_count || in_set(used, st->ret[i]))
-			return false;
-		st->rx_state[st->ret[i]] = 0;
-	}
-	st->rx_held = 0;
-	for (uint32_t b = 0; b < st->rx_count; b++) {
-		if (in_set(used, b) && !st->rx_state[b])
-			return false;
-		if (!st->rx_state[b])
-			continue;
-		st->rx_state[b] = !in_set(waiting, b) || in_set(used, b);
-		st->rx_held += st->rx_state[b];
-		if (st->rx_state[b] && !in_set(used, b))
-			lost[b / 64] |= 1ull << b % 64;
-	}
-	for (uint32_t b = 0; b < st->rx_count; b++)
-		if (in_set(lost, b))
-			v->ops->release(v, b);
-	return true;
-}
-
-static bool rebuild_tx(struct vnic_state *st, const uint64_t *used)
-{
-	st->free_top = 0;
-	for (uint32_t b = st->tx_count; b-- > 0;) {
-		if (in_set(used, b) && !(st->tx_state[b] & VNIC_TX_PKT))
-			return false;
-		st->tx_state[b] &= VNIC_TX_NIC;
-		if (in_set(used, b))
-			st->tx_state[b] |= VNIC_TX_PKT;
-		if (st->dead)
-			st->tx_state[b] &= (uint8_t)~VNIC_TX_NIC;
-		if (!st->tx_state[b])
-			st->tx_free[st->free_top++] = (uint16_t)b;
-	}
-	return true;
+			vnic_set_add(set, d.buf);
 }
 
 bool wire_rebuild(struct vnic *v, const uint64_t *rx, const uint64_t *tx)
 {
 	struct vnic_state *st = v->st;
+	uint64_t waiting[VNIC_SET_WORDS] = {0};
 
 	if (st->tx_count != WIRE_BUFS || st->rx_count != WIRE_BUFS || st->ret_count > VNIC_RETURNS)
 		return false;
 	forget_marked(v);
 	catch_up(v);
-	if (!rebuild_tx(st, tx) || !rebuild_rx(v, rx))
-		return false;
-	if (st->ret_count == VNIC_RETURNS)
-		v->ops->flush(v);
-	return true;
+	find_waiting(v, waiting);
+	return vnic_rebuild_tx(st, tx) && vnic_rebuild_rx(v, rx, waiting);
 }
 
 bool wire_mid_frame(const struct vnic *v)

@@ -18,6 +18,12 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rings are little-endian");
 
+/* What follows happens later, should we die in between (vnic_rebuild.h). Costs nothing. */
+static inline void vnic_step(void)
+{
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
 /* The lap that index idx belongs to, as stored in `turn`: from 1. entries is a power of two. */
 static inline uint32_t ring_turn(uint32_t idx, uint32_t entries)
 {

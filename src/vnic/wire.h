@@ -7,6 +7,7 @@
 #define VD_WIRE_H
 
 #include "vnic/ring.h"
+#include "vnic/vnic_rebuild.h"
 
 #define WIRE_LAG 256u
 
@@ -23,18 +24,12 @@ static inline void wire_write_returns(struct vnic *v, uint32_t behind)
 	}
 }
 
-/* What follows happens later, should we die in between (local_rebuild.c). Costs nothing. */
-static inline void wire_step(void)
-{
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-}
-
 /* A frame of n parts is in the ring, and what was released with it. */
 static inline void wire_posted(struct vnic_state *st, uint32_t n)
 {
 	n += st->ret_count;
 	st->ret_count = 0;
-	wire_step();
+	vnic_step();
 	st->tx_prod += n;
 	st->posted++;
 	st->ret_quiet = 0;
@@ -52,7 +47,7 @@ static inline __attribute__((always_inline)) void wire_post_flags(struct vnic *v
 	if (flags & VNIC_F_OPEN) /* once taken it does not tell any more which buffer it was */
 		st->tx_state[buf] |= VNIC_TX_NIC;
 	ring_write(v->tx, st->tx_prod, WIRE_RING, &d);
-	wire_step();
+	vnic_step();
 	st->tx_state[buf] |= VNIC_TX_NIC;
 	wire_posted(st, 1);
 	st->stats.tx_bytes += len;
@@ -85,7 +80,7 @@ static inline void wire_post_open(struct vnic *v, uint32_t buf, uint32_t off, ui
 	/* which buffer is marked before it is posted, should it come to no more than that */
 	st->grow_slot = st->tx_prod;
 	st->grow_buf = buf;
-	wire_step();
+	vnic_step();
 	wire_post_flags(v, buf, off, len, VNIC_F_OPEN);
 	st->grow_prod = st->tx_prod;
 	st->grow_off = (uint16_t)off;
@@ -183,7 +178,6 @@ static inline void wire_prefetch_next(const struct vnic *v)
  * tx are bit sets of the buffers that pkts refer to: the wire's own state, and what is half in the rings, is brought
  * into line with them. False: they contradict each other.
  */
-#define VNIC_SET_WORDS (VNIC_BUFS_MAX / 64)
 bool wire_rebuild(struct vnic *v, const uint64_t *rx, const uint64_t *tx);
 /* The event taken last is a part of a frame whose end has not been taken. */
 bool wire_mid_frame(const struct vnic *v);

@@ -12,6 +12,16 @@
  * Released buffers go back in batches: the fill ring is long, so the kernel doesn't miss the few that wait. Completions
  * are looked at only while something is out.
  *
+ * Dying: whoever is killed between two steps leaves what xdp_rebuild and xdp_recover make right.
+ *
+ *   posting      slots are filled; then tx_prod moves on: the frame is as good as posted; then its buffers are marked
+ *                as the kernel's; then the kernel gets to know.
+ *   completing   marks are taken off first, then comp_cons moves on, then the kernel gets to know.
+ *   giving       slots of the fill ring are filled; then the kernel gets to know; then the list is emptied; then
+ *                rx_prod moves on: what is in the ring from there on is in the list no more.
+ *   taking       buffers are held; then evq_cons moves on; then the kernel gets to know: until it does, the frames come
+ *                again. (Releasing, and all else: vnic_rebuild.h.)
+ *
  * The kernel's positions and descriptors are read once, checked, and used from the copy, as a peer's would be: the
  * memory is mapped by every process of the tree. A position that can't be is counted and taken as "nothing is there".
  */
@@ -19,6 +29,7 @@
 #include <linux/if_xdp.h>
 
 #include "vnic/ring.h"
+#include "vnic/vnic_rebuild.h"
 #include "vnic/xdp.h"
 
 #ifndef XDP_PKT_CONTD
@@ -50,21 +61,33 @@ static inline uint32_t ring_waiting(struct vnic_state *st, const struct xdp_ring
 	return n;
 }
 
+/* The tx buffer that the completion at `at` names; UINT32_MAX: none. */
+static inline uint32_t completed(const struct xdp_port *p, uint32_t at)
+{
+	const uint64_t *slot = (const uint64_t *)p->comp.desc + (at & (p->comp.entries - 1));
+	uint64_t buf = (__atomic_load_n(slot, __ATOMIC_RELAXED) >> chunk_shift(p)) - p->tx_first;
+
+	return buf < p->tx_count ? (uint32_t)buf : UINT32_MAX;
+}
+
+/* The rx buffer at that place in the umem; UINT32_MAX: none. */
+static inline uint32_t rx_buf_at(const struct xdp_port *p, uint64_t addr)
+{
+	uint64_t buf = (addr >> chunk_shift(p)) - p->rx_first;
+
+	return buf < p->rx_count ? (uint32_t)buf : UINT32_MAX;
+}
+
 static void take_completions(struct vnic *v)
 {
 	struct xdp_port *p = port_of(v);
 	struct vnic_state *st = v->st;
-	uint32_t n = ring_waiting(st, &p->comp, st->comp_cons), shift = chunk_shift(p);
-	const uint64_t *ring = p->comp.desc;
+	uint32_t n = ring_waiting(st, &p->comp, st->comp_cons);
 
 	if (!n)
 		return;
-	for (uint32_t i = 0; i < n; i++) {
-		uint64_t addr = __atomic_load_n(&ring[(st->comp_cons + i) & (p->comp.entries - 1)], __ATOMIC_RELAXED);
-		uint64_t buf = (addr >> shift) - p->tx_first;
-
-		vnic_take_return(st, buf < p->tx_count ? (uint32_t)buf : UINT32_MAX);
-	}
+	for (uint32_t i = 0; i < n; i++)
+		vnic_take_return(st, completed(p, st->comp_cons + i));
 	st->comp_cons += n;
 	__atomic_store_n(p->comp.consumer, st->comp_cons, __ATOMIC_RELEASE);
 }
@@ -75,13 +98,17 @@ static void xdp_flush(struct vnic *v)
 	struct xdp_port *p = port_of(v);
 	struct vnic_state *st = v->st;
 	uint64_t *ring = p->fill.desc;
+	uint32_t given;
 
 	for (uint32_t i = 0; i < st->ret_count; i++)
 		ring[(st->rx_prod + i) & (p->fill.entries - 1)] = ((uint64_t)p->rx_first + st->ret[i])
 								  << chunk_shift(p);
-	st->rx_prod += st->ret_count;
+	given = st->ret_count;
+	__atomic_store_n(p->fill.producer, st->rx_prod + given, __ATOMIC_RELEASE);
+	vnic_step();
 	st->ret_count = 0;
-	__atomic_store_n(p->fill.producer, st->rx_prod, __ATOMIC_RELEASE);
+	vnic_step();
+	st->rx_prod += given;
 }
 
 static void xdp_release(struct vnic *v, uint32_t buf)
@@ -90,8 +117,11 @@ static void xdp_release(struct vnic *v, uint32_t buf)
 
 	if (buf >= st->rx_count || !st->rx_state[buf])
 		return;
+	st->ret[st->ret_count] = (uint16_t)buf;
+	vnic_step();
+	st->ret_count++;
+	vnic_step();
 	vnic_drop_part(st, buf);
-	st->ret[st->ret_count++] = (uint16_t)buf;
 	if (st->ret_count == VNIC_RETURNS)
 		xdp_flush(v);
 }
@@ -109,11 +139,14 @@ static void xdp_post(struct vnic *v, const struct vnic_desc *d, int n)
 		    (struct xdp_desc){.addr = (((uint64_t)p->tx_first + d[i].buf) << chunk_shift(p)) + d[i].off,
 				      .len = d[i].len,
 				      .options = i + 1 < n ? XDP_PKT_CONTD : 0};
-		st->tx_state[d[i].buf] |= VNIC_TX_NIC;
 		st->stats.tx_bytes += d[i].len;
 	}
-	st->stats.tx_frames++;
+	vnic_step();
 	st->tx_prod += (uint32_t)n;
+	vnic_step();
+	for (int i = 0; i < n; i++)
+		st->tx_state[d[i].buf] |= VNIC_TX_NIC;
+	st->stats.tx_frames++;
 	st->posted += (uint32_t)n;
 	__atomic_store_n(p->tx.producer, st->tx_prod, __ATOMIC_RELEASE);
 }
@@ -123,14 +156,12 @@ static void xdp_post(struct vnic *v, const struct vnic_desc *d, int n)
 static inline void read_desc(const struct xdp_port *p, uint32_t cons, struct vnic_desc *to)
 {
 	const struct xdp_desc *slot = (const struct xdp_desc *)p->rx.desc + (cons & (p->rx.entries - 1));
-	uint64_t addr = __atomic_load_n(&slot->addr, __ATOMIC_RELAXED), buf, w[2];
+	uint64_t addr = __atomic_load_n(&slot->addr, __ATOMIC_RELAXED), w[2];
 	uint32_t len = __atomic_load_n(&slot->len, __ATOMIC_RELAXED);
 	uint32_t options = __atomic_load_n(&slot->options, __ATOMIC_RELAXED);
 
-	buf = (addr >> chunk_shift(p)) - p->rx_first;
-	buf = buf < p->rx_count ? buf : UINT32_MAX;
 	len = len <= p->chunk_size ? len : 0;
-	w[0] = buf | (addr & (p->chunk_size - 1)) << 32 | (uint64_t)len << 48;
+	w[0] = rx_buf_at(p, addr) | (addr & (p->chunk_size - 1)) << 32 | (uint64_t)len << 48;
 	w[1] = VNIC_DESC_FRAME | (options & XDP_PKT_CONTD ? VNIC_F_MORE << 8 : 0);
 	memcpy(to, w, sizeof(*to));
 }
@@ -286,63 +317,89 @@ int xdp_attach(struct vnic *v, struct vnic_state *st, struct xdp_port *port, con
 
 /* --- after a death --- */
 
-static void mark_ring(struct xdp_port *p, const struct xdp_ring *r, uint32_t first, uint8_t *kernels)
+/* A frame that was being posted is posted, and what has been completed is not out any more. */
+static void settle_tx(struct vnic *v)
 {
-	uint32_t from = __atomic_load_n(r->consumer, __ATOMIC_ACQUIRE),
-		 to = __atomic_load_n(r->producer, __ATOMIC_ACQUIRE);
+	struct xdp_port *p = port_of(v);
+	struct vnic_state *st = v->st;
+	uint32_t at = __atomic_load_n(p->tx.producer, __ATOMIC_RELAXED), n;
 
-	if (to - from > r->entries)
-		return;
-	for (; from != to; from++) {
-		uint32_t slot = from & (r->entries - 1);
-		uint64_t addr =
-		    r == &p->fill ? ((const uint64_t *)r->desc)[slot] : ((const struct xdp_desc *)r->desc)[slot].addr;
-		uint64_t buf = (addr >> chunk_shift(p)) - first;
+	if (st->tx_prod - at > FRAME_PARTS)
+		st->tx_prod = at;
+	st->posted += st->tx_prod - at;
+	for (; at != st->tx_prod; at++) {
+		uint32_t buf = xdp_posted(v, at).buf;
 
-		if (buf < VNIC_BUFS_MAX)
-			kernels[buf] = 1;
+		if (buf < p->tx_count)
+			st->tx_state[buf] |= VNIC_TX_NIC;
+	}
+	__atomic_store_n(p->tx.producer, at, __ATOMIC_RELEASE);
+	st->comp_cons = __atomic_load_n(p->comp.consumer, __ATOMIC_RELAXED);
+	n = ring_waiting(st, &p->comp, st->comp_cons);
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t buf = completed(p, st->comp_cons + i);
+
+		if (buf < p->tx_count)
+			st->tx_state[buf] &= (uint8_t)~VNIC_TX_NIC;
+	}
+	st->comp_cons += n;
+	__atomic_store_n(p->comp.consumer, st->comp_cons, __ATOMIC_RELEASE);
+}
+
+/* What was given to the kernel is not given again, and the frames that wait are in *waiting. */
+static void settle_rx(struct vnic *v, uint64_t *waiting)
+{
+	struct xdp_port *p = port_of(v);
+	struct vnic_state *st = v->st;
+	uint32_t given = __atomic_load_n(p->fill.producer, __ATOMIC_RELAXED), n;
+	const uint64_t *fill = p->fill.desc;
+
+	if (given - st->rx_prod > VNIC_RETURNS)
+		st->rx_prod = given;
+	for (; st->rx_prod != given; st->rx_prod++)
+		vnic_forget_return(st, rx_buf_at(p, fill[st->rx_prod & (p->fill.entries - 1)]));
+	vnic_set_cons(st, __atomic_load_n(p->rx.consumer, __ATOMIC_RELAXED));
+	n = ring_waiting(st, &p->rx, st->evq_cons);
+	for (uint32_t i = 0; i < n; i++) {
+		struct vnic_desc d;
+
+		read_desc(p, st->evq_cons + i, &d);
+		if (d.buf < p->rx_count)
+			vnic_set_add(waiting, d.buf);
 	}
 }
 
-/* Buffers that were posted and not completed, should tx_state not agree with the rings: completions come in order. */
-static void recover_tx(struct vnic_state *st, struct xdp_port *p)
+bool xdp_rebuild(struct vnic *v, const uint64_t *rx, const uint64_t *tx)
 {
-	uint32_t out = st->tx_prod - st->comp_cons, marked = 0;
+	struct xdp_port *p = port_of(v);
+	struct vnic_state *st = v->st;
+	uint64_t waiting[VNIC_SET_WORDS] = {0};
 
-	for (uint32_t b = 0; b < st->tx_count; b++)
-		marked += (st->tx_state[b] & VNIC_TX_NIC) != 0;
-	if (marked == out || out > p->tx.entries)
-		return;
-	for (uint32_t b = 0; b < st->tx_count; b++)
-		st->tx_state[b] &= (uint8_t)~VNIC_TX_NIC;
-	for (uint32_t at = st->comp_cons; at != st->tx_prod; at++) {
-		const struct xdp_desc *d = (const struct xdp_desc *)p->tx.desc + (at & (p->tx.entries - 1));
-		uint64_t buf = (d->addr >> chunk_shift(p)) - p->tx_first;
+	if (st->tx_count != p->tx_count || st->rx_count != p->rx_count || st->ret_count > VNIC_RETURNS)
+		return false;
+	settle_tx(v);
+	settle_rx(v, waiting);
+	return vnic_rebuild_tx(st, tx) && vnic_rebuild_rx(v, rx, waiting);
+}
 
-		if (buf < st->tx_count)
-			st->tx_state[buf] |= VNIC_TX_NIC;
-	}
+bool xdp_mid_frame(const struct vnic *v)
+{
+	struct vnic_desc d;
+
+	read_desc(port_of(v), __atomic_load_n(port_of(v)->rx.consumer, __ATOMIC_RELAXED) - 1, &d);
+	return d.flags & VNIC_F_MORE;
 }
 
 void xdp_recover(struct vnic *v)
 {
-	struct xdp_port *p = port_of(v);
 	struct vnic_state *st = v->st;
-	uint8_t kernels[VNIC_BUFS_MAX] = {0};
+	uint64_t none[VNIC_SET_WORDS] = {0}, waiting[VNIC_SET_WORDS] = {0};
 
-	take_positions(st, p);
-	recover_tx(st, p);
-	/* in this order: the kernel moves buffers from the one to the other meanwhile */
-	mark_ring(p, &p->fill, p->rx_first, kernels);
-	mark_ring(p, &p->rx, p->rx_first, kernels);
-	st->ret_count = st->rx_held = 0;
-	memset(st->rx_state, 0, sizeof(st->rx_state));
-	for (uint32_t b = 0; b < st->rx_count && b < VNIC_BUFS_MAX; b++) {
-		if (kernels[b])
-			continue;
-		st->rx_state[b] = 1;
-		st->rx_held++;
-		xdp_release(v, b);
-	}
+	for (uint32_t i = 0; i < st->ret_count; i++)
+		if (st->ret_count > VNIC_RETURNS || st->ret[i] >= st->rx_count)
+			st->ret_count = 0;
+	settle_tx(v);
+	settle_rx(v, waiting);
+	vnic_rebuild_rx(v, none, waiting);
 	xdp_flush(v);
 }

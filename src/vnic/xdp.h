@@ -47,10 +47,14 @@ struct xdp_about {
 int xdp_attach(struct vnic *v, struct vnic_state *st, struct xdp_port *port, const struct xdp_about *about);
 /* Another process of the tree, or viaductd after the program's death: map an existing state again, nothing is reset. */
 int xdp_reattach(struct vnic *v, struct vnic_state *st, struct xdp_port *port);
-/* Whoever last used st died in the middle of it: take the positions from the rings, as the kernel knows them, and every
- * buffer that the kernel does not have for ours. No received frame is held afterwards; what pkts say of tx buffers is
- * the engine's to mend. */
+/* Whoever last used st died in the middle of it: bring state and rings into line. No received frame is held afterwards;
+ * what pkts say of tx buffers is the engine's to mend. Nothing in st is trusted. */
 void xdp_recover(struct vnic *v);
+/* The same for those who go on with it (engine/rebuild.c): rx and tx are the sets of buffers that pkts refer to. False:
+ * that contradicts the state. */
+bool xdp_rebuild(struct vnic *v, const uint64_t *rx, const uint64_t *tx);
+/* The descriptor taken last is a part of a frame whose end has not been taken. */
+bool xdp_mid_frame(const struct vnic *v);
 /* After the lock's release: true if the kernel must be told that frames lie in the tx ring, or that it got buffers for
  * what it receives. True until it has taken them. */
 bool xdp_kick_due(const struct vnic *v);

@@ -40,14 +40,7 @@ static struct net *net_new(uint32_t features, uint16_t vlan)
 		test_stack_new(&n->e[i], &cfg, n->now);
 		n->r[i] = rings_new();
 		n->vnic[i] = rings_join(n->r[i], &n->e[i], &about);
-		n->v[i] = view_new();
-		view_iface(n->v[i], 2, about.mtu);
-		view_own(n->v[i], 2, i ? "10.0.0.2" : "10.0.0.1", 24);
-		view_own(n->v[i], 2, i ? "fd00::2" : "fd00::1", 64);
-		view_route(n->v[i], 2, "fd00::", 64, NULL);
-		view_route(n->v[i], 2, "10.0.0.0", 24, NULL);
-		view_neigh(n->v[i], 2, i ? "10.0.0.1" : "10.0.0.2", (uint8_t)(2 - i));
-		view_neigh(n->v[i], 2, i ? "fd00::1" : "fd00::2", (uint8_t)(2 - i));
+		n->v[i] = view_pair(i, about.mtu);
 		n->e[i].view = n->v[i];
 		engine_tick(&n->e[i], n->now);
 	}

@@ -2,38 +2,32 @@
 /*
  * A process that dies in the middle of a change, again and again, at any instruction.
  *
- * Two stacks in shared memory, a and b, with wires between them and a dozen connections that carry bytes both ways,
- * each byte known from the connection's name and its place. A child works on a as fast as it can; the test works on b,
- * kills the child, mends a (stack_rebuild), and goes on with another child. What must hold after each death: the books
- * are right, one connection at most was reset, no byte of the others is lost, doubled or out of place; and at the end
- * all buffers come home.
+ * Two stacks in shared memory, a and b, with wires between them, or the rings of two AF_XDP sockets and the test for
+ * the kernel, and a dozen connections that carry bytes both ways, each byte known from the connection's name and its
+ * place. A child works on a as fast as it can; the test works on b, kills the child, mends a (stack_rebuild), and goes
+ * on with another child. What must hold after each death: the books are right, one connection at most was reset, no
+ * byte of the others is lost, doubled or out of place; and at the end all buffers come home.
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <cmocka.h>
+#include "rings.h"
 
 #include "engine/rebuild.h"
-#include "lib/test_stack.h"
 
 #define SLOTS 12u
 #define WIRES 2u
 #define FIRST_PORT 1000u
 #define PORTS (SLOTS * 5000u)
 #define ROUNDS 600
+#define NET_ROUNDS 400
 #define CHUNK 9000u
 
 /* One end of a connection, as a program sees it. */
@@ -54,7 +48,9 @@ struct world {
 	struct engine a, b;
 	struct program *pa, *pb; /* shared, as the stacks are */
 	void *wire[WIRES];
-	uint32_t vnic_b[WIRES];
+	uint32_t vnics, vnic_b[WIRES];
+	struct rings *ra, *rb; /* NULL: there are wires */
+	struct netview *view[2];
 	uint32_t next_port, opened;
 	uint64_t random;
 	void *room;
@@ -191,10 +187,10 @@ static void turn(struct engine *e, struct program *p, bool is_a, uint64_t *rando
 static void stack_up(struct engine *e)
 {
 	struct stack_config cfg = test_config();
-
-	cfg.defaults.time_wait_ms = 100;
 	void *mem = shared(stack_size(&cfg));
 
+	cfg.defaults.time_wait_ms = 100;
+	cfg.defaults.rto_min_ms = 20;
 	assert_int_equal(stack_format(mem, stack_size(&cfg), &cfg), 0);
 	engine_attach(e, mem);
 	e->s->proc[0].pid = 1;
@@ -202,7 +198,29 @@ static void stack_up(struct engine *e)
 	e->s->now_us = now_us();
 }
 
-static int set_up(void **state)
+static void join_by_wires(struct world *w)
+{
+	w->vnics = WIRES;
+	for (uint32_t i = 0; i < WIRES; i++) {
+		w->wire[i] = shared(wire_size());
+		wire_format(w->wire[i]);
+		test_wire_join(w->wire[i], 0, &w->a);
+		w->vnic_b[i] = test_wire_join(w->wire[i], 1, &w->b);
+	}
+}
+
+static uint32_t join_network(struct engine *e, struct rings **r, struct netview **view, int end)
+{
+	const struct xdp_about about = {
+	    .ifindex = 2, .mtu = 1500, .features = VNIC_FEAT_SCATTER, .mac = {2, 1, 1, 1, 1, (uint8_t)(1 + end)}};
+
+	*r = shared(sizeof(**r));
+	rings_init(*r, shared(RINGS_UMEM));
+	e->view = *view = view_pair(end, about.mtu);
+	return rings_join(*r, e, &about);
+}
+
+static struct world *world_new(bool network)
 {
 	struct world *w = calloc(1, sizeof(*w));
 	struct sock *l;
@@ -212,11 +230,12 @@ static int set_up(void **state)
 	w->pb = shared(sizeof(*w->pb));
 	stack_up(&w->a);
 	stack_up(&w->b);
-	for (uint32_t i = 0; i < WIRES; i++) {
-		w->wire[i] = shared(wire_size());
-		wire_format(w->wire[i]);
-		test_wire_join(w->wire[i], 0, &w->a);
-		w->vnic_b[i] = test_wire_join(w->wire[i], 1, &w->b);
+	if (network) {
+		join_network(&w->a, &w->ra, &w->view[0], 0);
+		w->vnic_b[0] = join_network(&w->b, &w->rb, &w->view[1], 1);
+		w->vnics = 1;
+	} else {
+		join_by_wires(w);
 	}
 	w->room = malloc(stack_rebuild_room(w->a.s));
 	l = sock_alloc(&w->a, SOCK_TCP, 4);
@@ -224,15 +243,44 @@ static int set_up(void **state)
 	l->local = test_addr4(1, 80);
 	assert_int_equal(tcp_listen(&w->a, l, 64), 0);
 	w->pa->listener = sock_index(w->a.s, l);
-	*state = w;
+	return w;
+}
+
+static int set_up(void **state)
+{
+	*state = world_new(false);
+	return 0;
+}
+
+static int set_up_network(void **state)
+{
+	*state = world_new(true);
 	return 0;
 }
 
 static int tear_down(void **state)
 {
-	free(((struct world *)*state)->room);
-	free(*state);
+	struct world *w = *state;
+
+	for (int i = 0; i < 2 && w->ra; i++)
+		view_free(w->view[i]);
+	free(w->room);
+	free(w);
 	return 0;
+}
+
+/* The kernel's work: frames across, both ways. */
+static void carry(struct world *w)
+{
+	static uint8_t frame[70000];
+	uint32_t len;
+
+	if (!w->ra || !w->rb)
+		return;
+	while ((len = rings_take(w->ra, frame, sizeof(frame))))
+		rings_give(w->rb, frame, len);
+	while ((len = rings_take(w->rb, frame, sizeof(frame))))
+		rings_give(w->ra, frame, len);
 }
 
 /* Every slot has a connection, or is getting one. */
@@ -252,7 +300,7 @@ static void connect_all(struct world *w)
 		w->next_port += SLOTS;
 		local = test_addr4(2, (uint16_t)port);
 		begin(&w->b, x, sock_index(w->b.s, k), port);
-		assert_int_equal(tcp_connect(&w->b, k, w->vnic_b[i % WIRES], &local, &remote, now_us()), 0);
+		assert_int_equal(tcp_connect(&w->b, k, w->vnic_b[i % w->vnics], &local, &remote, now_us()), 0);
 		w->opened++;
 	}
 }
@@ -272,6 +320,7 @@ static void work_and_die(struct world *w)
 			turn(&w->a, w->pa, true, &random);
 	}
 	while (now_us() < end) {
+		carry(w);
 		turn(&w->b, w->pb, false, &w->random);
 		connect_all(w);
 	}
@@ -307,6 +356,13 @@ static uint32_t mend(struct world *w)
 	return (uint32_t)(w->a.s->counters[C_stack_reset_socket] - before);
 }
 
+static void both_turn(struct world *w)
+{
+	carry(w);
+	turn(&w->a, w->pa, true, &w->random);
+	turn(&w->b, w->pb, false, &w->random);
+}
+
 /* All that was written arrives. */
 static void drain(struct world *w)
 {
@@ -316,8 +372,7 @@ static void drain(struct world *w)
 	w->pa->quiet = w->pb->quiet = true;
 	while (!done) {
 		assert_true(now_us() < end);
-		turn(&w->a, w->pa, true, &w->random);
-		turn(&w->b, w->pb, false, &w->random);
+		both_turn(w);
 		done = true;
 		for (uint32_t i = 0; i < SLOTS; i++) {
 			const struct end *x = &w->pa->end[i], *y = &w->pb->end[i];
@@ -335,34 +390,33 @@ static void everything_comes_home(struct world *w)
 	for (uint32_t i = 0; i < SLOTS; i++)
 		if (w->pb->end[i].sock)
 			finish(&w->b, &w->pb->end[i]);
-	while (now_us() < end && (w->a.s->sock_pool.in_use > 1 || w->b.s->sock_pool.in_use)) {
-		turn(&w->a, w->pa, true, &w->random);
-		turn(&w->b, w->pb, false, &w->random);
-	}
-	for (int i = 0; i < 1000; i++) {
-		turn(&w->a, w->pa, true, &w->random);
-		turn(&w->b, w->pb, false, &w->random);
-	}
+	while (now_us() < end && (w->a.s->sock_pool.in_use > 1 || w->b.s->sock_pool.in_use))
+		both_turn(w);
+	for (int i = 0; i < 1000; i++)
+		both_turn(w);
 	assert_int_equal(w->a.s->sock_pool.in_use, 1);
 	assert_int_equal(w->a.s->pkt_pool.in_use, 0);
-	for (uint32_t i = 0; i < WIRES; i++) {
+	for (uint32_t i = 0; i < w->vnics; i++) {
 		const struct vnic_state *a = stack_vnic(w->a.s, i), *b = stack_vnic(w->b.s, i);
 
 		assert_int_equal(a->rx_held + b->rx_held, 0);
-		assert_int_equal(a->free_top + b->ret_count, a->tx_count);
-		assert_int_equal(b->free_top + a->ret_count, b->tx_count);
+		assert_int_equal(a->free_top + (w->ra ? 0 : b->ret_count), a->tx_count);
+		assert_int_equal(b->free_top + (w->ra ? 0 : a->ret_count), b->tx_count);
 		assert_int_equal(b->stats.bad_return + b->stats.bad_reuse + b->stats.bad_desc, 0);
+		assert_int_equal(a->stats.bad_return + a->stats.bad_reuse + a->stats.bad_desc, 0);
 	}
+	if (w->ra)
+		assert_int_equal(*w->ra->port.fill.producer - w->ra->fill_cons + stack_vnic(w->a.s, 0)->ret_count,
+				 RINGS_BUFS);
 	assert_int_equal(stack_audit(&w->a) + stack_audit(&w->b), 0);
 }
 
-static void deaths_at_any_instruction_cost_the_connection_in_hand_alone(void **state)
+static void die_again_and_again(struct world *w, int rounds)
 {
-	struct world *w = *state;
 	uint32_t resets = 0, most = 0;
 	uint64_t bytes = 0;
 
-	for (int round = 0; round < ROUNDS; round++) {
+	for (int round = 0; round < rounds; round++) {
 		uint32_t n;
 
 		work_and_die(w);
@@ -376,16 +430,30 @@ static void deaths_at_any_instruction_cost_the_connection_in_hand_alone(void **s
 	assert_int_equal(w->pa->bad + w->pb->bad, 0);
 	for (uint32_t i = 0; i < w->b.s->vnic_high; i++)
 		bytes += stack_vnic(w->b.s, i)->stats.rx_bytes;
-	print_message("%d deaths, %u sockets reset, %u at once, %u connections, %llu MB to one side\n", ROUNDS, resets,
+	print_message("%d deaths, %u sockets reset, %u at once, %u connections, %llu MB to one side\n", rounds, resets,
 		      most, w->opened, (unsigned long long)(bytes >> 20));
 	assert_true(most <= 2);
+	assert_true(bytes > 1 << 20);
 	everything_comes_home(w);
+}
+
+static void deaths_at_any_instruction_cost_the_connection_in_hand_alone(void **state)
+{
+	die_again_and_again(*state, ROUNDS);
+}
+
+/* All connections go over the one vNIC that the dead may have had in hand. */
+static void deaths_with_a_network_in_hand_cost_no_other_connection(void **state)
+{
+	die_again_and_again(*state, NET_ROUNDS);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(deaths_at_any_instruction_cost_the_connection_in_hand_alone, set_up,
+					    tear_down),
+	    cmocka_unit_test_setup_teardown(deaths_with_a_network_in_hand_cost_no_other_connection, set_up_network,
 					    tear_down),
 	};
 

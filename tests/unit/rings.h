@@ -25,6 +25,7 @@
 #define RINGS_CHUNK 4096u
 #define RINGS_ROOM 256u /* what the kernel keeps free before a received frame */
 #define RINGS_CONTD 1u
+#define RINGS_UMEM (2ul * RINGS_BUFS * RINGS_CHUNK)
 
 struct rings {
 	struct xdp_port port;
@@ -43,21 +44,27 @@ static struct xdp_ring rings_ring(struct rings *r, int i, void *desc)
 				 .entries = RINGS_BUFS};
 }
 
-static struct rings *rings_new(void)
+/* In zeroed memory, with a umem of RINGS_UMEM bytes. */
+static void rings_init(struct rings *r, uint8_t *umem)
 {
-	struct rings *r = calloc(1, sizeof(*r));
-
 	r->port = (struct xdp_port){.rx = rings_ring(r, 0, r->rx),
 				    .tx = rings_ring(r, 1, r->tx),
 				    .fill = rings_ring(r, 2, r->fill),
 				    .comp = rings_ring(r, 3, r->comp),
-				    .umem_len = 2 * RINGS_BUFS * RINGS_CHUNK,
+				    .umem = umem,
+				    .umem_len = RINGS_UMEM,
 				    .chunk_size = RINGS_CHUNK,
 				    .rx_count = RINGS_BUFS,
 				    .tx_first = RINGS_BUFS,
 				    .tx_count = RINGS_BUFS};
-	r->port.umem = test_memory(r->port.umem_len);
 	*r->port.tx.flags = XDP_RING_NEED_WAKEUP;
+}
+
+static struct rings *rings_new(void)
+{
+	struct rings *r = calloc(1, sizeof(*r));
+
+	rings_init(r, test_memory(RINGS_UMEM));
 	return r;
 }
 
@@ -70,7 +77,7 @@ static void rings_free(struct rings *r)
 /* The next frame that was sent, whose buffers are completed: its length, 0 none. */
 static uint32_t rings_take(struct rings *r, uint8_t *frame, uint32_t room)
 {
-	uint32_t prod = *r->port.tx.producer, len = 0;
+	uint32_t prod = __atomic_load_n(r->port.tx.producer, __ATOMIC_ACQUIRE), len = 0;
 
 	while (r->tx_cons != prod) {
 		struct xdp_desc d = r->tx[r->tx_cons++ % RINGS_BUFS];
@@ -80,8 +87,8 @@ static uint32_t rings_take(struct rings *r, uint8_t *frame, uint32_t room)
 		memcpy(frame + len, r->port.umem + d.addr, d.len);
 		len += d.len;
 		r->comp[r->comp_prod++ % RINGS_BUFS] = d.addr;
-		*r->port.tx.consumer = r->tx_cons;
-		*r->port.comp.producer = r->comp_prod;
+		__atomic_store_n(r->port.tx.consumer, r->tx_cons, __ATOMIC_RELEASE);
+		__atomic_store_n(r->port.comp.producer, r->comp_prod, __ATOMIC_RELEASE);
 		if (!(d.options & RINGS_CONTD))
 			return len;
 	}
@@ -89,24 +96,26 @@ static uint32_t rings_take(struct rings *r, uint8_t *frame, uint32_t room)
 	return 0;
 }
 
-/* A frame comes in, in as many buffers as it takes. False: the fill ring is empty. */
+/* A frame comes in, in as many buffers as it takes. False: the fill ring has too few. */
 static bool rings_give(struct rings *r, const uint8_t *frame, uint32_t len)
 {
+	uint32_t room = __atomic_load_n(r->port.fill.producer, __ATOMIC_ACQUIRE) - r->fill_cons;
+
+	if ((uint64_t)room * (RINGS_CHUNK - RINGS_ROOM) < len)
+		return false;
 	while (len) {
 		uint32_t n = len < RINGS_CHUNK - RINGS_ROOM ? len : RINGS_CHUNK - RINGS_ROOM;
 		uint64_t addr;
 
-		if (r->fill_cons == *r->port.fill.producer)
-			return false;
 		addr = r->fill[r->fill_cons++ % RINGS_BUFS] + RINGS_ROOM;
-		*r->port.fill.consumer = r->fill_cons;
+		__atomic_store_n(r->port.fill.consumer, r->fill_cons, __ATOMIC_RELEASE);
 		memcpy(r->port.umem + addr, frame, n);
 		frame += n;
 		len -= n;
 		r->rx[r->rx_prod++ % RINGS_BUFS] =
 		    (struct xdp_desc){.addr = addr, .len = n, .options = len ? RINGS_CONTD : 0};
 	}
-	*r->port.rx.producer = r->rx_prod;
+	__atomic_store_n(r->port.rx.producer, r->rx_prod, __ATOMIC_RELEASE);
 	return true;
 }
 
@@ -218,6 +227,21 @@ static struct netview_neigh *view_neigh(struct netview *v, uint32_t ifindex, con
 	*n = (struct netview_neigh){.ifindex = ifindex, .mac = {2, 1, 1, 1, 1, mac}, .usable = mac != 0};
 	view_addr(n->addr, addr);
 	return n;
+}
+
+/* What 10.0.0.1 (end 0) and 10.0.0.2, whose link addresses end so too, see of interface 2, which joins them. */
+static struct netview *view_pair(int end, uint32_t mtu)
+{
+	struct netview *v = view_new();
+
+	view_iface(v, 2, mtu);
+	view_own(v, 2, end ? "10.0.0.2" : "10.0.0.1", 24);
+	view_own(v, 2, end ? "fd00::2" : "fd00::1", 64);
+	view_route(v, 2, "fd00::", 64, NULL);
+	view_route(v, 2, "10.0.0.0", 24, NULL);
+	view_neigh(v, 2, end ? "10.0.0.1" : "10.0.0.2", (uint8_t)(2 - end));
+	view_neigh(v, 2, end ? "fd00::1" : "fd00::2", (uint8_t)(2 - end));
+	return v;
 }
 
 #endif
