@@ -194,12 +194,12 @@ int setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 	vsock_t v = fd_vsock(fd);
 	int r;
 
-	if (v == VS_NONE || bad_pointer(val))
+	if (v == VS_NONE)
 		return real.setsockopt(fd, level, name, val, len);
 	r = vs_setsockopt(v, fd, level, name, val, len);
-	if (r == VS_KERNEL) {
+	if (r == VS_KERNEL) { /* the kernel's socket has the option by now */
 		fd_to_kernel(fd, v, REASON_OPTION);
-		return real.setsockopt(fd, level, name, val, len);
+		return 0;
 	}
 	return (int)posix_result(r);
 }

@@ -58,6 +58,8 @@ enum sock_proto { SOCK_FREE, SOCK_TCP, SOCK_UDP };
 #define SOCKF_KERNEL_ROUTE 0x100000u  /* an option was set that only the kernel follows on networks */
 #define SOCKF_RECVERR6 0x200000u      /* IPV6_RECVERR */
 
+#define SOCK_OPTION_WORDS 8u
+
 /* IP_MTU_DISCOVER (and IPV6_MTU_DISCOVER): Linux's number plus one. */
 enum pmtu_discovery { PMTU_DEFAULT, PMTU_DONT, PMTU_WANT, PMTU_DO, PMTU_PROBE, PMTU_INTERFACE, PMTU_OMIT };
 
@@ -135,6 +137,9 @@ struct sock {
 	struct dst dst;                    /* over a network's vNIC */
 	uint32_t txwait_held;              /* 1: in the line of those that wait until many are free */
 	struct pkt_queue errq;             /* ICMP errors to be read with MSG_ERRQUEUE (errqueue.c) */
+	/* options that the backing socket alone has from the program (src/socket/options.c), a bit for each in their table:
+	 * a connection that is accepted gets its listener's */
+	uint32_t backing_options[SOCK_OPTION_WORDS];
 
 	union {
 		struct tcb tcp;

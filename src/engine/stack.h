@@ -26,7 +26,7 @@
 #include "vnic/vnic.h"
 
 #define STACK_MAGIC 0x4b54535441444956ull /* "VIDATSTK" */
-#define STACK_VERSION 8u
+#define STACK_VERSION 9u
 
 #define PROC_MAX 64u     /* processes that share a stack (fork) */
 #define DIRTY_RING 2048u /* per process; power of two */

@@ -277,6 +277,7 @@ void tcp_flush_acks(struct engine *e);
 
 /* Options that need more than storing a field. Values in Linux's units. */
 void tcp_set_nodelay(struct engine *e, struct sock *k, bool on, uint64_t now_us); /* on: pushes what waits */
+void tcp_set_quickack(struct engine *e, struct sock *k, int v);
 void tcp_set_cork(struct engine *e, struct sock *k, bool on, uint64_t now_us);
 void tcp_set_keepalive(struct engine *e, struct sock *k, bool on, uint64_t now_us);
 int tcp_set_cc(struct engine *e, struct sock *k, const char *name); /* -ENOENT unknown */

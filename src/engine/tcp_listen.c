@@ -27,7 +27,7 @@
 /* What the program set on the listener and its children begin with, as Linux copies it. */
 #define INHERIT_SOCKF                                                                                                  \
 	(SOCKF_REUSEADDR | SOCKF_KEEPALIVE | SOCKF_OOBINLINE | SOCKF_V6ONLY | SOCKF_LINGER | SOCKF_RCVBUF_SET |        \
-	 SOCKF_SNDBUF_SET | SOCKF_REUSEPORT)
+	 SOCKF_SNDBUF_SET | SOCKF_REUSEPORT | SOCKF_INQ)
 #define INHERIT_TCPF (TCPF_NODELAY | TCPF_CORK | TCPF_QUICKACK)
 
 struct tuple {
@@ -125,6 +125,7 @@ static void inherit(struct sock *c, const struct sock *l)
 	c->linger_s = l->linger_s;
 	c->rcvtimeo_us = l->rcvtimeo_us;
 	c->sndtimeo_us = l->sndtimeo_us;
+	memcpy(c->backing_options, l->backing_options, sizeof(c->backing_options));
 	c->tos = l->tos;
 	c->ttl = l->ttl;
 	c->tcp.cc = l->tcp.cc;

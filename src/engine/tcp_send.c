@@ -384,6 +384,21 @@ ssize_t tcp_send(struct engine *e, struct sock *k, const struct iovec *iov, int 
 	return n ? n : send_any(e, k, iov, iovcnt, skip, flags, now_us);
 }
 
+/* As Linux: 0 ends it, as other even numbers do, which send what waits to be acknowledged first. */
+void tcp_set_quickack(struct engine *e, struct sock *k, int v)
+{
+	struct tcb *t = &k->tcp;
+
+	t->flags = v & 1 ? t->flags | TCPF_QUICKACK : t->flags & ~TCPF_QUICKACK;
+	t->flags = v ? t->flags & ~TCPF_PINGPONG : t->flags | TCPF_PINGPONG;
+	if (!v || !(t->flags & TCPF_ACK_DELAYED) || (t->state != TCP_ESTABLISHED && t->state != TCP_CLOSE_WAIT))
+		return;
+	t->flags |= TCPF_ACK_NOW;
+	tcp_output(e, k);
+	if (!(v & 1))
+		t->flags |= TCPF_PINGPONG;
+}
+
 void tcp_set_nodelay(struct engine *e, struct sock *k, bool on, uint64_t now_us)
 {
 	struct tcb *t = &k->tcp;

@@ -477,7 +477,7 @@ int vs_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, bool
 	struct attached *a = vs_attached(v);
 	struct endpoint remote;
 	struct sock *k;
-	bool nonblock;
+	bool nonblock, elsewhere;
 	int family, own_family, ret;
 
 	if (len < sizeof(sa->sa_family))
@@ -496,6 +496,7 @@ int vs_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, bool
 		return -EBADF;
 	nonblock = !wait || k->flags & SOCKF_NONBLOCK;
 	own_family = k->family;
+	elsewhere = k->dst.ifindex > LOOPBACK_IFINDEX;
 	ret = k->proto == SOCK_TCP ? already(k, nonblock) : 1;
 	if (ret < 0 && ret == -k->so_error)
 		k->so_error = 0;
@@ -524,5 +525,7 @@ int vs_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, bool
 		return sock_to_kernel(v, REASON_NO_STACK, reason);
 	if (!addr_is_local(remote.addr))
 		return open_over_network(v, fd, own_family, &remote, nonblock, reason);
+	if (elsewhere)
+		return sock_to_kernel(v, REASON_OPTION, reason);
 	return open_over_wire(v, fd, own_family, &remote, nonblock, reason);
 }

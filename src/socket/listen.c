@@ -129,6 +129,7 @@ struct starting {
 	int fd, backlog, family;
 	bool v6only, kernel_only; /* kernel_only: on networks */
 	bool listens;             /* the kernel's socket does */
+	uint32_t device;          /* to which it is bound, 0 none */
 	struct endpoint local;
 };
 
@@ -148,6 +149,7 @@ static int may_listen(struct starting *l, bool *again)
 	*again = k->tcp.state == TCP_LISTEN;
 	l->v6only = k->flags & SOCKF_V6ONLY;
 	l->kernel_only = k->flags & SOCKF_KERNEL_ROUTE || k->dst.ifindex;
+	l->device = k->dst.ifindex;
 	l->family = k->family;
 	l->local = k->local;
 	stack_leave(a);
@@ -157,16 +159,20 @@ static int may_listen(struct starting *l, bool *again)
 static int engine_listen(vsock_t v, int fd, const struct endpoint *local, int backlog)
 {
 	uint64_t inode = sock_inode(fd);
+	int v6only = 0, ret;
+	socklen_t len = sizeof(v6only);
 	struct attached *a;
-	struct sock *k = vs_enter(v, &a);
-	int ret;
+	struct sock *k;
 
+	/* of those bound to one address the kernel says so, too, and their connections tell */
+	(void)host_sys.getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &len);
+	k = vs_enter(v, &a);
 	if (!k)
 		return -EBADF;
 	if (local)
 		k->local = *local;
 	k->inode = inode;
-	k->flags |= SOCKF_BACKING_SPOILT;
+	k->flags |= SOCKF_BACKING_SPOILT | (v6only ? SOCKF_V6ONLY : 0);
 	ret = tcp_listen(&a->e, k, backlog);
 	stack_leave(a);
 	return ret;
@@ -267,6 +273,8 @@ static int start_listening(struct starting *l, enum reason *reason)
 
 	if (line)
 		return only_kernel(l, reason_with(REASON_RULE, line), reason);
+	if (l->device > LOOPBACK_IFINDEX)
+		return only_kernel(l, REASON_OPTION, reason);
 	if (engine_listen(l->v, l->fd, &l->local, l->backlog) < 0)
 		return only_kernel(l, REASON_REUSEPORT, reason);
 	networks = listen_on_networks(l);
@@ -371,6 +379,7 @@ static vsock_t make_clone(const struct sock *like)
 		k->sndbuf = like->sndbuf;
 		k->inode = like->inode;
 		k->created_us = clock_us();
+		memcpy(k->backing_options, like->backing_options, sizeof(k->backing_options));
 		k->tcp.flags |= like->tcp.flags & TCPF_NODELAY;
 		if (tcp_listen(&a->e, k, (int)like->tcp.backlog) == 0)
 			v = vs_name(a, k);
@@ -481,6 +490,8 @@ static int from_engine(struct accepting *c, vsock_t v)
 {
 	struct attached *a;
 	struct sock *k = vs_enter(v, &a), *child;
+	uint32_t kept[SOCK_OPTION_WORDS];
+	bool inherits = false;
 	struct endpoint remote;
 	uint16_t entry;
 	uint32_t vnic;
@@ -513,6 +524,8 @@ static int from_engine(struct accepting *c, vsock_t v)
 		child->backing = entry;
 		c->child = vs_name(a, child);
 		remote = child->remote;
+		inherits = options_kept(child);
+		memcpy(kept, child->backing_options, sizeof(kept));
 	}
 	if (k)
 		stack_leave(a);
@@ -522,6 +535,8 @@ static int from_engine(struct accepting *c, vsock_t v)
 		host_sys.close(fd);
 		return i < 0 ? i : -EAGAIN;
 	}
+	if (inherits)
+		options_inherit(c->fd, fd, kept);
 	sock_name_out(&remote, family, c->sa, c->len);
 	return fd;
 }

@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * getsockopt and setsockopt. Every option is set on the backing socket first: it checks what is to be checked, its
- * errno is the answer, and a socket that the kernel takes over later has the option. Then the engine's half gets it
- * (sockopt.c), if the engine knows it. Options that it does not know are the kernel's alone, and counted.
+ * getsockopt and setsockopt, by the table of options (options.def). Every option is set on the backing socket first: it
+ * checks what is to be checked, its errno is the answer, and a socket that the kernel takes over later has the option.
+ * Then the engine's half gets it (sockopt.c), if the engine knows it, and what the table says of it is done.
  *
- * Reading: what the engine has is read from it (an accepted connection's backing socket never saw the listener's
- * options); the rest comes from the backing socket.
+ * Reading: what the engine has is read from it; the rest comes from the backing socket. An accepted connection's never
+ * saw the listener's options: those that the engine does not answer for are noted in the listener (backing_options),
+ * and its connections' backing sockets get them. Such a backing socket serves nobody else afterwards.
  *
  * A few switches that programs set on every connection are the engine's alone once there is a connection: any value is
  * good, and the kernel will never take the socket over.
  */
-#include <linux/in6.h>
 #include <linux/udp.h>
+#include <netinet/in.h>
 #include <string.h>
 
 #include "engine/bytes.h"
+#include "socket/option_table.h"
 #include "socket/sockopt.h"
 #include "socket/sockets.h"
 #include "socket/udp_group.h"
@@ -25,96 +27,211 @@
 #include <linux/tcp.h>
 #undef TCP_CA_CWR
 
-/* The kernel has clamped and doubled a buffer's size: the engine gets what the kernel made of it. */
-static bool buffer_size(int fd, int level, int name, int *v)
-{
-	socklen_t len = sizeof(*v);
+_Static_assert(sizeof(struct timeval) == 16, "SO_RCVTIMEO and its new form are the same");
 
+/* --- what the kernel made of a value --- */
+
+/* A value that was set, or what the kernel's socket has in its place. */
+struct setting {
+	const void *val;
+	socklen_t len;
+	union {
+		int number;
+		struct timeval time;
+		struct linger linger;
+	} kernels;
+};
+
+/* The option by which the kernel's socket tells what it has clamped, doubled or rounded. -1: it takes it as it is. */
+static int told_by(int level, int name)
+{
+	if (level == IPPROTO_TCP)
+		return name == TCP_DEFER_ACCEPT ? name : -1;
 	if (level != SOL_SOCKET)
-		return false;
-	if (name == SO_RCVBUF || name == SO_RCVBUFFORCE)
-		return host_sys.getsockopt(fd, SOL_SOCKET, SO_RCVBUF, v, &len) == 0;
-	if (name == SO_SNDBUF || name == SO_SNDBUFFORCE)
-		return host_sys.getsockopt(fd, SOL_SOCKET, SO_SNDBUF, v, &len) == 0;
-	return false;
+		return -1;
+	switch (name) {
+	case SO_RCVBUF:
+	case SO_RCVBUFFORCE:
+		return SO_RCVBUF;
+	case SO_SNDBUF:
+	case SO_SNDBUFFORCE:
+		return SO_SNDBUF;
+	case SO_LINGER:
+	case SO_RCVLOWAT:
+	case SO_RCVTIMEO_OLD:
+	case SO_RCVTIMEO_NEW:
+	case SO_SNDTIMEO_OLD:
+	case SO_SNDTIMEO_NEW:
+		return name;
+	default:
+		return -1;
+	}
 }
 
-/* False: not a connection. */
-static bool set_switch(vsock_t v, int level, int name, const void *val, socklen_t len, int *ret)
+static void as_the_kernel_has_it(int fd, int level, int name, struct setting *s)
 {
+	socklen_t len = sizeof(s->kernels);
+	int told = told_by(level, name);
+
+	if (told < 0 || host_sys.getsockopt(fd, level, told, &s->kernels, &len) < 0)
+		return;
+	s->val = &s->kernels;
+	s->len = len;
+}
+
+/* --- what a connection refuses --- */
+
+/* The kernel refuses these once there is a connection; the backing socket, which has none, does not know. */
+static int too_late_ipv6(const struct sock *k, const struct option *o, const void *val)
+{
+	int v = 0;
+
+	if (k->family != 6 || (val && bad_address(val)))
+		return 0;
+	if (o->number == IPV6_V6ONLY)
+		return -EINVAL;
+	if (o->number != IPV6_ADDRFORM || k->tcp.state != TCP_ESTABLISHED || !val)
+		return 0;
+	memcpy(&v, val, sizeof(v));
+	if (v != AF_INET)
+		return 0;
+	return is_v4(k->remote.addr) ? -EOPNOTSUPP : -EADDRNOTAVAIL;
+}
+
+static int too_late(const struct sock *k, const struct option *o, const void *val)
+{
+	int v = 0;
+
+	if (o->level == IPPROTO_IPV6)
+		return too_late_ipv6(k, o, val);
+	if (o->level != IPPROTO_TCP || bad_address(val))
+		return 0;
+	switch (o->number) {
+	case TCP_FASTOPEN:
+	case TCP_FASTOPEN_CONNECT:
+	case TCP_FASTOPEN_NO_COOKIE:
+		return -EINVAL;
+	case TCP_QUEUE_SEQ:
+		return -EPERM;
+	case TCP_WINDOW_CLAMP:
+		memcpy(&v, val, sizeof(v));
+		return v ? 0 : -EINVAL;
+	default:
+		return 0;
+	}
+}
+
+/* Only the kernel would follow it, and the connection is ours. */
+static bool cannot_follow(const struct attached *a, const struct sock *k, const struct option *o)
+{
+	return o->treatment == OPTION_KERNEL || (o->treatment == OPTION_ROUTE && k->tcp.state != TCP_CLOSED &&
+						 k->vnic < VNIC_MAX && vnic_is_network(stack_vnic(a->s, k->vnic)));
+}
+
+/* What becomes of an option because its socket is a connection. */
+enum fate { FATE_USUAL, FATE_ANSWERED, FATE_CHECK_ONLY };
+
+static enum fate on_connection(vsock_t v, const struct option *o, const void *val, socklen_t len, int *ret)
+{
+	enum fate fate = FATE_USUAL;
 	struct attached *a;
 	struct sock *k = vs_enter(v, &a);
-	bool connection;
+	bool open;
 
 	if (!k)
-		return false;
-	connection = k->proto == SOCK_TCP && k->tcp.state != TCP_CLOSED && k->tcp.state != TCP_LISTEN;
-	if (connection)
-		*ret = sockopt_set(&a->e, k, level, name, val, len, stack_now(a));
+		return FATE_USUAL;
+	open = sockopt_connected(k) && k->tcp.state != TCP_CLOSED;
+	*ret = 0;
+	if (open && o->treatment == OPTION_SWITCH && !bad_address(val)) {
+		*ret = sockopt_set(&a->e, k, o->level, o->number, val, len, stack_now(a));
+		fate = FATE_ANSWERED;
+	} else if (open && (*ret = too_late(k, o, val)) < 0) {
+		fate = FATE_ANSWERED;
+	} else if (sockopt_connected(k) && cannot_follow(a, k, o)) {
+		fate = FATE_CHECK_ONLY;
+	}
 	stack_leave(a);
-	return connection;
+	return fate;
 }
 
-/* Options by which packets are sent or chosen in ways that the engine does not know. */
-static bool kernel_routes(int level, int name)
+/* The kernel's socket says what is wrong with the value; one that is right is not kept. */
+static int check_only(int fd, const struct option *o, const void *val, socklen_t len)
 {
-	static const int socket_options[] = {
-	    SO_MARK, SO_DONTROUTE, SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF};
-	static const int ip_options[] = {IP_OPTIONS, IP_TRANSPARENT, IP_UNICAST_IF, IP_MINTTL};
-	static const int ipv6_options[] = {IPV6_TRANSPARENT, IPV6_UNICAST_IF, IPV6_MINHOPCOUNT, IPV6_RTHDR,
-					   IPV6_HOPOPTS,     IPV6_DSTOPTS,    IPV6_RTHDRDSTOPTS};
-	static const int tcp_options[] = {TCP_MD5SIG, TCP_MD5SIG_EXT, TCP_ULP};
-	const int *set = NULL;
-	size_t n = 0;
+	uint8_t old[64];
+	socklen_t old_len = sizeof(old);
+	bool had = host_sys.getsockopt(fd, o->level, o->number, old, &old_len) == 0;
 
-	if (level == SOL_SOCKET)
-		set = socket_options, n = sizeof(socket_options);
-	else if (level == IPPROTO_IP)
-		set = ip_options, n = sizeof(ip_options);
-	else if (level == IPPROTO_IPV6)
-		set = ipv6_options, n = sizeof(ipv6_options);
-	else if (level == IPPROTO_TCP)
-		set = tcp_options, n = sizeof(tcp_options);
-	for (size_t i = 0; i < n / sizeof(*set); i++)
-		if (set[i] == name)
-			return true;
-	return false;
+	if (host_sys.setsockopt(fd, o->level, o->number, val, len) < 0)
+		return -errno;
+	if (bad_address(val) || !option_on(o, val, len))
+		return 0;
+	if (had)
+		(void)host_sys.setsockopt(fd, o->level, o->number, old, old_len);
+	return -EOPNOTSUPP;
 }
 
-/* The same of UDP: control messages, and ways to cut and gather datagrams, that only the kernel has. */
-static bool kernel_datagrams(int level, int name)
-{
-	static const struct {
-		int level, name;
-	} table[] = {
-	    {SOL_SOCKET, SO_TIMESTAMP_OLD},   {SOL_SOCKET, SO_TIMESTAMP_NEW},    {SOL_SOCKET, SO_TIMESTAMPNS_OLD},
-	    {SOL_SOCKET, SO_TIMESTAMPNS_NEW}, {SOL_SOCKET, SO_TIMESTAMPING_OLD}, {SOL_SOCKET, SO_TIMESTAMPING_NEW},
-	    {SOL_SOCKET, SO_RXQ_OVFL},        {SOL_SOCKET, SO_ZEROCOPY},         {SOL_SOCKET, SO_TXTIME},
-	    {SOL_SOCKET, SO_PEEK_OFF},        {SOL_SOCKET, SO_NO_CHECK},         {IPPROTO_IP, IP_RECVOPTS},
-	    {IPPROTO_IP, IP_RETOPTS},         {IPPROTO_IP, IP_CHECKSUM},         {IPPROTO_IP, IP_RECVFRAGSIZE},
-	    {IPPROTO_IP, IP_PASSSEC},         {IPPROTO_IPV6, IPV6_RECVRTHDR},    {IPPROTO_IPV6, IPV6_RECVHOPOPTS},
-	    {IPPROTO_IPV6, IPV6_RECVDSTOPTS}, {IPPROTO_IPV6, IPV6_RECVPATHMTU},  {IPPROTO_IPV6, IPV6_RECVFRAGSIZE},
-	    {IPPROTO_IPV6, IPV6_2292PKTINFO}, {IPPROTO_IPV6, IPV6_2292HOPLIMIT}, {IPPROTO_IPV6, IPV6_FLOWINFO},
-	    {IPPROTO_UDP, UDP_CORK},          {IPPROTO_UDP, UDP_ENCAP},          {IPPROTO_UDP, UDP_SEGMENT},
-	    {IPPROTO_UDP, UDP_NO_CHECK6_RX},
-	};
+/* --- what the backing socket alone has --- */
 
-	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
-		if (table[i].level == level && table[i].name == name)
-			return true;
-	return false;
-}
-
-/* What it means on networks. With the lock; device: the one that the kernel has bound it to now. */
-static void network_option(struct sock *k, int level, int name, int device)
+static void keep(struct sock *k, const struct option *o, bool kept)
 {
-	if (kernel_routes(level, name) || (k->proto == SOCK_UDP && kernel_datagrams(level, name)))
-		k->flags |= SOCKF_KERNEL_ROUTE;
-	if (level != SOL_SOCKET || (name != SO_BINDTODEVICE && name != SO_BINDTOIFINDEX))
+	uint32_t i = option_index(o), bit = 1u << i % 32;
+
+	if (i / 32 >= SOCK_OPTION_WORDS)
 		return;
-	k->dst.ifindex = (uint32_t)device;
-	k->dst.version = 0;
+	k->backing_options[i / 32] = kept ? k->backing_options[i / 32] | bit : k->backing_options[i / 32] & ~bit;
 }
+
+static bool is_kept(const struct sock *k, const struct option *o)
+{
+	uint32_t i = option_index(o);
+
+	return i / 32 < SOCK_OPTION_WORDS && k->backing_options[i / 32] >> i % 32 & 1;
+}
+
+bool options_kept(struct sock *k)
+{
+	uint32_t any = 0;
+
+	for (uint32_t i = 0; i < SOCK_OPTION_WORDS; i++)
+		any |= k->backing_options[i];
+	if (any)
+		k->flags |= SOCKF_BACKING_SPOILT;
+	return any;
+}
+
+/* The kernel does not give these on. */
+static bool inherits(const struct option *o)
+{
+	return !(o->level == SOL_SOCKET && o->number == SO_PRIORITY) &&
+	       !(o->level == IPPROTO_TCP && o->number == TCP_FASTOPEN) &&
+	       !(o->level == IPPROTO_IP && o->number == IP_OPTIONS);
+}
+
+void options_inherit(int listener, int fd, const uint32_t kept[SOCK_OPTION_WORDS])
+{
+	for (uint32_t i = 0; i < option_count && i / 32 < SOCK_OPTION_WORDS; i++) {
+		const struct option *o = option_at(i);
+		uint8_t value[256];
+		socklen_t len = sizeof(value);
+
+		if (kept[i / 32] >> i % 32 & 1 && inherits(o) &&
+		    host_sys.getsockopt(listener, o->level, o->number, value, &len) == 0)
+			(void)host_sys.setsockopt(fd, o->level, o->number, value, len);
+	}
+}
+
+/* Does the engine say itself what it is, at least of a connection? */
+static bool engine_answers(struct attached *a, struct sock *k, const struct option *o)
+{
+	uint8_t scratch[TCP_INFO_BYTES];
+	socklen_t len = sizeof(scratch);
+
+	if (o->level == IPPROTO_IPV6 && o->number == IPV6_V6ONLY && k->proto == SOCK_TCP)
+		return true;
+	return sockopt_get(&a->e, k, o->level, o->number, scratch, &len, 0) == 0;
+}
+
+/* --- setting --- */
 
 /* The device to which the kernel has bound it, 0 none. */
 static int bound_device(int fd)
@@ -125,6 +242,11 @@ static int bound_device(int fd)
 	return host_sys.getsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &device, &len) < 0 ? 0 : device;
 }
 
+static bool binds_to_device(int level, int name)
+{
+	return level == SOL_SOCKET && (name == SO_BINDTODEVICE || name == SO_BINDTOIFINDEX);
+}
+
 static bool udp_name(vsock_t v)
 {
 	struct attached *a;
@@ -133,71 +255,172 @@ static bool udp_name(vsock_t v)
 	return k && unlocked_u8(&k->proto) == SOCK_UDP;
 }
 
-int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, socklen_t len)
+/* Who follows it from now on, and on which ways. With the lock. */
+static bool kernel_follows(struct sock *k, const struct option *o, bool ours, const struct setting *s)
 {
+	enum option_treatment t = o->treatment;
+
+	if (t == OPTION_STACK && !ours && o->value == OPTION_NAME && k->proto == SOCK_TCP) {
+		k->flags |= SOCKF_KERNEL_ROUTE; /* another congestion control */
+		return false;
+	}
+	if ((t != OPTION_ROUTE && t != OPTION_KERNEL && t != OPTION_DATAGRAM) || !option_on(o, s->val, s->len))
+		return false;
+	if (k->proto == SOCK_UDP || t == OPTION_ROUTE)
+		k->flags |= SOCKF_KERNEL_ROUTE;
+	return k->proto == SOCK_UDP || t == OPTION_KERNEL;
+}
+
+static bool listens(const struct sock *k)
+{
+	return k->proto == SOCK_TCP && k->tcp.state == TCP_LISTEN;
+}
+
+/* The kernel has taken it: now our half. 0; VS_KERNEL: the socket is the kernel's; -errno. */
+static int follow(vsock_t v, int fd, const struct option *o, struct setting *s)
+{
+	int device = binds_to_device(o->level, o->number) ? bound_device(fd) : -1, ret;
+	enum reason reason;
 	struct attached *a;
 	struct sock *k;
-	bool resized, kernels;
-	int size = 0, device, ret;
+	bool leave, udp;
 
-	if (sockopt_is_switch(level, name) && val && len >= sizeof(int) && (int)len > 0 &&
-	    set_switch(v, level, name, val, len, &ret))
-		return ret;
-	ret = host_sys.setsockopt(fd, level, name, val, len) < 0 ? -errno : 0;
-	/* An unconnected backing socket refuses a few that our connection allows; there are none that we implement. */
-	if (ret < 0)
-		return ret;
-	if (udp_name(v) && udp_group_option(v, fd, level, name, val, len))
-		return 0;
-	resized = buffer_size(fd, level, name, &size);
-	device = level == SOL_SOCKET && (name == SO_BINDTODEVICE || name == SO_BINDTOIFINDEX) ? bound_device(fd) : 0;
+	as_the_kernel_has_it(fd, o->level, o->number, s);
 	k = vs_enter(v, &a);
 	if (!k)
 		return 0;
-	if (resized) {
-		val = &size;
-		len = sizeof(size);
+	ret = sockopt_set(&a->e, k, o->level, o->number, s->val, s->len, stack_now(a));
+	if (device >= 0) {
+		k->dst.ifindex = (uint32_t)device;
+		k->dst.version = 0;
 	}
-	ret = sockopt_set(&a->e, k, level, name, val, len, stack_now(a));
-	network_option(k, level, name, device);
-	kernels = k->proto == SOCK_UDP && k->flags & SOCKF_KERNEL_ROUTE;
-	k->flags |= ret == SOCKOPT_NOT_OURS ? SOCKF_BACKING_SPOILT : SOCKF_BACKING_OPTIONS;
+	leave = kernel_follows(k, o, ret == 0, s) || (device > (int)LOOPBACK_IFINDEX && listens(k));
+	keep(k, o, ret == SOCKOPT_NOT_OURS || !engine_answers(a, k, o));
+	k->flags |= is_kept(k, o) ? SOCKF_BACKING_SPOILT : SOCKF_BACKING_OPTIONS;
 	if (ret == SOCKOPT_NOT_OURS)
 		count(a->s, C_sock_option_kernel);
+	udp = k->proto == SOCK_UDP;
 	stack_leave(a);
-	if (kernels)
+	if (leave && udp)
 		udp_leave_to_kernel(v);
+	else if (leave)
+		return sock_to_kernel(v, REASON_OPTION, &reason);
 	return ret == SOCKOPT_NOT_OURS ? 0 : ret;
+}
+
+/* Descriptors of ours are not the program's to name. */
+static bool names_ours(const struct option *o, const void *val, socklen_t len)
+{
+	int fd = -1;
+
+	if (o->level != SOL_SOCKET || (o->number != SO_ATTACH_BPF && o->number != SO_ATTACH_REUSEPORT_EBPF) ||
+	    len != sizeof(fd))
+		return false;
+	memcpy(&fd, val, sizeof(fd));
+	return host_fd_is_ours(fd);
+}
+
+int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, socklen_t len)
+{
+	static const int zero;
+	struct setting s = {.val = val, .len = len};
+	const struct option *o = option_find(level, name);
+	enum fate fate = FATE_USUAL;
+	int ret = 0;
+
+	if (o && !bad_address(val) && names_ours(o, val, len))
+		return -EBADF;
+	if (o && (int)len >= (int)sizeof(int))
+		fate = on_connection(v, o, val, len, &ret);
+	if (fate == FATE_ANSWERED)
+		return ret;
+	if (fate == FATE_CHECK_ONLY)
+		return check_only(fd, o, val, len);
+	if (host_sys.setsockopt(fd, level, name, val, len) < 0)
+		return -errno;
+	if (!o) {
+		vs_spoil(v);
+		return 0;
+	}
+	if (bad_address(val)) { /* for IPv6 that is a 0 */
+		s.val = &zero;
+		s.len = sizeof(zero);
+	}
+	if (udp_name(v) && udp_group_option(v, fd, level, name, s.val, s.len))
+		return 0;
+	return follow(v, fd, o, &s);
+}
+
+/* --- reading --- */
+
+/* The kernel's socket knows no peer of a connection that is not its own. */
+static int peer_name(const struct endpoint *remote, int family, void *val, const socklen_t *len)
+{
+	struct sockaddr_storage ss;
+	socklen_t n = addr_to_sockaddr(remote, family, &ss);
+
+	if (bad_address(val) || bad_address(len))
+		return -EFAULT;
+	if (*len > n)
+		return -EINVAL;
+	memcpy(val, &ss, *len);
+	return 0;
+}
+
+/* A refused nonblocking connect may go on in the kernel: then there is no error yet. True: that is the answer. */
+static bool goes_on(vsock_t v, void *val, socklen_t *len)
+{
+	if (!connect_again(v) || !vs_alive(v) || bad_address(val) || bad_address(len) || (int)*len < (int)sizeof(int))
+		return false;
+	*len = sizeof(int);
+	memset(val, 0, sizeof(int));
+	return true;
+}
+
+/* SOCKOPT_NOT_OURS: the backing socket says it. With the lock. */
+static int get_ours(struct attached *a, struct sock *k, int level, int name, void *val, socklen_t *len)
+{
+	const struct option *o = option_find(level, name);
+	bool kernel_too = k->proto == SOCK_UDP || listens(k);
+
+	if (level == SOL_SOCKET && name == SO_ERROR && kernel_too && !k->so_error)
+		return SOCKOPT_NOT_OURS;
+	if ((o && o->value == OPTION_NAME && is_kept(k, o)) || bad_address(val) || bad_address(len))
+		return SOCKOPT_NOT_OURS;
+	if ((int)*len < 0 && level != IPPROTO_IPV6) /* there, all that is not less than 4 is as much */
+		return SOCKOPT_NOT_OURS;
+	return sockopt_get(&a->e, k, level, name, val, len, level == IPPROTO_TCP ? stack_now(a) : 0);
 }
 
 int vs_getsockopt(vsock_t v, int fd, int level, int name, void *val, socklen_t *len)
 {
 	struct attached *a;
 	struct sock *k = vs_enter(v, &a);
-	int ret = SOCKOPT_NOT_OURS;
+	int ret = SOCKOPT_NOT_OURS, family = 4;
+	struct endpoint remote = {0};
+	bool connected = false, told = true;
 
 	if (k && (level == IPPROTO_TCP || (level == SOL_SOCKET && name == SO_ERROR)))
 		stack_take_in(a);
 	if (k && level == SOL_SOCKET && name == SO_ERROR && connect_refused(k)) {
 		stack_leave(a);
-		if (connect_again(v) && vs_alive(v) && !bad_address(val) && !bad_address(len) &&
-		    (int)*len >= (int)sizeof(int)) {
-			*len = sizeof(int);
-			memset(val, 0, sizeof(int));
+		if (goes_on(v, val, len))
 			return 0;
-		}
 		k = vs_enter(v, &a);
 	}
 	if (k) {
-		bool kernel_too = k->proto == SOCK_UDP || k->tcp.state == TCP_LISTEN;
-
-		if (level == SOL_SOCKET && name == SO_ERROR && kernel_too && !k->so_error)
-			ret = SOCKOPT_NOT_OURS;
-		else if (!bad_address(val) && !bad_address(len) && (int)*len >= 0)
-			ret = sockopt_get(&a->e, k, level, name, val, len, level == IPPROTO_TCP ? stack_now(a) : 0);
+		ret = get_ours(a, k, level, name, val, len);
+		connected = sockopt_connected(k);
+		remote = k->remote;
+		family = k->family;
+		told = name != IPV6_ADDRFORM || level != IPPROTO_IPV6 || k->tcp.state == TCP_ESTABLISHED;
 		stack_leave(a);
 	}
+	if (connected && level == SOL_SOCKET && name == SO_PEERNAME)
+		return peer_name(&remote, family, val, len);
 	if (ret == SOCKOPT_NOT_OURS)
 		ret = host_sys.getsockopt(fd, level, name, val, len) < 0 ? -errno : 0;
+	if (connected && told && ret == -ENOTCONN && bad_address(val))
+		return -EFAULT; /* the engine would have told */
 	return ret;
 }

@@ -12,6 +12,9 @@
 #include "socket/process.h"
 #include "socket/wire.h"
 
+/* What is on this machine comes by the loopback interface, so a socket bound to another one does not hear it. */
+#define LOOPBACK_IFINDEX 1u
+
 /* --- socket.c --- */
 /* This process gives up its hold; the last one closes. With the lock. */
 void sock_let_go(struct attached *a, struct sock *k, uint64_t now_us);
@@ -72,6 +75,12 @@ void listener_drop(vsock_t v); /* v is closed here: its clone too */
 int rendezvous_open(vsock_t v, enum sock_proto proto, int family, const struct endpoint *local, bool v6only);
 void rendezvous_close(vsock_t v);
 void listener_after_fork(void);
+
+/* --- options.c --- */
+/* True, with the lock: the program has set options that the backing socket alone has. Then it serves nobody else. */
+bool options_kept(struct sock *k);
+/* A connection's backing socket gets those of its listener's. With no lock held. */
+void options_inherit(int listener, int fd, const uint32_t kept[SOCK_OPTION_WORDS]);
 
 /* --- udp_socket.c --- */
 int udp_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len);

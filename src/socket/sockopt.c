@@ -3,6 +3,7 @@
  * What the engine makes of socket options, see sockopt.h. Called with the stack's lock (options.c) or alone (tests).
  * Values are in Linux's units; names and structures are Linux's own.
  */
+#define _GNU_SOURCE
 #include "socket/sockopt.h"
 
 #include <netinet/in.h>
@@ -13,6 +14,11 @@
 #define TCP_CA_CWR LINUX_TCP_CA_CWR
 #include <linux/tcp.h>
 #undef TCP_CA_CWR
+
+#ifndef IP_PROTOCOL
+#define IP_PROTOCOL 52 /* not in every libc's header */
+#endif
+
 /* --- integers --- */
 
 static uint32_t ms_to_s_up(int v)
@@ -74,9 +80,7 @@ static int set_tcp_int(struct engine *e, struct sock *k, int name, int v, uint64
 		tcp_set_cork(e, k, v, now_us);
 		return 0;
 	case TCP_QUICKACK:
-		t->flags = v ? t->flags | TCPF_QUICKACK : t->flags & ~TCPF_QUICKACK;
-		if (v)
-			t->flags &= ~TCPF_PINGPONG;
+		tcp_set_quickack(e, k, v);
 		return 0;
 	case TCP_KEEPIDLE:
 		t->keep_idle_s = (uint32_t)v;
@@ -196,6 +200,17 @@ static int set_ip_int(struct engine *e, struct sock *k, int level, int name, int
 
 /* --- what is not an integer --- */
 
+/* Both forms are the same where time_t has 64 bits. */
+static bool is_rcvtimeo(int name)
+{
+	return name == SO_RCVTIMEO_OLD || name == SO_RCVTIMEO_NEW;
+}
+
+static bool is_sndtimeo(int name)
+{
+	return name == SO_SNDTIMEO_OLD || name == SO_SNDTIMEO_NEW;
+}
+
 static int set_linger(struct sock *k, const void *val, socklen_t len)
 {
 	struct linger l;
@@ -204,7 +219,8 @@ static int set_linger(struct sock *k, const void *val, socklen_t len)
 		return -EINVAL;
 	memcpy(&l, val, sizeof(l));
 	set_flag(k, SOCKF_LINGER, l.l_onoff);
-	k->linger_s = l.l_linger < 0 ? INT32_MAX : (uint32_t)l.l_linger;
+	if (l.l_onoff)
+		k->linger_s = (uint32_t)l.l_linger;
 	return 0;
 }
 
@@ -227,21 +243,15 @@ static int set_congestion(struct engine *e, struct sock *k, const void *val, soc
 	return tcp_set_cc(e, k, strcmp(name, "reno") ? name : "newreno");
 }
 
-bool sockopt_is_switch(int level, int name)
-{
-	return (level == IPPROTO_TCP && (name == TCP_NODELAY || name == TCP_QUICKACK)) ||
-	       (level == SOL_SOCKET && name == SO_KEEPALIVE);
-}
-
 int sockopt_set(struct engine *e, struct sock *k, int level, int name, const void *val, socklen_t len, uint64_t now_us)
 {
 	int v = 0;
 
 	if (level == SOL_SOCKET && name == SO_LINGER)
 		return set_linger(k, val, len);
-	if (level == SOL_SOCKET && (name == SO_RCVTIMEO_OLD || name == SO_RCVTIMEO_NEW))
+	if (level == SOL_SOCKET && is_rcvtimeo(name))
 		return set_timeout(&k->rcvtimeo_us, val, len);
-	if (level == SOL_SOCKET && (name == SO_SNDTIMEO_OLD || name == SO_SNDTIMEO_NEW))
+	if (level == SOL_SOCKET && is_sndtimeo(name))
 		return set_timeout(&k->sndtimeo_us, val, len);
 	if (level == IPPROTO_TCP && name == TCP_CONGESTION && k->proto == SOCK_TCP)
 		return set_congestion(e, k, val, len) == 0 ? 0 : SOCKOPT_NOT_OURS;
@@ -280,6 +290,9 @@ static int get_socket_int(struct sock *k, int name, int *v)
 	case SO_OOBINLINE:
 		*v = !!(k->flags & SOCKF_OOBINLINE);
 		return 0;
+	case SO_REUSEADDR:
+		*v = !!(k->flags & SOCKF_REUSEADDR);
+		return 0;
 	case SO_RCVLOWAT:
 		*v = (int)k->rcvlowat;
 		return 0;
@@ -312,6 +325,9 @@ static int get_tcp_int(struct engine *e, struct sock *k, int name, int *v)
 	case TCP_INQ:
 		*v = !!(k->flags & SOCKF_INQ);
 		return 0;
+	case TCP_DEFER_ACCEPT:
+		*v = (int)t->defer_accept_s;
+		return 0;
 	case TCP_KEEPIDLE:
 		*v = (int)(t->keep_idle_s ? t->keep_idle_s : d->keep_idle_s);
 		return 0;
@@ -342,6 +358,51 @@ static int give(void *val, socklen_t *len, const void *from, size_t n)
 	return 0;
 }
 
+bool sockopt_connected(const struct sock *k)
+{
+	return k->proto == SOCK_TCP && k->remote.port && k->tcp.state != TCP_LISTEN;
+}
+
+/* What the kernel says of a connection, of which its own socket knows nothing. */
+static int get_path(const struct engine *e, const struct sock *k, int level, int name, int *v)
+{
+	bool v6 = level == IPPROTO_IPV6 && k->family == 6;
+	struct tcp_stats st;
+
+	if ((level == IPPROTO_IP && name == IP_MTU) || (v6 && name == IPV6_MTU)) {
+		tcp_get_stats(e, k, &st);
+		*v = (int)st.pmtu;
+		return 0;
+	}
+	if (k->tcp.state == TCP_CLOSED)
+		return SOCKOPT_NOT_OURS;
+	if (level == IPPROTO_IP && name == IP_PROTOCOL) { /* so Linux has it */
+		*v = k->local.port;
+		return 0;
+	}
+	if (v6 && name == IPV6_V6ONLY) {
+		*v = !!(k->flags & SOCKF_V6ONLY);
+		return 0;
+	}
+	if (v6 && name == IPV6_ADDRFORM && k->tcp.state == TCP_ESTABLISHED) {
+		*v = AF_INET6;
+		return 0;
+	}
+	return SOCKOPT_NOT_OURS;
+}
+
+static int get_path_mtu(const struct engine *e, const struct sock *k, void *val, socklen_t *len)
+{
+	struct ip6_mtuinfo info = {0};
+	struct tcp_stats st;
+
+	if (*len < sizeof(info))
+		return -EINVAL;
+	tcp_get_stats(e, k, &st);
+	info.ip6m_mtu = st.pmtu;
+	return give(val, len, &info, sizeof(info));
+}
+
 int sockopt_get(struct engine *e, struct sock *k, int level, int name, void *val, socklen_t *len, uint64_t now_us)
 {
 	int v = 0, ret = SOCKOPT_NOT_OURS;
@@ -351,8 +412,8 @@ int sockopt_get(struct engine *e, struct sock *k, int level, int name, void *val
 
 		return give(val, len, &l, sizeof(l));
 	}
-	if (level == SOL_SOCKET && (name == SO_RCVTIMEO_OLD || name == SO_SNDTIMEO_OLD)) {
-		uint64_t us = name == SO_RCVTIMEO_OLD ? k->rcvtimeo_us : k->sndtimeo_us;
+	if (level == SOL_SOCKET && (is_rcvtimeo(name) || is_sndtimeo(name))) {
+		uint64_t us = is_rcvtimeo(name) ? k->rcvtimeo_us : k->sndtimeo_us;
 		struct timeval tv = {(time_t)(us / 1000000), (suseconds_t)(us % 1000000)};
 
 		return give(val, len, &tv, sizeof(tv));
@@ -370,10 +431,14 @@ int sockopt_get(struct engine *e, struct sock *k, int level, int name, void *val
 		sockopt_tcp_info(e, k, info, now_us);
 		return give(val, len, info, sizeof(info));
 	}
+	if (level == IPPROTO_IPV6 && name == IPV6_PATHMTU && k->family == 6 && sockopt_connected(k))
+		return get_path_mtu(e, k, val, len);
 	if (level == SOL_SOCKET)
 		ret = get_socket_int(k, name, &v);
 	else if (level == IPPROTO_TCP && k->proto == SOCK_TCP)
 		ret = get_tcp_int(e, k, name, &v);
+	else if (k->proto == SOCK_TCP && sockopt_connected(k))
+		ret = get_path(e, k, level, name, &v);
 	return ret == 0 ? give(val, len, &v, sizeof(v)) : ret;
 }
 

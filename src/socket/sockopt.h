@@ -13,11 +13,11 @@
 
 #define SOCKOPT_NOT_OURS 1 /* the engine does not know this option */
 
-/* A value that the kernel took. Of SO_RCVBUF, SO_SNDBUF and their FORCE kin: what the kernel made of it (it clamps and
- * doubles). 0, -errno, SOCKOPT_NOT_OURS. */
+/* A value that the kernel took. Of buffers and times: what the kernel made of it (it clamps, doubles and rounds). 0,
+ * -errno, SOCKOPT_NOT_OURS. */
 int sockopt_set(struct engine *e, struct sock *k, int level, int name, const void *val, socklen_t len, uint64_t now_us);
-/* TCP options and the like that take any integer. */
-bool sockopt_is_switch(int level, int name);
+/* A TCP socket that has, or had, a peer. */
+bool sockopt_connected(const struct sock *k);
 /* As getsockopt(2), *len not negative. Taking SO_ERROR clears it. TCP_INFO needs the time. */
 int sockopt_get(struct engine *e, struct sock *k, int level, int name, void *val, socklen_t *len, uint64_t now_us);
 

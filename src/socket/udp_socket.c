@@ -178,7 +178,7 @@ int udp_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
 	struct attached *a = vs_attached(v);
 	struct endpoint local;
 	struct sock *k;
-	bool v6only, kernels;
+	bool v6only, kernels, elsewhere;
 	int family, ret;
 
 	if (host_sys.bind(fd, sa, len) < 0)
@@ -192,11 +192,12 @@ int udp_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
 	family = k->family;
 	v6only = k->flags & SOCKF_V6ONLY;
 	kernels = k->flags & SOCKF_KERNEL_ROUTE;
+	elsewhere = k->dst.ifindex > LOOPBACK_IFINDEX;
 	stack_leave(a);
 	if (kernels)
 		return 0;
 	/* If somebody else answers for this address (SO_REUSEPORT), datagrams come through the kernel. */
-	if (!udp_is_group(local.addr))
+	if (!udp_is_group(local.addr) && !elsewhere)
 		(void)rendezvous_open(v, SOCK_UDP, family, &local, v6only);
 	steer(v, fd);
 	udp_group_bound(v, fd);
