@@ -137,8 +137,8 @@ struct sock {
 	struct dst dst;                    /* over a network's vNIC */
 	uint32_t txwait_held;              /* 1: in the line of those that wait until many are free */
 	struct pkt_queue errq;             /* ICMP errors to be read with MSG_ERRQUEUE (errqueue.c) */
-	/* options that the backing socket alone has from the program (src/socket/options.c), a bit for each in their table:
-	 * a connection that is accepted gets its listener's */
+	/* options that the backing socket alone has from the program (src/socket/options.c), a bit for each in their
+	 * table: a connection that is accepted gets its listener's */
 	uint32_t backing_options[SOCK_OPTION_WORDS];
 
 	union {
