@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Counts individual tests in the log of `ctest -V`: count.py LOG prints "PASSED FAILED SKIPPED" and, on stderr, the names
-and output of tests that failed.
+"""Counts individual tests in the log of `ctest -V`: count.py LOG STEP prints "PASSED FAILED SKIPPED" and, on stderr, the
+names and output of tests that failed. With a third argument, one line per failed test is added to that file: step,
+executable, test.
 
 A test's output may hold cmocka's lines or lines "ok NAME", "not ok NAME", "skip NAME"; then those are counted. A test of
 cmocka's counts once, however often it is named: processes forked by a test may say the same again. Else the executable
-itself is one test. An executable that fails without saying which test did counts as one failure more.
+itself is one test. An executable that fails without saying which test did counts as one failure more; it is named by
+the test that it had begun last, if any.
 """
 import re
 import sys
@@ -31,6 +33,16 @@ def tally(status, lines):
     return (passed, failed or 1, skipped)
 
 
+def culprits(status, lines):
+    """The names of the tests that failed in an executable; how it ended, where it did not say."""
+    text = "\n".join(lines)
+    named = re.findall(r"^\[ *FAILED *\] (\w+)$", text, re.M) + re.findall(r"^not ok *(.*)", text, re.M)
+    begun = re.findall(r"^\[ *RUN *\] (\w+)$", text, re.M)
+    if named:
+        return list(dict.fromkeys(named))
+    return [status.strip("* ") + (f" in or after {begun[-1]}" if begun else "")]
+
+
 def main():
     outputs, results = {}, []
     with open(sys.argv[1], encoding="utf-8", errors="replace") as log:
@@ -41,17 +53,21 @@ def main():
                 results.append(result.groups())
             elif output:
                 outputs.setdefault(output.group(1), []).append(output.group(2))
-    total = [0, 0, 0]
+    total, failures = [0, 0, 0], []
     for number, name, status in results:
         lines = outputs.get(number, [])
         counts = tally(status, lines)
         total = [a + b for a, b in zip(total, counts)]
         if counts[1]:
+            failures += [f"{sys.argv[2]}: {name}: {culprit}" for culprit in culprits(status, lines)]
             told = [line for line in lines if not PASSING.match(line)]
             print(f"--- {name}: {status.strip('*')}", *told[-60:], sep="\n", file=sys.stderr)
         for line in lines:
             if line.startswith("skip"):
                 print(f"    {name}: {line}", file=sys.stderr)
+    if len(sys.argv) > 3:
+        with open(sys.argv[3], "a", encoding="utf-8") as listed:
+            listed.writelines(line + "\n" for line in failures)
     print(*total)
 
 
