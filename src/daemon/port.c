@@ -167,10 +167,14 @@ static int bind_first(struct port *p)
 
 int port_bind(struct port *p)
 {
-	int rc = bind_first(p), flags = XDP_USE_NEED_WAKEUP | (p->features & DAEMON_VNIC_SCATTER ? XDP_USE_SG : 0);
+	int rc = p->ready ? 0 : bind_first(p), flags;
 
-	for (uint32_t q = 1; q < p->queues && !rc; q++)
-		rc = bind_to(p->xsk[q], p->ifindex, p->first + q, flags);
+	p->ready += !rc && !p->ready;
+	flags = XDP_USE_NEED_WAKEUP | (p->features & DAEMON_VNIC_SCATTER ? XDP_USE_SG : 0);
+	while (!rc && p->ready < p->queues) {
+		rc = bind_to(p->xsk[p->ready], p->ifindex, p->first + p->ready, flags);
+		p->ready += !rc;
+	}
 	if (!rc && !(p->features & DAEMON_VNIC_SCATTER) && p->mtu + FRAME_EXTRA > PORT_CHUNK - XDP_HEADROOM)
 		rc = -EOPNOTSUPP;
 	p->bound = !rc;

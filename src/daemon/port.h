@@ -34,7 +34,8 @@ struct port {
 	uint32_t queues;
 	uint32_t first; /* the device's queue that xsk[0] is for; may be set until it is bound */
 	uint32_t ifindex, mtu;
-	bool bound;
+	uint32_t ready;    /* sockets that are bound, */
+	bool bound;        /* and all are */
 	uint32_t features; /* DAEMON_VNIC_SCATTER, _ZEROCOPY: known when it is bound */
 	uint64_t cookie;   /* of xsk[0] */
 };
@@ -53,7 +54,7 @@ struct port_kernel port_kernel(void);
  * yet, and to that device alone if the kernel keeps to it. 0 or -errno; on failure nothing is open. */
 int port_open(uint32_t ifindex, uint32_t queues, uint32_t mtu, struct port *p);
 /* In any thread. 0; -EBUSY: another socket has one of the queues, or the holder has bound ours; -ENETDOWN; -EOPNOTSUPP:
- * no scatter where the MTU needs it; other -errno. If the first one failed it may be tried again. */
+ * no scatter where the MTU needs it; other -errno. After -EBUSY it may be tried again. */
 int port_bind(struct port *p);
 void port_close(struct port *p);
 /* The layout that goes to the client. */

@@ -31,6 +31,7 @@ int house_adopt(struct house *h)
 	own_queues_adopt(h);
 	if (!steer_adopted(h->steer)) {
 		own_queues_sweep(h);
+		house_queues_left(h); /* by an earlier viaductd's stacks that are dead */
 		return 0;
 	}
 	for (uint32_t iface = 0; iface < STEER_IFACES; iface++)

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "daemon/closer.h"
@@ -20,10 +21,10 @@
 #include "daemon/rings.h"
 #include "daemon/veth.h"
 
-/* The kernel frees the buffers of a closed AF_XDP socket a little later: in a work queue, so on a busy machine when
- * that gets a core. Who is not waited for long enough is behind a veth for the rest of his life. */
-#define ROOM_TRIES 40
-#define ROOM_WAIT_US 2000
+/* The kernel frees the queue of a closed AF_XDP socket a little later: two grace periods of RCU and a work item, which
+ * take the longer the busier the machine is. Who is not waited for is behind a veth for the rest of his life. */
+#define ROOM_MS 1000
+#define ROOM_WAIT_US 1000
 
 /* --- life --- */
 
@@ -89,6 +90,19 @@ void tenant_client_gone(struct tenant *t, uint32_t asker)
 			t->filter[i].asker = 0;
 }
 
+static int64_t now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+void house_queues_left(struct house *h)
+{
+	h->queues_left = now();
+}
+
 static void close_vnic(struct tenant *t, struct tenant_vnic *v)
 {
 	struct steer *s = t->house->steer;
@@ -101,6 +115,8 @@ static void close_vnic(struct tenant *t, struct tenant_vnic *v)
 	own_queue_gone(t, v);
 	rings_forget(v->rings, v->about.queues);
 	port_close(&v->port);
+	if (v->about.mode == DAEMON_MODE_DIRECT)
+		house_queues_left(t->house);
 	tenant_devices_close(t, v);
 	v->ifindex = 0;
 }
@@ -257,14 +273,15 @@ static int check_iface(struct tenant *t, const struct netview_iface *f, struct p
 	return port_device(t->house->sock, f->device, d);
 }
 
-static int bind_port(struct tenant_vnic *v, const char **why)
+/* Who comes when another has just left waits for the kernel: what he gets now he has as long as he lives. */
+static int bind_port(const struct house *h, struct tenant_vnic *v, const char **why)
 {
-	int tries = v->room ? ROOM_TRIES : 1, rc = -EBUSY;
+	bool direct = v->about.mode == DAEMON_MODE_DIRECT;
+	int rc = port_bind(&v->port);
 
-	while (tries-- && rc == -EBUSY) {
+	while (rc == -EBUSY && direct && h->queues_left && now() - h->queues_left < ROOM_MS) {
+		usleep(ROOM_WAIT_US);
 		rc = port_bind(&v->port);
-		if (rc == -EBUSY && tries)
-			usleep(ROOM_WAIT_US);
 	}
 	*why = rc == -EBUSY        ? "another process has the interface's queues"
 	       : rc == -ENETDOWN   ? "the interface is down"
@@ -339,17 +356,12 @@ static int try_direct(struct tenant *t, struct tenant_vnic *v, const struct port
 	bool taken = queues_taken(h, d->ifindex);
 	int own = taken ? own_queue_free(h, d->ifindex, rss, d->queues) : -EBUSY;
 
-	/* the kernel frees the queue of one who has just left a little later */
-	v->room = own >= 0;
 	if (own >= 0)
 		return open_direct(v, d, (uint32_t)own, 1, why);
 	if (rss > most)
 		return -EBUSY;
-	if (taken) {
-		if (!orphan_make_room(h, d->ifindex))
-			return -EBUSY;
-		v->room = true;
-	}
+	if (taken && !orphan_make_room(h, d->ifindex))
+		return -EBUSY;
 	return open_direct(v, d, 0, rss, why);
 }
 
@@ -362,7 +374,7 @@ static int let_in(struct tenant *t, struct tenant_vnic *v, const char **why)
 
 	if (!t->house->kernel.maps_bound)
 		v->rings = rings_keep(&v->port, &v->about);
-	rc = bind_port(v, why);
+	rc = bind_port(t->house, v, why);
 	for (uint32_t q = 0; !rc && q < v->port.queues; q++)
 		rc = steer_xsk(t->house->steer, v->iface, t->number, v->port.first + q, v->port.xsk[q]);
 	if (!rc && own_queue_is(v) && own_queue_steer(t, v)) {

@@ -45,7 +45,8 @@ struct house {
 	uint32_t own_rules;
 	int sock; /* any socket of our network namespace, for ioctl */
 	struct port_kernel kernel;
-	uint64_t netns; /* its cookie */
+	uint64_t netns;      /* its cookie */
+	int64_t queues_left; /* ms: when somebody has last left an interface's queues */
 };
 
 struct tenant_vnic {
@@ -55,7 +56,6 @@ struct tenant_vnic {
 	uint32_t below[MIRROR_BELOW], belows; /* devices that have the program for it */
 	uint32_t sends;                       /* the device by which its frames leave */
 	uint32_t outer;                       /* DAEMON_MODE_VETH: ifindex of the pair's end on our side */
-	bool room;                            /* somebody gave way for it: the kernel frees his queues a little later */
 	struct port port;
 	struct xdp_port *rings; /* NULL where they can be mapped any time (rings.h) */
 	struct daemon_vnic about;
@@ -160,6 +160,8 @@ int tenant_veth_set(struct tenant *t, struct tenant_vnic *v);
 
 /* The mirror's view has changed: addresses, MACs, interfaces that are gone. */
 void house_view(struct house *h);
+/* Somebody has just left an interface's queues, or may have: the kernel frees them a little later. */
+void house_queues_left(struct house *h);
 /* Whose stack has the port of an AF_XDP socket with this cookie; -ENOENT: none that nobody has come for. */
 int house_adopted_uid(const struct house *h, uint64_t cookie, uint32_t *uid);
 /* What an earlier viaductd left in the maps (resume.c): its stacks' numbers are kept for them. 0 or -errno. */

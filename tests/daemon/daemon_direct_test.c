@@ -11,10 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "client.h"
 #include "rings.h"
 #include "world.h"
 
@@ -110,11 +112,70 @@ static void connections_that_the_kernel_has_on_a_port_stay_with_it(void **state)
 	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
 }
 
+/* A stack with the interface's queues in a process of its own, which is killed. */
+static void somebody_comes_and_goes(void)
+{
+	int made[2], status;
+	struct answer a;
+	pid_t child;
+	char c;
+
+	assert_int_equal(pipe(made), 0);
+	child = fork();
+	if (!child) {
+		int sock = client_make();
+
+		if (sock < 0 || client_open(sock, v0_index(), &a) || write(made[1], "x", 1) != 1)
+			_exit(1);
+		pause();
+	}
+	close(made[1]);
+	assert_int_equal(read(made[0], &c, 1), 1);
+	close(made[0]);
+	kill(child, SIGKILL);
+	assert_int_equal(waitpid(child, &status, 0), child);
+}
+
+static uint32_t stacks(int sock)
+{
+	struct answer a;
+
+	assert_int_equal(client_ask(sock, DAEMON_STATUS, NULL, 0, NULL, 0, &a), 0);
+	return a.body.status.stacks + a.body.status.orphans;
+}
+
+/* The kernel frees them later than it says that they are closed. */
+static void queues_that_were_just_left_are_the_next_ones(void **state)
+{
+	pid_t daemon = daemon_start(daemon_path, NULL);
+	struct answer a;
+	int sock;
+
+	(void)state;
+	for (int i = 0; i < 6; i++) {
+		sock = client_make();
+		assert_true(sock >= 0);
+		somebody_comes_and_goes();
+		for (int tries = 0; tries < 10000 && stacks(sock) > 1; tries++)
+			usleep(1000);
+		assert_int_equal(stacks(sock), 1);
+		assert_int_equal(client_open(sock, v0_index(), &a), 0);
+		assert_int_equal(a.body.vnic.mode, DAEMON_MODE_DIRECT);
+		answer_close(&a);
+		close(sock);
+		/* this process lives, so its stack does: the next viaductd does not know it */
+		assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
+		daemon = daemon_start(daemon_path, NULL);
+	}
+	assert_int_equal(daemon_stop(daemon, SIGTERM), 0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(frames_go_both_ways_over_af_xdp),
 	    cmocka_unit_test(connections_that_the_kernel_has_on_a_port_stay_with_it),
+	    cmocka_unit_test(queues_that_were_just_left_are_the_next_ones),
 	};
 
 	if (argc < 2 || !world_make())
