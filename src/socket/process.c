@@ -178,15 +178,12 @@ static bool is_alive(const struct stack_proc *p)
 	       info.state != 'Z' && info.state != 'X';
 }
 
-/* True: we lodge there now. */
-static bool move_in(struct attached *a)
+/* The place is ours if it was as we knew it. */
+static bool take_place(struct attached *a, uint32_t known)
 {
 	struct stack *s = a->s;
-	uint32_t known = __atomic_load_n(&s->lodger, __ATOMIC_RELAXED);
-	bool yes = !known || known > PROC_MAX || known == a->slot + 1 || !is_alive(&s->proc[known - 1]);
+	bool yes;
 
-	if (!yes)
-		return false;
 	stack_enter(a);
 	/* a process table that is full has no entry for us (fork.c) */
 	yes = s->lodger == known && s->proc[a->slot].pid == (uint32_t)getpid();
@@ -194,6 +191,27 @@ static bool move_in(struct attached *a)
 		s->lodger = a->slot + 1;
 	stack_leave(a);
 	return yes;
+}
+
+/*
+ * True: we lodge there now. Meanwhile somebody may clear away a dead lodger, and his entry may be another's then: what
+ * was seen of the place counts only if it is still the same.
+ */
+static bool move_in(struct attached *a)
+{
+	uint32_t known = __atomic_load_n(&a->s->lodger, __ATOMIC_RELAXED), before;
+
+	for (int tries = 0; tries < (int)PROC_MAX; tries++) {
+		bool is_free = !known || known > PROC_MAX || known == a->slot + 1 || !is_alive(&a->s->proc[known - 1]);
+
+		if (is_free && take_place(a, known))
+			return true;
+		before = known;
+		known = __atomic_load_n(&a->s->lodger, __ATOMIC_RELAXED);
+		if (known == before)
+			return false;
+	}
+	return false;
 }
 
 struct attached *process_settled(void)

@@ -47,12 +47,15 @@ class Tree:
         self.link = link
         self.first, *self.ports = [link.port() for _ in range(children + 1)]
         self.program = link.start("far", PYTHON + ["-c", TREE, link.address("far"), self.first] + self.ports, self.first)
-        end = time.monotonic() + 10
-        while not all(link.sides["far"].listening(port) for port in self.ports):
+        end = time.monotonic() + 20
+        while len(self.listening()) < children:  # each says so when it listens
             check(time.monotonic() < end, f"no child listens: {self.program.output()}")
             time.sleep(0.02)
-        self.child = {int(port): int(pid) for port, pid in re.findall(r"(\d+) (\d+)", self.program.output())}
+        self.child = {int(port): int(pid) for port, pid in self.listening()}
         self.parent = os.getpgid(self.child[self.ports[0]])
+
+    def listening(self):
+        return re.findall(r"^(\d+) (\d+)$", self.program.output(), re.M)
 
     def fetch(self, *ports, size=300000):
         for port in ports:
@@ -77,7 +80,7 @@ def await_count(side, filters, seconds=10):
 
 
 def gone(pid):
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while os.path.exists(f"/proc/{pid}") and "State:\tZ" not in open(f"/proc/{pid}/status", encoding="ascii").read():
         check(time.monotonic() < end, f"process {pid} does not end")
         time.sleep(0.02)
