@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <pcap/pcap.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -285,9 +286,20 @@ static int look_for_stacks(void)
 	return rc;
 }
 
-static void run(void)
+/* Until it is time to look again. Whoever reads us may have gone, which no write tells while there are no frames. */
+static void rest(void)
 {
 	const struct timespec pause = {.tv_nsec = LOOK_NS};
+	struct pollfd reader = {.fd = fileno(d.out)};
+
+	if (ppoll(&reader, 1, &pause, NULL) == 1) {
+		errno = EPIPE;
+		wrote(false);
+	}
+}
+
+static void run(void)
+{
 	uint64_t next = 0;
 
 	while (!stop && !full()) {
@@ -298,7 +310,7 @@ static void run(void)
 			next = now + SCAN_US;
 		}
 		if (!drain())
-			nanosleep(&pause, NULL);
+			rest();
 	}
 }
 

@@ -34,7 +34,7 @@ else:
         c.sendall(b"frame %04d" % i)
         assert len(c.recv(100)) == 10
     open(os.path.join(directory, "done"), "w").close()
-    time.sleep(60)
+    time.sleep(300)
 PY
 # A server and its client, $server and $client, which wait for $work/go.
 start_pair() {
@@ -42,11 +42,11 @@ start_pair() {
 	"$viaduct" run python3 "$work/pair.py" server "$work" &
 	server=$!
 	started+=("$server")
-	await 5 test -e "$work/port"
+	await test -e "$work/port"
 	"$viaduct" run python3 "$work/pair.py" client "$work" &
 	client=$!
 	started+=("$client")
-	await 5 test -e "$work/connected"
+	await test -e "$work/connected"
 }
 start_pair
 
@@ -57,7 +57,7 @@ start_dump() {
 	"$viaduct" dump -w "$work/$name" "$@" 2>"$work/$name.err" &
 	dump=$!
 	started+=("$dump")
-	await 5 grep -q capturing "$work/$name.err"
+	await grep -q capturing "$work/$name.err"
 }
 stop_dump() {
 	kill -INT "$dump" 2>/dev/null
@@ -68,13 +68,12 @@ start_dump all --pid "$server"
 "$viaduct" dump -w "$work/second" --pid "$server" 2>"$work/second.err" &
 second=$!
 started+=("$second")
-await 5 grep -q "captures the stack of process $server already" "$work/second.err"
+await grep -q "captures the stack of process $server already" "$work/second.err"
 result $? "dump: a second capture leaves the stack out, and says so"
 kill -INT "$second"
 wait "$second"
 : >"$work/go"
-await 5 test -e "$work/done"
-sleep 0.3
+await test -e "$work/done"
 stop_dump
 result $? "dump: SIGINT ends it"
 grep -Eq '^[0-9]+ frames written, 0 lost$' "$work/all.err"
@@ -124,14 +123,14 @@ result $? "dump: pcapng with the stack, its process and peer, directions and sta
 rm -f "$work/go" "$work/done" "$work/connected" "$work/port"
 "$viaduct" run python3 "$work/pair.py" server "$work" &
 started+=("$!")
-await 5 test -e "$work/port"
+await test -e "$work/port"
 "$viaduct" run python3 "$work/pair.py" client "$work" &
 started+=("$!")
-await 5 test -e "$work/connected"
+await test -e "$work/connected"
 port=$(cat "$work/port")
 start_dump few -c 3 -s 60 --pcap "dst port $port and greater 60"
 : >"$work/go"
-await 5 test -e "$work/done"
+await test -e "$work/done"
 wait "$dump"
 lines=$(tcpdump -K -n -r "$work/few" 2>/dev/null | grep -c "127.0.0.1.$port: Flags")
 [ "$lines" = 3 ]
@@ -141,25 +140,25 @@ kill "$server" "$client"
 rm -f "$work/go" "$work/done" "$work/connected" "$work/port"
 "$viaduct" run python3 "$work/pair.py" server "$work" &
 started+=("$!")
-await 5 test -e "$work/port"
+await test -e "$work/port"
 "$viaduct" run python3 "$work/pair.py" client "$work" &
 started+=("$!")
-await 5 test -e "$work/connected"
+await test -e "$work/connected"
 {
 	"$viaduct" dump 2>"$work/pipe.err"
 	echo $? >"$work/pipe.status"
 } | tcpdump -K -n -A -c 20 -r - >"$work/pipe.txt" 2>/dev/null &
 pipe=$!
-await 5 grep -q capturing "$work/pipe.err"
+await grep -q capturing "$work/pipe.err"
 : >"$work/go"
-await 10 test -s "$work/pipe.status"
+await test -s "$work/pipe.status"
 [ "$(cat "$work/pipe.status")" = 0 ] && wait "$pipe" && grep -q 'frame 0001' "$work/pipe.txt"
 result $? "dump: into tcpdump as frames come, which may stop first"
 
 start_pair
 start_dump named --comments --pid "$server"
 : >"$work/go"
-await 5 test -e "$work/done"
+await test -e "$work/done"
 stop_dump
 frames=$(grep -Eo '^[0-9]+ frames' "$work/named.err" | grep -Eo '[0-9]+')
 # one for each frame, and the interface's
@@ -168,10 +167,10 @@ frames=$(grep -Eo '^[0-9]+ frames' "$work/named.err" | grep -Eo '[0-9]+')
 result $? "dump: --comments says with each frame whose it is"
 kill "$server" "$client"
 
-"$viaduct" run python3 -c 'import socket, time; s = socket.create_server(("127.0.0.1", 0)); time.sleep(60)' &
+"$viaduct" run python3 -c 'import socket, time; s = socket.create_server(("127.0.0.1", 0)); time.sleep(300)' &
 idle=$!
 started+=("$idle")
-await 5 "$viaduct" stat "$idle"
+await "$viaduct" stat "$idle"
 start_dump killed --pid "$idle"
 kill -KILL "$dump"
 wait "$dump" 2>/dev/null
@@ -179,14 +178,22 @@ start_dump after --pid "$idle"
 stop_dump
 ! grep -q already "$work/after.err" && grep -q capturing "$work/after.err"
 result $? "dump: a tool that was killed is not in the way of the next"
+
+{
+	"$viaduct" dump --pid "$idle" 2>"$work/reader.err"
+	echo $? >"$work/reader.status"
+} | head -c 100 >/dev/null &
+await test -s "$work/reader.status"
+[ "$(cat "$work/reader.status")" = 0 ]
+result $? "dump: ends when its reader has gone, though no frame comes"
 kill "$idle"
 
 # Over an interface: what tcpdump sees at the plain end of a veth is what the stack sent and received.
 if [ "$(id -u)" = 0 ] && [ -n "${TEST_CONTAINED:-}" ] && [ -x "$build/viaductd" ]; then
-	unshare --net sleep 60 &
+	unshare --net sleep 300 &
 	other=$!
 	started+=("$other")
-	sleep 0.3
+	await has_left "$other"
 	there=(nsenter -t "$other" -n)
 	ip link add dump0 type veth peer name dump1 netns "$other"
 	ip address add 198.18.9.1/24 dev dump0 && ip link set dump0 up
@@ -198,29 +205,29 @@ if [ "$(id -u)" = 0 ] && [ -n "${TEST_CONTAINED:-}" ] && [ -x "$build/viaductd" 
 	"$build/viaductd" &
 	daemon=$!
 	started+=("$daemon")
-	await 5 grep -q ' 00010000 .*@viaduct1/daemon' /proc/net/unix # it listens
+	await grep -q ' 00010000 .*@viaduct1/daemon' /proc/net/unix # it listens
 	"$viaduct" run python3 "$work/far.py" server "$work" &
 	server=$!
 	started+=("$server")
-	await 5 test -e "$work/port"
+	await test -e "$work/port"
 	"${there[@]}" tcpdump --immediate-mode -s 256 -U -i dump1 -w "$work/peer.pcap" tcp 2>/dev/null &
 	peer=$!
 	started+=("$peer")
-	await 5 test -s "$work/peer.pcap"
+	await test -s "$work/peer.pcap"
 	start_dump far --pid "$server" tcp
 	"${there[@]}" python3 "$work/far.py" client "$work" &
 	client=$!
 	started+=("$client")
-	await 5 test -e "$work/connected"
+	await test -e "$work/connected"
 	: >"$work/go"
-	await 5 test -e "$work/done"
+	await test -e "$work/done"
 	# shellcheck disable=SC2317 # await calls it
 	same_frames() {
 		tcpdump -K -n -t -r "$work/far" 2>/dev/null | sort >"$work/far.txt"
 		tcpdump -K -n -t -r "$work/peer.pcap" 2>/dev/null | sort >"$work/peer.txt"
 		[ "$(wc -l <"$work/far.txt")" -gt 100 ] && diff "$work/far.txt" "$work/peer.txt"
 	}
-	await 10 same_frames || same_frames | head -n 20
+	await same_frames || same_frames | head -n 20
 	same_frames >/dev/null
 	result $? "dump: over an interface the same frames as tcpdump at the other end"
 	stop_dump

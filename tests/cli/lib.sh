@@ -32,7 +32,7 @@ result() {
 check() {
 	local name=$1 want=$2 pattern=$3 output status=0
 	shift 3
-	output=$(timeout 20 "$@" 2>&1) || status=$?
+	output=$(timeout 60 "$@" 2>&1) || status=$?
 	if [ "$status" = "$want" ] && grep -Eq -- "$pattern" <<<"$output"; then
 		result 0 "$name"
 	else
@@ -41,15 +41,19 @@ check() {
 	fi
 }
 
-# await SECONDS COMMAND...: until it succeeds.
+# await COMMAND...: until it succeeds.
 await() {
-	local tries=$(($1 * 20))
-	shift
+	local tries=1200
 	while ! "$@" >/dev/null 2>&1; do
 		tries=$((tries - 1))
 		[ "$tries" -gt 0 ] || return 1
 		sleep 0.05
 	done
+}
+
+# True once a process is in a network namespace of its own.
+has_left() {
+	[ -n "$(readlink "/proc/$1/ns/net")" ] && [ "$(readlink "/proc/$1/ns/net")" != "$(readlink /proc/self/ns/net)" ]
 }
 
 finish() {

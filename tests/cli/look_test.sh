@@ -4,7 +4,7 @@
 # shellcheck source=tests/cli/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-sleep 60 &
+sleep 300 &
 plain=$!
 started+=("$plain")
 
@@ -18,10 +18,10 @@ check "explain: two" 2 'one process id' "$viaduct" explain 1 2
 check "stat: not a number" 2 'not a process id' "$viaduct" stat abc
 check "stat: an unknown option" 2 'help stat' "$viaduct" stat --all
 
-"$viaduct" run sleep 60 &
+"$viaduct" run sleep 300 &
 idle=$!
 started+=("$idle")
-await 5 grep -q libviaduct /proc/$idle/maps
+await grep -q libviaduct /proc/$idle/maps
 check "explain: accelerated, no sockets" 0 'no sockets' "$viaduct" explain $idle
 check "stat: accelerated, no stack yet" 1 'no TCP or UDP socket yet' "$viaduct" stat $idle
 
@@ -32,11 +32,11 @@ bad = os.memfd_create("viaduct:stack")
 os.ftruncate(bad, 1 << 22)
 os.pwrite(bad, b"VIDATSTK" + b"\x01\0\0\0" + b"\xff" * 4096, 0)
 open(sys.argv[1], "w").close()
-time.sleep(60)
+time.sleep(300)
 PY
 liar=$!
 started+=("$liar")
-await 5 test -e "$work/liar"
+await test -e "$work/liar"
 check "stat: a stack that lies" 1 'not one of this version' "$viaduct" stat $liar
 check "explain: a stack that lies" 1 'another version' "$viaduct" explain $liar
 
@@ -66,19 +66,19 @@ else:
     if role == "half":
         c.shutdown(socket.SHUT_WR)
     open(os.path.join(directory, role), "w").close()
-    time.sleep(60)
+    time.sleep(300)
 PY
 "$viaduct" run python3 "$work/pair.py" server "$work" &
 server=$!
 started+=("$server")
-await 5 test -e "$work/port"
+await test -e "$work/port"
 "$viaduct" run python3 "$work/pair.py" fast "$work" &
 fast=$!
 started+=("$fast")
-await 5 test -e "$work/fast"
+await test -e "$work/fast"
 python3 "$work/pair.py" plain "$work" &
 started+=("$!")
-await 5 test -e "$work/plain"
+await test -e "$work/plain"
 port=$(cat "$work/port")
 
 check "explain: the listener" 0 "tcp 127.0.0.1:$port: accelerated. It listens" "$viaduct" explain $server
@@ -112,7 +112,7 @@ result $? "stat --json is JSON and says the same"
 "$viaduct" run python3 "$work/pair.py" half "$work" &
 half=$!
 started+=("$half")
-await 5 sh -c '"$1" stat "$2" | grep -q FIN-WAIT-2' - "$viaduct" $half
+await sh -c '"$1" stat "$2" | grep -q FIN-WAIT-2' - "$viaduct" $half
 check "stat: an acknowledged FIN is not in the send queue" 0 "tcp +FIN-WAIT-2 +0 +0 " "$viaduct" stat $half
 
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then

@@ -124,11 +124,11 @@ class Side:
                 if name.startswith(("Tcp", "Udp:", "Icmp:"))}
 
     def crossed(self):
-        """Bytes that have come and gone over interfaces, whoever sent them. Unlike a stack's counters they stay when a
+        """Bytes that have come and gone over interfaces but the stacks' own veths, whoever sent them. Unlike a stack's counters they stay when a
         program has ended."""
         with open(f"/proc/{self.holder.pid}/net/dev", encoding="ascii") as table:
             rows = [line.replace(":", " ").split() for line in table][2:]
-        return sum(int(row[1]) + int(row[9]) for row in rows if row[0] != "lo")
+        return sum(int(row[1]) + int(row[9]) for row in rows if row[0] != "lo" and not row[0].startswith("viaduct"))
 
     def resets(self):
         return machine.counter("Tcp", "OutRsts", f"/proc/{self.holder.pid}/net")

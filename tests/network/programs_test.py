@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Unmodified programs across a network: on Viaduct as server with a plain client, as client, and on both sides."""
+import contextlib
 import json
 import os
 import re
@@ -70,6 +71,26 @@ def nginx_two_workers(link, family):
     nginx(link, family, workers=2)
 
 
+def workers_of(master):
+    """nginx's workers, by pid, and whether they sleep: have come to where they wait for work."""
+    found = {}
+    for pid in harness.children_of(master):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+                found[pid] = stat.read().rsplit(")", 1)[1].split()[0] == "S"
+    return found
+
+
+def await_workers(master, gone, count=2):
+    end = time.monotonic() + 30
+    while True:
+        now = workers_of(master)
+        if len(now) == count and not set(now) & gone and all(now.values()):
+            return
+        check(time.monotonic() < end, f"workers {now}, of which {gone} should be gone")
+        time.sleep(0.05)
+
+
 def nginx_reloads(link, family):
     """Old workers leave, new ones come, one is killed: no request fails but those on connections that are closed."""
     nginx(link, family, workers=2)
@@ -78,11 +99,13 @@ def nginx_reloads(link, family):
     with open(link.test.path("nginx.pid"), encoding="ascii") as pid:
         master = int(pid.read())
     for number in (signal.SIGHUP, signal.SIGHUP, None):
+        before = list(workers_of(master))
         if number:
             os.kill(master, number)
         else:
-            os.kill(harness.children_of(master)[0], signal.SIGKILL)
-        time.sleep(0.7)
+            before = before[:1]
+            os.kill(before[0], signal.SIGKILL)
+        await_workers(master, set(before))
         with link.carried():
             for _ in range(20):
                 link.run("near", ["curl", "-sS", "-g", "-o", "/dev/null", "--max-time", "5", url])

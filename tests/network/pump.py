@@ -35,7 +35,7 @@ def watch(last):
 def main():
     address, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     piece = int(sys.argv[4]) if len(sys.argv) > 4 else 20000
-    connection = socket.create_connection((address, port), timeout=30)
+    connection = socket.create_connection((address, port), timeout=60)
     connection.settimeout(None)
     threading.Thread(target=send, args=(connection, seconds, piece), daemon=True).start()
     print("started", flush=True)
