@@ -31,10 +31,21 @@ struct known {
 	const struct view *view;
 };
 
+enum net_kind { NET_UNKNOWN, NET_INET, NET_UNIX, NET_OURS };
+
+/* A kernel socket of /proc/PID/net. */
+struct net_socket {
+	uint64_t inode;
+	enum net_kind kind;
+};
+
 struct table {
 	struct known *list;
 	size_t count, room;
 	const struct view *view; /* the one being read */
+	struct net_socket *net;  /* read once, when the first is asked for: the kernel walks all it has for each file */
+	size_t net_count, net_room;
+	bool net_read;
 };
 
 static void remember(void *arg, uint32_t index, const struct sock *k)
@@ -67,42 +78,62 @@ static const struct known *find_inode(const struct table *t, uint64_t inode)
 
 /* --- what /proc/PID/net knows of a socket --- */
 
-enum net_kind { NET_UNKNOWN, NET_INET, NET_UNIX, NET_OURS };
+static void remember_net(struct table *t, uint64_t inode, enum net_kind kind)
+{
+	if (t->net_count == t->net_room) {
+		size_t room = t->net_room ? 2 * t->net_room : 256;
+		struct net_socket *more = reallocarray(t->net, room, sizeof(*more));
+		if (!more)
+			return;
+		t->net = more;
+		t->net_room = room;
+	}
+	t->net[t->net_count++] = (struct net_socket){inode, kind};
+}
 
-/* Is the inode the field-th word of a line of /proc/PID/net/FILE? name: the last word of that line. */
-static bool net_line(pid_t pid, const char *file, int field, uint64_t inode, char *name, size_t name_len)
+/* The inode is the field-th word of each line of /proc/PID/net/FILE; the last word of a Unix socket's is its name. */
+static void read_net_file(struct table *t, pid_t pid, const char *file, int field, enum net_kind kind)
 {
 	char path[64], *line = NULL;
 	size_t size = 0;
-	bool found = false;
 	snprintf(path, sizeof(path), "/proc/%d/net/%s", (int)pid, file);
 	FILE *f = fopen(path, "re");
-	if (!f)
-		return false;
-	while (!found && getline(&line, &size, f) > 0) {
+	while (f && getline(&line, &size, f) > 0) {
 		char *save = NULL, *word = strtok_r(line, " \t\n", &save);
 		for (int i = 0; word && i < field; i++)
 			word = strtok_r(NULL, " \t\n", &save);
-		found = word && strtoull(word, NULL, 10) == inode;
-		const char *last = found ? strtok_r(NULL, "\n", &save) : NULL;
-		if (found && name)
-			snprintf(name, name_len, "%s", last ? last : "");
+		uint64_t inode = word ? strtoull(word, NULL, 10) : 0;
+		const char *name = word ? strtok_r(NULL, "\n", &save) : NULL;
+		bool ours = kind == NET_UNIX && name && !strncmp(name, "@" RDV_PREFIX, 1 + strlen(RDV_PREFIX));
+		if (inode)
+			remember_net(t, inode, ours ? NET_OURS : kind);
 	}
 	free(line);
-	fclose(f);
-	return found;
+	if (f)
+		fclose(f);
 }
 
-static enum net_kind net_kind_of(pid_t pid, uint64_t inode)
+static int by_net_inode(const void *a, const void *b)
+{
+	const struct net_socket *x = a, *y = b;
+	return (x->inode > y->inode) - (x->inode < y->inode);
+}
+
+static enum net_kind net_kind_of(struct table *t, pid_t pid, uint64_t inode)
 {
 	static const char *const inet[] = {"tcp", "tcp6", "udp", "udp6"};
-	char name[128] = "";
-	if (net_line(pid, "unix", 6, inode, name, sizeof(name)))
-		return !strncmp(name, "@" RDV_PREFIX, 1 + strlen(RDV_PREFIX)) ? NET_OURS : NET_UNIX;
-	for (unsigned i = 0; i < sizeof(inet) / sizeof(inet[0]); i++)
-		if (net_line(pid, inet[i], 9, inode, NULL, 0))
-			return NET_INET;
-	return NET_UNKNOWN;
+	struct net_socket key = {.inode = inode};
+	if (!t->net_read) {
+		t->net_read = true;
+		read_net_file(t, pid, "unix", 6, NET_UNIX);
+		for (unsigned i = 0; i < sizeof(inet) / sizeof(inet[0]); i++)
+			read_net_file(t, pid, inet[i], 9, NET_INET);
+		if (t->net_count)
+			qsort(t->net, t->net_count, sizeof(*t->net), by_net_inode);
+	}
+	const struct net_socket *found =
+	    t->net_count ? bsearch(&key, t->net, t->net_count, sizeof(key), by_net_inode) : NULL;
+	return found ? found->kind : NET_UNKNOWN;
 }
 
 /* --- one descriptor --- */
@@ -209,7 +240,7 @@ static bool listed_as_own(const struct views *v, pid_t pid, int fd)
 }
 
 /* False: it is one of viaduct's own. */
-static bool explain_fd(const struct views *v, const struct table *t, pid_t pid, int fd, uint64_t inode)
+static bool explain_fd(const struct views *v, struct table *t, pid_t pid, int fd, uint64_t inode)
 {
 	const struct known *k = find_inode(t, inode);
 	char where[192];
@@ -225,7 +256,7 @@ static bool explain_fd(const struct views *v, const struct table *t, pid_t pid, 
 		printf("fd %d: the kernel's. %s%s\n", fd, reason_sentence[reason], where);
 		return true;
 	}
-	enum net_kind kind = net_kind_of(pid, inode);
+	enum net_kind kind = net_kind_of(t, pid, inode);
 	if (kind == NET_OURS)
 		return false;
 	const struct view *w = kind == NET_UNIX ? NULL : listed_as_accelerated(v, pid, fd, &index);
@@ -297,6 +328,7 @@ static void explain_all(const struct views *v, pid_t pid)
 		puts("It has no sockets.");
 	free(fds);
 	free(t.list);
+	free(t.net);
 }
 
 int cmd_explain(int argc, char **argv)

@@ -166,10 +166,11 @@ def killed_server_resets_its_connections(test):
     for accelerated in ("", "far"):
         with linked(test, accelerated) as link:
             port, server = serve(link, 1)
-            pacing = link.start("near", STREAM + ["pace", link.address("far"), port, 10])
+            pacing = link.start("near", STREAM + ["pace", link.address("far"), port, 60])
+            link.sides["near"].await_connection(port)
             time.sleep(0.5)
             os.killpg(server.process.pid, 9)
-            check(pacing.process.wait(10) != 0, "the client did not hear of it")
+            check(pacing.process.wait(30) != 0, "the client did not hear of it")
             said = pacing.output()
             check("reset" in said or "the end came" in said, said)
 
@@ -178,10 +179,11 @@ def killed_server_resets_its_connections(test):
 def killed_client_is_heard_of(test):
     with linked(test, "near") as link:
         port, server = serve(link, 1)
-        pacing = link.start("near", STREAM + ["pace", link.address("far"), port, 20])
-        time.sleep(0.7)
+        pacing = link.start("near", STREAM + ["pace", link.address("far"), port, 60])
+        link.sides["far"].await_connection(port)
+        time.sleep(0.5)
         os.killpg(pacing.process.pid, 9)
-        server.process.wait(10)
+        server.process.wait(30)
 
 
 @case
@@ -193,8 +195,8 @@ def nothing_remains_on_the_interface(test):
         link.run("near", STREAM + ["fetch", link.address("far"), port, 1, 10000])
         test.finish(server)
         side.daemon.terminate()
-        side.daemon.wait(5)
-        end = time.monotonic() + 5
+        side.daemon.wait(20)
+        end = time.monotonic() + 20
         while attached(side):
             check(time.monotonic() < end, "a program is still on the interface")
             time.sleep(0.1)

@@ -124,8 +124,8 @@ class Side:
                 if name.startswith(("Tcp", "Udp:", "Icmp:"))}
 
     def crossed(self):
-        """Bytes that have come and gone over interfaces but the stacks' own veths, whoever sent them. Unlike a stack's counters they stay when a
-        program has ended."""
+        """Bytes that have come and gone over interfaces but the stacks' own veths, whoever sent them. Unlike a stack's
+        counters they stay when a program has ended."""
         with open(f"/proc/{self.holder.pid}/net/dev", encoding="ascii") as table:
             rows = [line.replace(":", " ").split() for line in table][2:]
         return sum(int(row[1]) + int(row[9]) for row in rows if row[0] != "lo" and not row[0].startswith("viaduct"))
@@ -135,6 +135,17 @@ class Side:
 
     def listening(self, port, udp=False):
         return machine.listening(port, udp, f"/proc/{self.holder.pid}/net")
+
+    def await_connection(self, port):
+        """Until a connection of the kernel's, on this side, to or from the port stands."""
+        end = time.monotonic() + 30
+        while True:
+            with open(f"/proc/{self.holder.pid}/net/tcp", encoding="ascii") as table:
+                rows = [line.split() for line in table]
+            if any(row[3] == "01" and f":{port:04X}" in row[1] + row[2] for row in rows):
+                return
+            check(time.monotonic() < end, f"no connection with port {port} on the {self.name} side")
+            time.sleep(0.02)
 
     def start_daemon(self):
         log = open(os.path.join("/mnt", f"viaductd-{self.name}"), "wb")

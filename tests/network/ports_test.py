@@ -183,9 +183,9 @@ def why_not_is_explained(test):
         side.daemon.wait()
         port = link.port()
         link.start("far", STREAM + ["serve", link.address("far"), port, 1], port)
-        pacing = link.start("near", STREAM + ["pace", link.address("far"), port, 3],
+        pacing = link.start("near", STREAM + ["pace", link.address("far"), port, 8],
                             knobs=["NETWORK=off"])
-        time.sleep(0.7)
+        link.sides["far"].await_connection(port)
         pid = pacing.process.pid
         said = machine.run([harness.VIADUCT, "explain", str(pid)], 10)
         check("VIADUCT_NETWORK=off" in said, said)
@@ -197,8 +197,8 @@ def why_not_is_explained_of_accepted_connections(test):
     with linked(test, "far") as link:
         port = link.port()
         server = link.start("far", STREAM + ["serve", link.address("far"), port, 1], port, knobs=["NETWORK=off"])
-        pacing = link.start("near", STREAM + ["pace", link.address("far"), port, 2])
-        time.sleep(0.7)
+        pacing = link.start("near", STREAM + ["pace", link.address("far"), port, 8])
+        link.sides["far"].await_connection(port)
         said = machine.run([harness.VIADUCT, "explain", str(server.process.pid)], 10)
         check("VIADUCT_NETWORK=off" in said, said)
         test.finish(pacing)

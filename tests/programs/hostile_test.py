@@ -19,14 +19,20 @@ def name_of(port, proto="tcp"):
     return f"\0viaduct1/{proto}/127.0.0.1/{port}"
 
 
+def squat(test, port):
+    """A process that is no relative of the listener's has its name: a parent or a child of it would be believed."""
+    code = ("import socket, sys, time\ns = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+            "s.bind('\\0' + sys.argv[1]); s.listen(8); print('squats', flush=True); time.sleep(1000)")
+    until(test.start([PYTHON, "-c", code, name_of(port)[1:]], plain=True), "squats")
+
 
 def explained(test, program, sentence):
-    text = run([harness.VIADUCT, "explain", str(program.process.pid)], 10)
+    text = run([harness.VIADUCT, "explain", str(program.process.pid)], 60)
     check(sentence in text, f"explain does not say «{sentence}»:\n{text}")
     return text
 
 
-def until(program, word, seconds=10):
+def until(program, word, seconds=60):
     end = time.monotonic() + seconds
     while word not in program.output():
         check(time.monotonic() < end and program.process.poll() is None, f"no «{word}»: {program.output()}")
@@ -37,27 +43,23 @@ def until(program, word, seconds=10):
 def a_squatter_with_the_name_but_not_the_port(test):
     """The listener falls back to the kernel; a client is not fooled either."""
     port = test.port()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as squatter:
-        squatter.bind(name_of(port))
-        squatter.listen(8)
-        server = test.start(SMALL + ["echo", port], port)
-        client = test.start(SMALL + ["talk", port, 100])
-        until(client, "right 100")
-        explained(test, server, "Several sockets share its port")
-        explained(test, client, "does not own the listening port")
-        client.process.kill()
+    squat(test, port)
+    server = test.start(SMALL + ["echo", port], port)
+    client = test.start(SMALL + ["talk", port, 100])
+    until(client, "right 100")
+    explained(test, server, "Several sockets share its port")
+    explained(test, client, "does not own the listening port")
+    client.process.kill()
 
 
 @case
 def a_squatter_before_a_plain_listener(test):
     port = test.port()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as squatter:
-        squatter.bind(name_of(port))
-        squatter.listen(8)
-        test.start(SMALL + ["echo", port], port, plain=True)
-        client = test.start(SMALL + ["talk", port, 10])
-        until(client, "right 10")
-        explained(test, client, "does not own the listening port")
+    squat(test, port)
+    test.start(SMALL + ["echo", port], port, plain=True)
+    client = test.start(SMALL + ["talk", port, 10])
+    until(client, "right 10")
+    explained(test, client, "does not own the listening port")
 
 
 @case
@@ -76,12 +78,13 @@ def silent_clients_delay_nobody(test):
         until(client, "right 10")
         explained(test, client, "accelerated, over vNIC")
         milliseconds = int(client.output().split("connected in ")[1].split()[0])
-        check(milliseconds < 500, f"connecting took {milliseconds} ms")
+        check(milliseconds < 2500, f"connecting took {milliseconds} ms")  # as long as the silent may take: 3000
     fds = len(os.listdir(f"/proc/{server.process.pid}/fd"))
     check(fds < 100, f"the server holds {fds} descriptors")
-    time.sleep(3.5)
-    left = len(os.listdir(f"/proc/{server.process.pid}/fd"))
-    check(left < 40, f"the server still holds {left} descriptors")
+    end = time.monotonic() + 30
+    while (left := len(os.listdir(f"/proc/{server.process.pid}/fd"))) >= 40:
+        check(time.monotonic() < end, f"the server still holds {left} descriptors")
+        time.sleep(0.1)
     for one in silent:
         one.close()
 
@@ -110,7 +113,7 @@ def no_sockets_left(test):
     port = test.port()
     test.start(SMALL + ["echo", port], port)
     client = test.start(SMALL + ["many", port, 300], knobs=["SOCKETS=256"])
-    until(client, "right 300", 30)
+    until(client, "right 300")
     text = explained(test, client, "The stack has no free socket; raise VIADUCT_SOCKETS.")
     check("accelerated, over vNIC" in text, "none is accelerated")
 
@@ -120,7 +123,7 @@ def no_sockets_left_at_the_server(test):
     port = test.port()
     server = test.start(SMALL + ["echo", port], port, knobs=["SOCKETS=256"])
     client = test.start(SMALL + ["many", port, 300])
-    until(client, "right 300", 60)
+    until(client, "right 300")
     explained(test, server, "accelerated, over vNIC")
     explained(test, client, "raise VIADUCT_SOCKETS there")
 
@@ -131,7 +134,7 @@ def readers_that_do_not_read(test):
     port = test.port()
     test.start(SMALL + ["fill", port, 60], port)
     client = test.start(SMALL + ["drain", port, 60])
-    until(client, "all there", 60)
+    until(client, "all there")
 
 
 if __name__ == "__main__":
