@@ -32,7 +32,7 @@ def children(side):
 
 def adopted(side):
     """Who finishes the connections of the only dead program."""
-    until(lambda: children(side), 5, "nobody finishes the connection")
+    until(lambda: children(side), 30, "nobody finishes the connection")
     return children(side)[0]
 
 
@@ -44,7 +44,7 @@ def attached(side):
 
 def nothing_remains(side):
     until(lambda: not children(side), 15, lambda: f"viaductd still has children {children(side)}")
-    until(lambda: not attached(side), 5, "an XDP program remains")
+    until(lambda: not attached(side), 30, "an XDP program remains")
 
 
 def resets(side):
@@ -118,7 +118,7 @@ def a_server_with_many_connections_is_killed(test):
         server = link.start("near", DEATHS + ["serve", address, port], port, knobs=SHORT)
         readers = [link.start("far", [sys.executable, "-c", READ_SLOWLY, address, str(port), "1.5"]) for _ in range(10)]
         for reader in readers:
-            until(lambda reader=reader: "hello" in reader.output(), 5, reader.output)
+            until(lambda reader=reader: "hello" in reader.output(), 30, reader.output)
         time.sleep(0.2)
         server.process.kill()
         ended(server)
@@ -152,7 +152,7 @@ def a_kill_at_a_random_moment_never_looks_like_a_reset(test):
             far, port = receiver(link, 0)
             path = test.path(f"sent-{i}")
             near = link.start("near", DEATHS + ["send", link.address("far"), port, path], knobs=SHORT)
-            until(lambda path=path: os.path.exists(path), 5, near.output)
+            until(lambda path=path: os.path.exists(path), 30, near.output)
             time.sleep(random.random() * 0.1)
             near.process.kill()
             ended(near)
@@ -174,7 +174,7 @@ def both_ways(test, accelerated):
                              port, knobs=SHORT)
             near = link.start("near", [sys.executable, "-B", os.path.join(here, "pump.py"), address, port, 30, 50000],
                               knobs=SHORT)
-            until(lambda near=near: "started" in near.output(), 5, near.output)
+            until(lambda near=near: "started" in near.output(), 30, near.output)
             time.sleep(random.random() * 0.1)
             dead, other = (near, far) if accelerated == "near" else (far, near)
             dead.process.kill()
@@ -199,11 +199,11 @@ def unread_data_means_reset(test):
         port = link.port()
         link.start("far", DEATHS + ["serve", link.address("far"), port], port)
         near = link.start("near", DEATHS + ["unread", link.address("far"), port], knobs=SHORT)
-        until(lambda: "ready" in near.output(), 5, near.output)
+        until(lambda: "ready" in near.output(), 30, near.output)
         before = resets(link.sides["far"])
         near.process.kill()
         ended(near)
-        until(lambda: resets(link.sides["far"]) == before + 1, 5, "the peer was not reset")
+        until(lambda: resets(link.sides["far"]) == before + 1, 30, "the peer was not reset")
         nothing_remains(link.sides["near"])
 
 
@@ -214,10 +214,12 @@ def a_server_can_be_started_again_while_connections_of_the_dead_go_on(test):
         serve = DEATHS + ["serve", address, port]
         first = link.start("near", serve, port, knobs=SHORT)
         far = link.start("far", [sys.executable, "-c", READ_SLOWLY, address, str(port), "3"])
-        until(lambda: "hello" in far.output(), 5, far.output)
+        until(lambda: "hello" in far.output(), 30, far.output)
         first.process.kill()
         ended(first)
         adopted(link.sides["near"])
+        # what is seen to listen from now on is the second one
+        until(lambda: not link.sides["near"].listening(port), 30, "the dead's socket still listens")
         second = link.start("near", serve, port, knobs=SHORT)
         out = link.run("far", [sys.executable, "-c", READ_SLOWLY, address, str(port), "0", "1000"])
         check("hello" in out, out)
@@ -250,11 +252,11 @@ def short_lived_programs_do_not_pile_up(test):
             far, port = receiver(link, 0)
             # TIME-WAIT as it is: a minute
             near = link.start("near", DEATHS + ["send", link.address("far"), port, test.path(f"sent-{i}")])
-            until(lambda path=test.path(f"sent-{i}"): os.path.exists(path), 5, near.output)
+            until(lambda path=test.path(f"sent-{i}"): os.path.exists(path), 30, near.output)
             near.process.kill()
             ended(near)
             ended(far)
-        until(lambda: len(children(side)) <= 8, 5, lambda: f"{len(children(side))} wait")
+        until(lambda: len(children(side)) <= 8, 30, lambda: f"{len(children(side))} wait")
         check(children(side), "nobody waits in TIME-WAIT")
 
 
@@ -272,8 +274,8 @@ def what_is_being_finished_goes_on_without_viaductd(test):
             check(attached(side), "no XDP program is left")
             ended(far)
         check(outcome(far) == (number(test.path("sent")), "end"), f"{outcome(far)} of {number(test.path('sent'))}")
-        until(lambda: not finishers(side), 5, "the child waits for nothing but TIME-WAIT, and for nobody")
-        until(lambda: not attached(side), 5, "an XDP program remains")
+        until(lambda: not finishers(side), 30, "the child waits for nothing but TIME-WAIT, and for nobody")
+        until(lambda: not attached(side), 30, "an XDP program remains")
 
 
 @case
@@ -284,7 +286,7 @@ def what_is_being_finished_comes_to_the_next_viaductd(test):
         server = link.start("near", DEATHS + ["serve", address, port], port, knobs=SHORT)
         readers = [link.start("far", [sys.executable, "-c", READ_SLOWLY, address, str(port), "4"]) for _ in range(3)]
         for reader in readers:
-            until(lambda reader=reader: "hello" in reader.output(), 5, reader.output)
+            until(lambda reader=reader: "hello" in reader.output(), 30, reader.output)
         server.process.kill()
         ended(server)
         child = adopted(side)
@@ -292,9 +294,10 @@ def what_is_being_finished_comes_to_the_next_viaductd(test):
             side.daemon.kill()
             side.daemon.wait()
             side.start_daemon()
-            until(lambda: status(side)[1:] == (1, 3), 5, lambda: f"stacks, orphans, filters: {status(side)}")
+            until(lambda: status(side)[1:] == (1, 3), 30, lambda: f"stacks, orphans, filters: {status(side)}")
             check(finishers(side) == [child], f"{finishers(side)} instead of {child}")
         # the port is free for the next server, and its connections are other ones
+        until(lambda: not side.listening(port), 30, "the dead's socket still listens")
         second = link.start("near", DEATHS + ["serve", address, port], port, knobs=SHORT)
         check("hello" in link.run("far", [sys.executable, "-c", READ_SLOWLY, address, str(port), "0", "1000"]), "")
         check(second.process.poll() is None, second.output())
@@ -303,8 +306,8 @@ def what_is_being_finished_comes_to_the_next_viaductd(test):
             got, how = reader.output().split()[-2:]
             check(how == "end" and int(got) > 200000, reader.output())
         second.process.kill()
-        until(lambda: child not in finishers(side), 10, "the child does not end")
-        until(lambda: status(side) == (0, 0, 0), 10, lambda: f"stacks, orphans, filters: {status(side)}")
+        until(lambda: child not in finishers(side), 30, "the child does not end")
+        until(lambda: status(side) == (0, 0, 0), 30, lambda: f"stacks, orphans, filters: {status(side)}")
 
 
 def stack_of(pid):
@@ -333,7 +336,7 @@ def garbage_in_the_memory_of_the_dead_harms_nobody(test):
             far, port = receiver(link, 0)
             path = test.path(f"sent-{seed}")
             near = link.start("near", DEATHS + ["send", link.address("far"), port, path], knobs=SHORT)
-            until(lambda path=path: os.path.exists(path), 5, near.output)
+            until(lambda path=path: os.path.exists(path), 30, near.output)
             near.process.send_signal(signal.SIGSTOP)
             memory = stack_of(near.process.pid)
             scribble(memory, seed)

@@ -177,7 +177,7 @@ static void close_that_waits(void)
 	/* but others' */
 	closer_close(USER + 1, l);
 	close(listener(&at));
-	NEED(seconds() - began < LINGER / 2);
+	NEED(seconds() - began < LINGER / 2.0);
 }
 
 static void a_close_that_waits_holds_up_nobody_but_its_user(void **state)
