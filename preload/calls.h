@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -75,11 +76,16 @@ static inline bool bad_name(const void *sa, const socklen_t *len)
 	return bad_pointer(sa) || bad_pointer(len);
 }
 
+/* A wait of this thread's was ended: it may have been cancelled, and nothing of the call is left to be undone. */
+void act_on_cancel(void);
+
 /* A negative errno becomes -1 and errno. */
 static inline long posix_result(long r)
 {
 	if (r >= 0)
 		return r;
+	if (r == -EINTR)
+		act_on_cancel();
 	errno = (int)-r;
 	return -1;
 }

@@ -67,6 +67,7 @@ struct waiter {
 static _Thread_local struct waiter self;
 _Thread_local bool wait_same_core, wait_sleepy;
 _Thread_local volatile bool wait_near_sleep;
+_Thread_local volatile bool wait_cancelled;
 
 static _Atomic uint64_t thread_epfds[FDS_TRACKED / 64]; /* to close them in a forked child */
 static pthread_key_t at_thread_exit;
@@ -131,9 +132,20 @@ static bool look(struct waiting *x)
 	return w->ready(w->arg);
 }
 
+static bool cancelled(void)
+{
+	int state;
+
+	if (__builtin_expect(!wait_cancelled, 1))
+		return false;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+	pthread_setcancelstate(state, NULL);
+	return state == PTHREAD_CANCEL_ENABLE;
+}
+
 static bool interrupted(const struct waiting *x)
 {
-	return wait_signals[0] != x->signals[0] || (!x->w->restart && wait_signals[1] != x->signals[1]);
+	return cancelled() || wait_signals[0] != x->signals[0] || (!x->w->restart && wait_signals[1] != x->signals[1]);
 }
 
 /* --- the kernel's descriptors --- */

@@ -88,6 +88,8 @@ extern _Thread_local volatile uint32_t wait_signals[2];
  * between the last look at wait_signals and the sleep; it leaves the flag as it found it. */
 extern _Thread_local volatile bool wait_near_sleep;
 void wait_nudge(void);
+/* pthread_cancel has named this thread: its waits end with -EINTR, unless it has cancellation switched off. */
+extern _Thread_local volatile bool wait_cancelled;
 /* Depth of stack locks this thread holds: the trampoline defers handlers while it is not 0, and
  * wait_signals_deferred is called when it gets back to 0 with signals pending. */
 extern _Thread_local volatile uint32_t wait_lock_depth;
