@@ -29,7 +29,7 @@ static void *in_call(void *arg)
 		recv(subject, &c, 1, 0);
 		break;
 	case 1:
-		read(subject, &c, 1);
+		(void)!read(subject, &c, 1);
 		break;
 	case 2:
 		poll(&p, 1, -1);
