@@ -181,6 +181,8 @@ def both(steps):
         test = Test(stack)
         try:
             results.append(steps(test))
+        except Skip:
+            raise
         except Exception as error:
             logs = "\n".join(f"  [{i}] {program.output()}" for i, program in enumerate(test.programs))
             raise AssertionError(f"on {stack}: {error}\nprograms' output:\n{logs}") from error

@@ -4,13 +4,16 @@ import hashlib
 import os
 import random
 import re
+import shutil
+import signal
+import time
 
 from harness import HOST, check, need
 
 SIZES = {"empty": 0, "one": 1, "page": 4096, "odd": 65537, "large": 5 << 20}
 
 NGINX = """
-daemon off; worker_processes {workers}; pid {dir}/nginx.pid; error_log stderr warn; user root;
+daemon {daemon}; worker_processes {workers}; pid {dir}/nginx.pid; error_log stderr warn; user root;
 events {{ worker_connections 512; }}
 http {{
   access_log off; sendfile {sendfile}; default_type application/octet-stream; keepalive_requests 1000000;
@@ -28,13 +31,24 @@ def files(test):
             out.write(random.Random(size).randbytes(size))
 
 
-def nginx(test, workers=1, sendfile="on"):
+def nginx_command(test, port, workers, sendfile="on", daemon="off"):
     need("nginx", "curl")
-    port = test.port()
     files(test)
     with open(test.path("nginx.conf"), "w", encoding="ascii") as conf:
-        conf.write(NGINX.format(dir=test.directory, host=HOST, port=port, workers=workers, sendfile=sendfile))
-    test.start(["nginx", "-c", test.path("nginx.conf"), "-e", "stderr", "-p", test.directory], port)
+        conf.write(NGINX.format(dir=test.directory, host=HOST, port=port, workers=workers, sendfile=sendfile, daemon=daemon))
+    return [shutil.which("nginx"), "-c", test.path("nginx.conf"), "-e", "stderr", "-p", test.directory]
+
+
+def nginx(test, workers=1, sendfile="on"):
+    port = test.port()
+    test.start(nginx_command(test, port, workers, sendfile), port)
+    return port
+
+
+def daemon_of_nginx(test, workers):
+    """Whose parent ends when it listens; its number is in nginx.pid."""
+    port = test.port()
+    test.finish(test.start(nginx_command(test, port, workers, daemon="on")))
     return port
 
 
@@ -50,6 +64,27 @@ def fetch(test, port, prefix=""):
             found.append((name, hashlib.sha256(data).hexdigest(),
                           re.sub(r"(?mi)^(Date|Last-Modified|ETag):.*\n", "", headers)))
     return found
+
+
+class Load:
+    """wrk until it is told to end, unless otherwise said with a connection for each request."""
+
+    def __init__(self, test, port, keep=False):
+        need("wrk")
+        self.test = test
+        how = [] if keep else ["-H", "Connection: close"]
+        self.program = test.start(["wrk", "-t", "1", "-c", "6", "-d", "120", *how, f"http://{HOST}:{port}/page"])
+        time.sleep(0.4)
+
+    def complaints(self):
+        self.program.process.send_signal(signal.SIGINT)
+        return wrk_says(self.test.finish(self.program))
+
+
+def loads(test, *ports):
+    """What wrk complains of on each port, with connections that are kept, then with one for each request."""
+    with test.carried():
+        return [Load(test, port, keep).complaints() for port in ports for keep in (True, False)]
 
 
 def wrk_says(out):
