@@ -12,7 +12,8 @@ build_packages=(cmake ninja-build gcc g++ pkg-config libcmocka-dev libmnl-dev py
 test_packages=(clang clang-format clang-tidy libclang-rt-14-dev shellcheck strace tcpdump curl libpython3.11-testsuite)
 # shellcheck disable=SC2034
 program_packages=(redis-server redis-tools nginx-light wrk sockperf iperf3 gnuplot-nox
-	memcached libmemcached-tools postgresql haproxy apache2-bin mariadb-server-core mariadb-client-core)
+	memcached libmemcached-tools postgresql haproxy apache2-bin mariadb-server-core
+	mariadb-client-core nodejs nghttp2-client openssl unbound dnsmasq-base bind9-dnsutils)
 
 as_root() {
 	if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
