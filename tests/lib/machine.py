@@ -32,6 +32,11 @@ def kernel_segments():
     return counter("Tcp", "OutSegs") + counter("Udp", "OutDatagrams")
 
 
+def kernel_refusals():
+    """Those of them that asked for a connection and were refused, or refused it: programs ask before anybody listens."""
+    return counter("Tcp", "AttemptFails") + counter("Tcp", "OutRsts")
+
+
 def listening(port, udp=False, net="/proc/net"):
     """True once the kernel shows a socket listening (UDP: bound) on the port, here or where net shows."""
     state = "07" if udp else "0A"
