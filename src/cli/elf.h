@@ -5,6 +5,7 @@
 
 enum exe_kind {
 	EXE_DYNAMIC, /* has an interpreter (ld.so): LD_PRELOAD works */
+	EXE_GO,      /* made by Go, whose runtime makes its system calls itself */
 	EXE_STATIC,  /* no interpreter: nothing can be preloaded */
 	EXE_FOREIGN, /* another architecture */
 	EXE_SCRIPT,  /* #!: what counts is the interpreter */

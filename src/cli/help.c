@@ -25,7 +25,7 @@ static const struct {
 	 "LD_PRELOAD keeps what it has.\n"
 	 "\n"
 	 "Exit status: the program's; 2 wrong option, knob or rule; 126 the program can't be run, or can't be\n"
-	 "accelerated (static, setuid, another architecture or C library); 127 there is no such program.\n"},
+	 "accelerated (static, Go, setuid, another architecture or C library); 127 there is no such program.\n"},
     [CMD_stat] =
 	{"Shows every stack (or PID's) that you may look at: its processes, its sockets with protocol, state,\n"
 	 "bytes waiting to be read and to be acknowledged, addresses and vNIC, its vNICs, and the counters that\n"

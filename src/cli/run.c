@@ -105,6 +105,10 @@ static int check_program(const char *path, int depth)
 		return same_loader(interp)
 			   ? EXIT_OK
 			   : refuse(path, "uses another C library than viaduct, which can't be preloaded into it");
+	case EXE_GO:
+		return refuse(path,
+			      "is a Go program: it makes its system calls itself, where no preloaded library sees "
+			      "them");
 	case EXE_STATIC:
 		return refuse(path, "is statically linked: there is no dynamic linker to preload the library");
 	case EXE_FOREIGN:

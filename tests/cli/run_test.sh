@@ -38,6 +38,11 @@ check "a file that is not executable" 126 'Permission denied' "$viaduct" run /et
 check "a directory" 126 . "$viaduct" run /etc
 
 printf 'int main(void) { return 0; }\n' >"$work/t.c"
+cat >"$work/go.c" <<'END'
+__asm__(".pushsection .note.go.buildid, \"a\", @note\n.long 4, 8, 4\n.asciz \"Go\\0\"\n.ascii \"build-id\"\n.popsection");
+int main(void) { return 0; }
+END
+gcc "$work/go.c" -o "$work/go" && check "a Go program with C in it is refused with the reason" 126 'is a Go program' "$viaduct" run "$work/go"
 if gcc -static "$work/t.c" -o "$work/static" 2>/dev/null; then
 	check "a static program is refused with the reason" 126 'statically linked' "$viaduct" run "$work/static"
 	printf '#!%s\n' "$work/static" >"$work/static-script" && chmod +x "$work/static-script"
