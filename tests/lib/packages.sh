@@ -14,7 +14,7 @@ test_packages=(clang clang-format clang-tidy libclang-rt-14-dev shellcheck strac
 program_packages=(redis-server redis-tools nginx-light wrk sockperf iperf3 gnuplot-nox
 	memcached libmemcached-tools postgresql haproxy apache2-bin mariadb-server-core
 	mariadb-client-core nodejs nghttp2-client openssl unbound dnsmasq-base bind9-dnsutils
-	mosquitto mosquitto-clients varnish squid)
+	mosquitto mosquitto-clients varnish squid openmpi-bin)
 
 as_root() {
 	if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
