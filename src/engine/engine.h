@@ -119,10 +119,11 @@ static inline bool vnic_elsewhere(const struct engine *e, uint32_t vnic, uint32_
 	return st && st->provider == VNIC_PROV_LOCAL && !st->dead && st->gen == gen &&
 	       (!e->vnic[vnic].ops || e->vnic[vnic].gen != gen);
 }
-/* What k sends only another process can send, which has it. */
+/* What k sends, a TCP socket that is somebody's or waits for being accepted, only another process can send, which has
+ * it. */
 static inline bool sock_elsewhere(const struct engine *e, const struct sock *k)
 {
-	return k->holders && vnic_elsewhere(e, k->vnic, k->vnic_gen);
+	return (k->holders || k->tcp.parent) && vnic_elsewhere(e, k->vnic, k->vnic_gen);
 }
 /* Fire what is due. */
 void engine_tick(struct engine *e, uint64_t now_us);

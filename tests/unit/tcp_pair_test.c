@@ -358,6 +358,37 @@ static void closing_a_listener_resets_its_children(void **state)
 	assert_int_equal(p->e[1].s->sock_pool.in_use, 0);
 }
 
+/* A forked process has the stack, but not the wire: it can send no SYN-ACK again, and must not count it as sent. */
+static void who_waits_for_a_full_queue_is_not_forgotten_by_a_process_without_the_wire(void **state)
+{
+	struct pair *p = *state;
+	struct sock *l = pair_listen(p, 1, 80, 0), *c[2], *s;
+	struct engine *relative = calloc(1, sizeof(*relative));
+
+	for (int i = 0; i < 2; i++)
+		c[i] = pair_connect(p, 0, (uint16_t)(4000 + i), 80);
+	pair_run(p);
+	assert_int_equal(l->tcp.embryo_count,
+			 1); /* its client believes it is connected, and waits for our first word */
+	assert_int_equal(c[1]->tcp.state, TCP_ESTABLISHED);
+	engine_attach(relative, p->e[1].s);
+	for (int i = 0; i < 300; i++) {
+		p->now += SECOND;
+		engine_tick(relative, p->now);
+	}
+	assert_int_equal(l->tcp.embryo_count, 1);
+	for (int i = 0; i < 2; i++) {
+		s = pair_accept(p, 1, l);
+		assert_non_null(s);
+		tcp_close(&p->e[1], s, p->now);
+		pair_wait(p, SECOND);
+		tcp_close(&p->e[0], c[i], p->now);
+	}
+	tcp_close(&p->e[1], l, p->now);
+	assert_clean(p);
+	free(relative);
+}
+
 static void a_full_accept_queue_holds_back_and_then_lets_in(void **state)
 {
 	struct pair *p = *state;
@@ -425,6 +456,7 @@ int main(void)
 	    T(urgent_data_is_one_byte_read_out_of_band),
 	    T(peek_leaves_the_bytes_and_trunc_discards_them),
 	    T(closing_a_listener_resets_its_children),
+	    T(who_waits_for_a_full_queue_is_not_forgotten_by_a_process_without_the_wire),
 	    T(a_full_accept_queue_holds_back_and_then_lets_in),
 	    T(a_ping_pong_carries_its_acks_with_the_data),
 	};
