@@ -181,5 +181,7 @@ long syscall(long number, ...)
 	va_end(args);
 	if (number == SYS_futex || !fd_limit)
 		return raw(number, a);
+	if (number == SYS_io_uring_setup) /* what goes through a ring reaches the kernel's sockets, not ours */
+		return posix_result(-ENOSYS);
 	return wait_call(number, a);
 }

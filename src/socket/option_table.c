@@ -63,5 +63,7 @@ bool option_on(const struct option *o, const void *val, unsigned len)
 	if (o->value == OPTION_STRUCT || o->value == OPTION_NAME)
 		return len > 0;
 	memcpy(&v, val, len < sizeof(v) ? len : sizeof(v));
+	if (o->level == SOL_SOCKET && o->number == SO_PEEK_OFF)
+		return v >= 0;
 	return v != 0 && v != -1;
 }
