@@ -167,6 +167,10 @@ static void print_accelerated(int fd, const struct view *w, uint32_t index)
 	}
 	if (k.remote.port)
 		printf(" to %s", remote);
+	if (k.proto == SOCK_UDP && k.flags & SOCKF_KERNEL_ROUTE) {
+		printf(": the kernel's. %s\n", reason_sentence[REASON_OPTION]);
+		return;
+	}
 	if (k.vnic < VNIC_MAX && view_vnic(w, k.vnic, &v)) {
 		vnic_text(w, &v, end, sizeof(end));
 		printf(": accelerated, over vNIC %u (%s) %s %s", k.vnic, provider_text(v.provider),
@@ -280,6 +284,27 @@ static int by_fd(const void *a, const void *b)
 	return ((const struct fd_inode *)a)->fd - ((const struct fd_inode *)b)->fd;
 }
 
+/* An io_uring works on the kernel's sockets: what a program does through one to an accelerated descriptor fails or
+ * waits for ever. */
+static void explain_rings(pid_t pid)
+{
+	char path[40];
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	DIR *d = opendir(path);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		char link[64];
+		ssize_t n = readlinkat(dirfd(d), e->d_name, link, sizeof(link) - 1);
+		link[n > 0 ? n : 0] = 0;
+		if (!strcmp(link, "anon_inode:[io_uring]"))
+			printf(
+			    "fd %s: an io_uring. It reaches files and the kernel's sockets, not accelerated ones: if "
+			    "the program uses sockets through it, leave them to the kernel by a rule.\n",
+			    e->d_name);
+	}
+	if (d)
+		closedir(d);
+}
+
 static struct fd_inode *socket_fds(pid_t pid, size_t *count)
 {
 	char path[40];
@@ -326,6 +351,7 @@ static void explain_all(const struct views *v, pid_t pid)
 		shown += explain_fd(v, &t, pid, fds[i].fd, fds[i].inode);
 	if (!shown)
 		puts("It has no sockets.");
+	explain_rings(pid);
 	free(fds);
 	free(t.list);
 	free(t.net);

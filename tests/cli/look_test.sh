@@ -25,6 +25,23 @@ await grep -q libviaduct /proc/$idle/maps
 check "explain: accelerated, no sockets" 0 'no sockets' "$viaduct" explain $idle
 check "stat: accelerated, no stack yet" 1 'no TCP or UDP socket yet' "$viaduct" stat $idle
 
+# io_uring: refused where it can be, explained where it is there all the same (here: inherited), where the kernel has it.
+ring='import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+fd = libc.syscall(425, 4, ctypes.create_string_buffer(120))
+if len(sys.argv) < 2:
+    print(os.strerror(ctypes.get_errno()) if fd < 0 else "a ring")
+elif fd >= 0:
+    os.set_inheritable(fd, True)
+    os.execvp(sys.argv[1], sys.argv[1:])'
+check "io_uring_setup under viaduct" 0 'Function not implemented' "$viaduct" run python3 -c "$ring"
+if [ "$(python3 -c "$ring")" = "a ring" ]; then
+	python3 -c "$ring" "$viaduct" run sleep 300 &
+	ringed=$!
+	started+=("$ringed")
+	await grep -q libviaduct /proc/$ringed/maps
+	check "explain: an io_uring" 0 'an io_uring.*not accelerated ones' "$viaduct" explain $ringed
+fi
 # A memfd of the right name that is no stack, and one that claims to be.
 python3 - "$work/liar" <<'PY' &
 import os, sys, time
