@@ -6,6 +6,7 @@ import time
 
 import harness
 from harness import HOST, both, case, check, need, wait_until
+from users import nobodys_directory
 from web import Load, fetch, files, loads
 
 MODULES = "/usr/lib/apache2/modules"
@@ -34,6 +35,7 @@ def server(test, mpm):
     need("apache2", "wrk", "curl")
     if not os.path.exists(f"{MODULES}/mod_mpm_{mpm}.so"):
         raise harness.Skip(f"Apache has no module mpm_{mpm}")
+    nobodys_directory(test, "nobodys")  # or skip: it would not start without that user
     port = test.port()
     files(test)
     with open(test.path("httpd.conf"), "w", encoding="ascii") as conf:

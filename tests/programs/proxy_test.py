@@ -46,6 +46,7 @@ def varnish_caches():
 def squid_caches():
     def steps(test):
         need("squid", "curl")
+        nobodys_directory(test, "nobodys")  # or skip: it would not start without that user
         backend, port = nginx(test), test.port()
         with open(test.path("squid.conf"), "w", encoding="ascii") as conf:
             conf.write(SQUID.format(host=HOST, port=port, dir=test.directory))
