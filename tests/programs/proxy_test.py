@@ -4,6 +4,7 @@ import os
 
 import harness
 from harness import HOST, both, case, check, need
+from users import nobodys_directory
 from web import SIZES, fetch, loads, nginx
 
 VCL = """
