@@ -15,6 +15,7 @@
 #include "calls.h"
 #include "fdtable.h"
 #include "host/host.h"
+#include "stdio_streams.h"
 
 static int bad_fd(void)
 {
@@ -36,7 +37,7 @@ int fclose(FILE *stream)
 {
 	int fd = fileno(stream);
 
-	if (fd >= 0 && fd_word(fd))
+	if (fd >= 0 && fd_word(fd) && !streams_made(stream))
 		fd_closing(fd);
 	return real.fclose(stream);
 }

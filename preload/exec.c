@@ -1,58 +1,29 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Executing another program in this process. Its memory goes, and with it what we know of its sockets; the kernel
- * closes descriptors that are close-on-exec. So these are let go here, before: a child that was forked to run a program
- * must not keep its parent's connections open. Sockets that are not close-on-exec stay held, as the kernel keeps them
- * open.
+ * Executing another program in this process, or in a new one. Its memory goes, and with it what we know of its sockets;
+ * the kernel closes descriptors that are close-on-exec. So these are let go before: a child that was forked to run a
+ * program must not keep its parent's connections open. The others are handed over (heirs.c).
  *
  * What is let go can't be taken back if the call fails, so it is done only when there is a file to execute.
  */
-#include <fcntl.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "calls.h"
-#include "fdtable.h"
-#include "socket/kick.h"
+#include "heirs.h"
 
 #define ARGS_MAX 4096 /* of execl and its kin */
-#define PATH_ROOM 4096
-
-static bool executable(const char *file, bool search)
-{
-	const char *path = getenv("PATH"), *end;
-	char name[PATH_ROOM];
-
-	if (!search || strchr(file, '/'))
-		return access(file, X_OK) == 0;
-	for (path = path ? path : "/bin:/usr/bin"; *path; path = *end ? end + 1 : end) {
-		int len;
-
-		end = strchrnul(path, ':');
-		len = snprintf(name, sizeof name, "%.*s%s%s", (int)(end - path), path, end == path ? "" : "/", file);
-		if (len > 0 && len < (int)sizeof name && access(name, X_OK) == 0)
-			return true;
-	}
-	return false;
-}
-
-static void let_go(void)
-{
-	for (int fd = fd_first_ours(0); fd >= 0; fd = fd_first_ours(fd + 1)) {
-		int flags = real.fcntl(fd, F_GETFD);
-
-		if (flags < 0 || flags & FD_CLOEXEC)
-			fd_closing(fd);
-	}
-	kick_all(); /* nobody is here afterwards who would */
-}
 
 int execve(const char *file, char *const argv[], char *const envp[])
 {
-	if (fd_limit && executable(file, false))
-		let_go();
-	return real.execve(file, argv, envp);
+	struct bequest b;
+	int r;
+
+	envp = (char *const *)heirs_prepare(&b, HEIR_IMAGE, file, false, envp);
+	r = real.execve(file, argv, envp);
+	heirs_done(&b, 0);
+	return r;
 }
 
 int execv(const char *file, char *const argv[])
@@ -62,21 +33,63 @@ int execv(const char *file, char *const argv[])
 
 int fexecve(int fd, char *const argv[], char *const envp[])
 {
-	if (fd_limit && real.fcntl(fd, F_GETFD) >= 0)
-		let_go();
-	return real.fexecve(fd, argv, envp);
+	char file[64];
+	struct bequest b;
+	int r;
+
+	snprintf(file, sizeof file, "/proc/self/fd/%d", fd);
+	envp = (char *const *)heirs_prepare(&b, HEIR_IMAGE, file, false, envp);
+	r = real.fexecve(fd, argv, envp);
+	heirs_done(&b, 0);
+	return r;
 }
 
 int execvpe(const char *file, char *const argv[], char *const envp[])
 {
-	if (fd_limit && executable(file, true))
-		let_go();
-	return real.execvpe(file, argv, envp);
+	struct bequest b;
+	int r;
+
+	envp = (char *const *)heirs_prepare(&b, HEIR_IMAGE, file, true, envp);
+	r = real.execvpe(file, argv, envp);
+	heirs_done(&b, 0);
+	return r;
 }
 
 int execvp(const char *file, char *const argv[])
 {
 	return execvpe(file, argv, environ);
+}
+
+/* The attributes and actions happen in the child, under the eyes of nobody: which socket has which number there, the
+ * library finds out when the program begins. */
+int posix_spawn(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attr,
+		char *const argv[], char *const envp[])
+{
+	struct bequest b;
+	pid_t child = 0;
+	int r;
+
+	envp = (char *const *)heirs_prepare(&b, HEIR_CHILD, file, false, envp);
+	r = real.posix_spawn(&child, file, actions, attr, argv, envp);
+	heirs_done(&b, r ? 0 : child);
+	if (!r && pid)
+		*pid = child;
+	return r;
+}
+
+int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attr,
+		 char *const argv[], char *const envp[])
+{
+	struct bequest b;
+	pid_t child = 0;
+	int r;
+
+	envp = (char *const *)heirs_prepare(&b, HEIR_CHILD, file, true, envp);
+	r = real.posix_spawnp(&child, file, actions, attr, argv, envp);
+	heirs_done(&b, r ? 0 : child);
+	if (!r && pid)
+		*pid = child;
+	return r;
 }
 
 /* The arguments up to and with NULL, and the environment behind it or ours, for a function that takes arrays. */

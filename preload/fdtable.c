@@ -7,6 +7,7 @@
 #include "fdtable.h"
 #include "signals.h"
 #include "socket/wait.h"
+#include "stdio_streams.h"
 
 #define TABLE_SIZE (1u << 20)
 
@@ -101,6 +102,8 @@ static void enter(int fd, uint64_t word)
 	fd_unlock();
 	if (unlikely(stale))
 		end_description(stale, -1);
+	if (unlikely(fd <= 2 && fd_word_kind(word) == FD_ACCELERATED))
+		streams_follow(fd);
 }
 
 static uint64_t make_word(enum fd_kind kind, uint64_t value)
@@ -112,6 +115,16 @@ void fd_set_socket(int fd, vsock_t v)
 {
 	enter(fd, make_word(FD_ACCELERATED, v));
 	vs_publish_fd(fd, FD_ACCELERATED, v, REASON_NONE);
+}
+
+void fd_adopt_socket(int fd, vsock_t v)
+{
+	int first = fd_of_socket(v);
+
+	if (first >= 0 && first != fd)
+		fd_set_dup(first, fd);
+	else
+		enter(fd, make_word(FD_ACCELERATED, v));
 }
 
 void fd_set_kernel(int fd, enum reason reason)
@@ -154,6 +167,8 @@ void fd_set_dup(int old, int fd)
 	fd_unlock();
 	if (stale)
 		end_description(stale, -1);
+	if (fd <= 2 && fd_word_kind(word) == FD_ACCELERATED)
+		streams_follow(fd);
 }
 
 void fd_closing(int fd)

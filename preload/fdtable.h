@@ -56,6 +56,8 @@ bool fd_table_init(void);
 /* A new description under a new number. */
 void fd_set_socket(int fd, vsock_t v);
 void fd_set_kernel(int fd, enum reason reason);
+/* `fd` was made in another program, or came in a message: tools find it by the socket, not in our table. */
+void fd_adopt_socket(int fd, vsock_t v);
 void fd_set_epoll(int fd, struct epset *set);
 /* `fd` is a number that the kernel just gave out for something that is not ours. */
 void fd_set_other(int fd);

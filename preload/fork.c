@@ -17,6 +17,7 @@
 #include "fdtable.h"
 #include "fork.h"
 #include "signals.h"
+#include "stdio_streams.h"
 
 uint32_t fork_generation;
 
@@ -120,6 +121,7 @@ static void end_sockets(void)
 
 __attribute__((destructor)) static void at_exit(void)
 {
+	streams_flush();
 	end_sockets();
 }
 

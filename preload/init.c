@@ -9,10 +9,12 @@
 #include "calls.h"
 #include "fdtable.h"
 #include "fork.h"
+#include "heirs.h"
 #include "host/host.h"
 #include "host/knobs.h"
 #include "host/rules.h"
 #include "signals.h"
+#include "stdio_streams.h"
 
 static void complain(const char *text)
 {
@@ -47,4 +49,7 @@ __attribute__((constructor(101))) static void init(void)
 	}
 	vs_connect_in_kernel = connect_in_kernel;
 	fork_init();
+	streams_init();
+	heirs_init();
+	heirs_inherit();
 }

@@ -20,7 +20,7 @@
 
 #include "cli/cli.h"
 #include "cli/commands.h"
-#include "cli/elf.h"
+#include "host/elf.h"
 #include "cli/start.h"
 #include "host/knobs.h"
 

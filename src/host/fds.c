@@ -20,6 +20,7 @@
 #define FD_BASE 960   /* below FD_SETSIZE, so the kernel's table need not grow for most programs */
 #define FD_RESERVE 64 /* room that we leave ourselves below the limit */
 #define FD_TRACKED 65536
+#define FD_PLENTY 1024u
 #define BITS 64
 
 static _Atomic uint64_t ours[FD_TRACKED / BITS];
@@ -58,6 +59,13 @@ static int base_number(void)
 	if (lim.rlim_cur >= 4 * FD_RESERVE)
 		return (int)lim.rlim_cur - FD_RESERVE;
 	return (int)(lim.rlim_cur * 3 / 4);
+}
+
+bool host_fd_plenty(void)
+{
+	struct rlimit lim;
+
+	return getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur >= FD_PLENTY;
 }
 
 /* The limit is asked for once, if it is large; where it has become small since, the number is refused (EINVAL). */

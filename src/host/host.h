@@ -44,6 +44,7 @@ int host_fd_high(int fd);     /* dup to a high number, close the low one; -errno
 int host_fd_dup_high(int fd); /* a duplicate of ours; fd stays as it is. -errno: no number free up there */
 bool host_fd_is_ours(int fd); /* the program must not close it */
 void host_fd_close(int fd);
+bool host_fd_plenty(void); /* so many are allowed that those we could do without may stay */
 /* Have a message carry these descriptors (SCM_RIGHTS); control is aligned for a struct cmsghdr and has room for
  * CMSG_SPACE(count * sizeof(int)) bytes. count 0: it carries none. */
 void host_fds_attach(struct msghdr *msg, void *control, const int *fds, uint32_t count);

@@ -28,7 +28,6 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "host/host.h"
 #include "socket/handshakes.h"
@@ -38,7 +37,6 @@
 #define PORTS_MAX 128u
 #define PORT_TRIES 16u /* held ports looked at for one connect */
 #define IDLE_US 1000000u
-#define LIMIT_MIN 1024u /* with fewer descriptors allowed we keep none */
 
 enum use { UNUSED, IDLE, USED };
 
@@ -213,11 +211,9 @@ void backing_own(uint16_t entry, vsock_t v)
 
 static bool room(const struct pool *p, uint32_t *at)
 {
-	struct rlimit lim;
-
 	for (*at = 0; *at < p->size && p->kept[*at].use != UNUSED; ++*at)
 		;
-	return *at < p->size && getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur >= LIMIT_MIN;
+	return *at < p->size && host_fd_plenty();
 }
 
 /* Keep what is behind fd under a number of ours. */
@@ -359,6 +355,20 @@ uint16_t backing_port(vsock_t v, int family, struct endpoint *local, const struc
 	}
 	local->port = 0;
 	return 0;
+}
+
+uint16_t backing_adopt_port(vsock_t v, int fd, uint8_t family, const struct endpoint *local)
+{
+	uint32_t at;
+	bool yes;
+
+	quiet_lock(&lock);
+	yes = room(&ports, &at);
+	if (yes)
+		ports.kept[at] =
+		    (struct kept){.fd = fd, .use = USED, .family = family, .shared = true, .v = v, .local = *local};
+	quiet_unlock(&lock);
+	return yes ? (uint16_t)(at + 1) : 0;
 }
 
 int backing_port_fd(uint16_t entry)

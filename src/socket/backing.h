@@ -28,6 +28,8 @@ void backing_release(vsock_t v, int fd, const struct backing_left *left);
  * struct sock.port_hold; 0: none. With no lock held. */
 uint16_t backing_port(vsock_t v, int family, struct endpoint *local, const struct endpoint *remote);
 
+/* fd holds the port of v's connection since before execve: for struct sock.port_hold, and it is ours; 0: no room. */
+uint16_t backing_adopt_port(vsock_t v, int fd, uint8_t family, const struct endpoint *local);
 /* The descriptor behind struct sock.port_hold: the caller's socket holds it. -1: none. */
 int backing_port_fd(uint16_t entry);
 /* True if we hold that port, used or idle: the filter that steers it stays. With no lock of a stack held. */

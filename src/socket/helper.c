@@ -65,7 +65,9 @@ static uint32_t armed;             /* networks whose descriptors are registered 
 static int alarm_fd = -1;          /* a timer: kicks are held (kick.h) */
 static _Atomic uint32_t alarm_set; /* it will go off */
 _Thread_local bool helper_self;
-static _Atomic vsock_t rendezvous_of[FDS_TRACKED]; /* rendezvous descriptor -> the socket it listens for */
+bool helper_owed;
+static pthread_mutex_t working = PTHREAD_MUTEX_INITIALIZER; /* while the helper is awake */
+static _Atomic vsock_t rendezvous_of[FDS_TRACKED];          /* rendezvous descriptor -> the socket it listens for */
 
 static uint64_t tag(enum watched kind, uint32_t stack, uint32_t small, uint32_t gen)
 {
@@ -374,9 +376,11 @@ static void *helper_main(void *arg)
 	for (;;) {
 		int n = host_sys.epoll_pwait(epfd, ev, EVENTS, timeout, NULL);
 
+		quiet_lock(&working);
 		/* An alarm alone changes nothing of what the program is found to do, and does not wake us. */
 		if (n == 1 && ev[0].data.u64 >> 56 == WATCH_ALARM && alarm_off()) {
 			timeout = ms_until(due_us);
+			quiet_unlock(&working);
 			continue;
 		}
 		atomic_store(&helper_asleep, 0);
@@ -395,8 +399,29 @@ static void *helper_main(void *arg)
 		if (expiry >= 0 && (timeout < 0 || expiry < timeout))
 			timeout = expiry;
 		due_us = timeout < 0 ? UINT64_MAX : clock_us() + (uint64_t)timeout * 1000;
+		quiet_unlock(&working);
 	}
 	return NULL;
+}
+
+void helper_pause(void)
+{
+	quiet_lock(&working);
+}
+
+void helper_resume(void)
+{
+	quiet_unlock(&working);
+}
+
+/* Whoever sets a timer finds a helper that sleeps for ever, and wakes it: process_helper_kick. */
+void helper_owe(void)
+{
+	if (__atomic_load_n(&running, __ATOMIC_ACQUIRE))
+		return;
+	helper_owed = true;
+	atomic_store(&helper_deadline, UINT64_MAX);
+	atomic_store(&helper_asleep, 1);
 }
 
 /* --- starting it, and what it watches --- */
@@ -434,6 +459,8 @@ int helper_start(void)
 
 	if (__atomic_load_n(&running, __ATOMIC_ACQUIRE))
 		return 0;
+	helper_owed = false;
+	atomic_store(&helper_asleep, 0);
 	quiet_lock(&state_lock);
 	if (!running) {
 		int fd = host_sys.epoll_create1(EPOLL_CLOEXEC);
@@ -461,7 +488,11 @@ void process_helper_kick(void)
 	static const uint64_t one = 1;
 	struct attached *a = process_stack(0);
 
-	if (a && atomic_exchange(&helper_asleep, 0))
+	if (!a || !atomic_exchange(&helper_asleep, 0))
+		return;
+	if (__builtin_expect(helper_owed, 0))
+		(void)helper_start();
+	else
 		(void)!host_sys.write(a->doorbell[1], &one, sizeof(one));
 }
 
@@ -527,7 +558,8 @@ void helper_after_fork(void)
 {
 	pthread_mutex_init(&state_lock, NULL);
 	pthread_mutex_init(&pidfd_lock, NULL);
-	running = false;
+	pthread_mutex_init(&working, NULL);
+	running = helper_owed = false;
 	atomic_store(&helper_asleep, 0);
 	if (epfd >= 0)
 		host_fd_close(epfd); /* shared with the parent's helper: only our number of it goes */

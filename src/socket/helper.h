@@ -25,6 +25,13 @@ void helper_watch_process(struct attached *a, uint32_t slot);
 bool helper_alarm(void);
 /* This thread is the helper. */
 extern _Thread_local bool helper_self;
+/* Around execve, which kills it: from here on it works in no stack, until it is resumed. */
+void helper_pause(void);
+void helper_resume(void);
+/* Sockets came from elsewhere (handover.c). The helper starts when a thread first waits for one, or sets a timer: most
+ * programs that inherit a socket never touch it. */
+void helper_owe(void);
+extern bool helper_owed;
 /* In the child after fork: there is no helper here. */
 void helper_after_fork(void);
 

@@ -121,6 +121,31 @@ void rendezvous_close(vsock_t v)
 	}
 }
 
+int rendezvous_fd(vsock_t v)
+{
+	const struct listening *l;
+	int fd = -1;
+
+	if (!listed(v))
+		return -1;
+	quiet_lock(&table_lock);
+	l = find(v);
+	if (l)
+		fd = l->rdv_fd;
+	quiet_unlock(&table_lock);
+	return fd;
+}
+
+/* For a listener our helper answers when the program shows interest. */
+int rendezvous_adopt(vsock_t v, int fd, enum sock_proto proto)
+{
+	int ret = listed(v) ? -EEXIST : remember(v, fd);
+
+	if (ret == 0 && proto == SOCK_UDP)
+		(void)helper_watch_listener(v, fd);
+	return ret;
+}
+
 /* --- listen --- */
 
 /* What is known of a socket that is to listen. */
@@ -419,7 +444,7 @@ static void take_over(vsock_t v, int program_fd, const struct sock *like)
 	(void)listen_on_networks(&start);
 }
 
-/* Our helper may have stopped answering when we had not shown interest yet. */
+/* Our helper may have stopped answering when we had not shown interest yet, or has not begun to (after execve). */
 static void answer_again(vsock_t v)
 {
 	struct listening *l;
@@ -437,7 +462,7 @@ void vs_listener_interest(vsock_t v, int fd)
 {
 	struct attached *a;
 	struct sock *k = vs_enter(v, &a), copy;
-	bool foreign, shared;
+	bool foreign;
 
 	if (!k)
 		return;
@@ -446,13 +471,12 @@ void vs_listener_interest(vsock_t v, int fd)
 		return;
 	}
 	k->interest |= 1ull << a->slot;
-	shared = k->holders & ~(1ull << a->slot);
 	copy = *k;
 	stack_leave(a);
 	foreign = a != process_home();
 	if (foreign)
 		take_over(v, fd, &copy);
-	else if (shared)
+	else
 		answer_again(v);
 }
 

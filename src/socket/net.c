@@ -529,6 +529,13 @@ bool net_finishes(const struct attached *a)
 	return (state == NET_UP || state == NET_INHERITED) && !net_chardev_used(net_of(a), &mixed);
 }
 
+bool net_involved(const struct attached *a)
+{
+	enum net_state state = glance(net_of(a));
+
+	return state == NET_UP || state == NET_LOST || state == NET_INHERITED;
+}
+
 /* --- fork --- */
 
 void net_tell_process(struct net *n, int pid)

@@ -64,6 +64,9 @@ uint64_t net_tick(void);
 /* A vNIC is gone for good: what it had mapped. */
 void net_release_port(struct xdp_port *port);
 
+/* viaductd knows of this stack: whoever else maps it later can't speak for it. */
+bool net_involved(const struct attached *a);
+
 /* --- fork --- */
 /* In a forked process: may it make its sockets in the stack that it inherited? True: the stack has an interface's own
  * queues, so that one of its own would get a detour, and viaductd speaks with each of a stack's processes. */

@@ -18,6 +18,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "host/host.h"
@@ -134,6 +135,60 @@ struct attached *process_new_stack(const struct stack_config *cfg)
 	atomic_store_explicit(&attached_count, n + 1, memory_order_release);
 	wait_stack_attached();
 	return a;
+}
+
+/* Nobody can make it shorter than what we map. */
+static struct stack *map_foreign(int memfd, const uint8_t id[16], size_t *len)
+{
+	int seals = host_sys.fcntl(memfd, F_GET_SEALS);
+	struct stat st;
+	void *mem;
+
+	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(memfd, &st) < 0 || st.st_size < (off_t)sizeof(struct stack))
+		return NULL;
+	*len = (size_t)st.st_size;
+	mem = mmap(NULL, *len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd, 0);
+	if (mem == MAP_FAILED)
+		return NULL;
+	if (stack_check(mem, *len) == 0 && !memcmp(((struct stack *)mem)->id, id, sizeof(((struct stack *)mem)->id)))
+		return mem;
+	munmap(mem, *len);
+	return NULL;
+}
+
+struct attached *process_attach(int memfd, const int doorbell[2], uint32_t slot, const uint8_t id[16])
+{
+	uint32_t n = atomic_load(&attached_count);
+	struct attached *a;
+
+	if (n >= VS_STACKS_MAX || memfd < 0)
+		return NULL;
+	a = mmap(NULL, sizeof(*a), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (a == MAP_FAILED)
+		return NULL;
+	a->s = map_foreign(memfd, id, &a->len);
+	if (!a->s) {
+		munmap(a, sizeof(*a));
+		return NULL;
+	}
+	a->index = n;
+	a->slot = slot;
+	a->memfd = memfd;
+	a->doorbell[0] = doorbell[0];
+	a->doorbell[1] = doorbell[1];
+	engine_attach(&a->e, a->s);
+	a->e.flushes = true;
+	attached[n] = a;
+	atomic_store_explicit(&attached_count, n + 1, memory_order_release);
+	wait_stack_attached();
+	return a;
+}
+
+void process_settle(struct attached *a)
+{
+	name_program(a->s);
+	__atomic_store_n(&own_stack, a, __ATOMIC_RELEASE);
+	__atomic_store_n(&home, a, __ATOMIC_RELEASE);
 }
 
 static void say_failed(void)

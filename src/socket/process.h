@@ -75,6 +75,11 @@ struct attached *process_own_stack(void);
 struct attached *process_home(void);
 /* The same if it is known by now. NULL: no socket was made yet. */
 struct attached *process_settled(void);
+/* Map a stack that another process made, or this one before execve: there is an entry for us in its process table. The
+ * descriptors become ours. NULL: it is not the stack of that identity, or can't be mapped; they stay the caller's. */
+struct attached *process_attach(int memfd, const int doorbell[2], uint32_t slot, const uint8_t id[16]);
+/* From here on this process makes its sockets there, as it did before execve. */
+void process_settle(struct attached *a);
 /* Make the real memory of a stack: descriptor and doorbells, formatted. NULL on failure. For tests too. */
 struct attached *process_new_stack(const struct stack_config *cfg);
 /* Stack number i, NULL none. */

@@ -74,6 +74,9 @@ void listeners_look_again(struct attached *a);
 void listener_drop(vsock_t v); /* v is closed here: its clone too */
 int rendezvous_open(vsock_t v, enum sock_proto proto, int family, const struct endpoint *local, bool v6only);
 void rendezvous_close(vsock_t v);
+int rendezvous_fd(vsock_t v); /* -1: none */
+/* It came from whom v came from (handover.c). 0: the descriptor is ours from here on; -errno. */
+int rendezvous_adopt(vsock_t v, int fd, enum sock_proto proto);
 void listener_after_fork(void);
 
 /* --- options.c --- */

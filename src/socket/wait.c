@@ -34,6 +34,7 @@
 
 #include "host/host.h"
 #include "host/knobs.h"
+#include "socket/helper.h"
 #include "socket/kick.h"
 #include "socket/net.h"
 #include "socket/process.h"
@@ -631,6 +632,8 @@ int wait_for(struct wait *w)
 			process_idle();
 		wait_relax();
 	}
+	if (__builtin_expect(helper_owed, 0))
+		(void)helper_start();
 	wait_self = 1;
 	atomic_fetch_add(&process_waiting, 1);
 	o = wait_long(&x);

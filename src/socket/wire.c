@@ -279,7 +279,7 @@ static int attach_locked(struct attached *a, const struct rdv_wire *w, void *mem
 	v->doorbell_fd[0] = w->doorbell[0];
 	v->doorbell_fd[1] = w->doorbell[1];
 	v->life_fd = w->life_fd;
-	v->wire_fd = a->s->procs > 1 ? w->memfd + 1 : 0;
+	v->wire_fd = a->s->procs > 1 || host_fd_plenty() ? w->memfd + 1 : 0;
 	v->st->peer_pid = w->link.pid;
 	v->st->peer_uid = w->link.uid;
 	v->st->maker_pid = a->s->proc[a->slot].pid;
@@ -293,7 +293,7 @@ static int attach_locked(struct attached *a, const struct rdv_wire *w, void *mem
 int wire_add(struct attached *a, struct rdv_wire *w)
 {
 	void *mem = map_wire(w->memfd);
-	bool kept;
+	bool kept, shared;
 	int i;
 
 	if (!mem || wire_check(mem, wire_size()) < 0) {
@@ -304,6 +304,7 @@ int wire_add(struct attached *a, struct rdv_wire *w)
 	}
 	stack_enter(a);
 	i = attach_locked(a, w, mem);
+	shared = a->s->procs > 1;
 	kept = i >= 0 && a->e.vnic[i].wire_fd;
 	stack_leave(a);
 	if (i < 0) {
@@ -312,9 +313,9 @@ int wire_add(struct attached *a, struct rdv_wire *w)
 		wire_reap();
 		return i;
 	}
-	if (kept)
+	if (shared)
 		relatives_serve(a);
-	else
+	if (!kept)
 		host_fd_close(w->memfd);
 	w->memfd = -1;
 	helper_watch_life(a, (uint32_t)i);
@@ -357,37 +358,47 @@ static bool map_locked(struct attached *a, const struct unmapped *u, const struc
 	v->doorbell_fd[0] = w->doorbell[0];
 	v->doorbell_fd[1] = w->doorbell[1];
 	v->life_fd = w->life_fd;
-	v->wire_fd = 0; /* whoever needs it asks its maker */
+	v->wire_fd = w->memfd + 1; /* for heirs; relatives ask its maker */
 	process_activate(a, u->vnic);
 	return true;
+}
+
+/* Map a wire of the stack with the descriptors that we were given, which become ours, also on failure. */
+static int map_given(struct attached *a, const struct unmapped *u, const struct rdv_wire *w)
+{
+	void *mem = map_wire(w->memfd);
+	int ret = mem ? wire_check(mem, wire_size()) : -ENOMEM;
+
+	if (ret == 0) {
+		stack_enter(a);
+		ret = map_locked(a, u, w, mem) ? 0 : -ENOENT;
+		stack_leave(a);
+	}
+	if (ret == 0) {
+		helper_watch_life(a, u->vnic);
+		return 0;
+	}
+	if (mem)
+		retire_memory(mem);
+	close_wire_fds(w);
+	return ret;
 }
 
 static int fetch(struct attached *a, const struct unmapped *u)
 {
 	struct rdv_wire w;
-	void *mem;
 	int ret = tree_fetch(a->s->id, u->link.nonce, u->link.pid, (int)knob[K_HANDSHAKE_MS], &w);
 
-	if (ret < 0)
-		return ret;
-	mem = map_wire(w.memfd);
-	host_fd_close(w.memfd);
-	w.memfd = -1;
-	ret = mem ? wire_check(mem, wire_size()) : -ENOMEM;
-	if (ret == 0) {
-		stack_enter(a);
-		ret = map_locked(a, u, &w, mem) ? 0 : -ENOENT;
-		stack_leave(a);
-	}
-	if (ret == 0) {
-		helper_watch_life(a, u->vnic);
+	if (ret == 0)
+		ret = map_given(a, u, &w);
+	if (ret == 0)
 		process_helper_kick();
-		return 0;
-	}
-	if (mem)
-		retire_memory(mem);
-	close_wire_fds(&w);
 	return ret;
+}
+
+int wire_adopt(struct attached *a, uint32_t vnic, uint32_t gen, const struct rdv_wire *w)
+{
+	return map_given(a, &(struct unmapped){.vnic = vnic % VNIC_MAX, .gen = gen}, w);
 }
 
 int wire_map(struct attached *a, uint32_t vnic)

@@ -20,6 +20,9 @@ int wire_add(struct attached *a, struct rdv_wire *w);
 /* A vNIC of stack a that a relative has made and this process has not mapped: map it now. Blocks as wire_to does. 0 or
  * -errno. */
 int wire_map(struct attached *a, uint32_t vnic);
+/* Map the wire that vNIC number vnic of stack a is, in its generation gen, with these descriptors, which become ours,
+ * also on failure (handover.c). 0 or -errno. */
+int wire_adopt(struct attached *a, uint32_t vnic, uint32_t gen, const struct rdv_wire *w);
 /* What a rendezvous needs to know of us, for wires of stack a. */
 void wire_self(struct attached *a, struct rdv_self *self);
 /* The other end rang by the wire's connection. */

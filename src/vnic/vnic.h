@@ -126,7 +126,7 @@ struct vnic {
 	size_t map_len;
 	int doorbell_fd[2]; /* [0] wakes a thread of the peer, [1] its helper; -1 none */
 	int life_fd;        /* socket that hangs up when the peer is gone; -1 none */
-	int wire_fd;        /* wire that relatives may ask for (src/socket/relatives.c): its memory (plus 1; 0 none) */
+	int wire_fd;        /* a wire's memory, for relatives and heirs (src/socket/handover.c), plus 1; 0 none */
 	int wake_fd;  /* network: readable when events wait, and kicked after frames were posted (plus 1; 0 none) */
 	uint32_t gen; /* st->gen when it was mapped */
 	void *priv;   /* the provider's own */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* See elf.h. Reads with pread only and checks each offset, because any file may be named on a command line. */
 #define _GNU_SOURCE
-#include "cli/elf.h"
+#include "host/elf.h"
 
 #include <elf.h>
 #include <errno.h>

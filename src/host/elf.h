@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What an executable file is, as far as preloading a library into it is concerned (elf(5)). */
-#ifndef VD_CLI_ELF_H
-#define VD_CLI_ELF_H
+#ifndef VD_HOST_ELF_H
+#define VD_HOST_ELF_H
 
 enum exe_kind {
 	EXE_DYNAMIC, /* has an interpreter (ld.so): LD_PRELOAD works */
