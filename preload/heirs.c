@@ -262,8 +262,7 @@ void heirs_init(void)
 			added[n++] = strdup(*e);
 }
 
-/* Is it what another process of ours wrote? Its copy, for handover_free(copy, -1). */
-static struct handover *read_handover(int memfd)
+struct handover *heirs_read(int memfd)
 {
 	static const char name[] = "/memfd:" HANDOVER_MEMFD_NAME " (deleted)";
 	struct handover *h;
@@ -282,7 +281,7 @@ static struct handover *read_handover(int memfd)
 	return NULL;
 }
 
-static void claim(const struct handover *h, int fd)
+void heirs_claim(const struct handover *h, int fd)
 {
 	struct stat st;
 
@@ -296,6 +295,16 @@ static void claim(const struct handover *h, int fd)
 	}
 }
 
+void heirs_claimed(const struct handover *h)
+{
+	for (uint32_t i = 0; i < h->socks; i++) {
+		vsock_t v = handover_sock_name(h, i);
+
+		if (v != VS_NONE && fd_of_socket(v) < 0)
+			handover_unclaimed(v);
+	}
+}
+
 /* Which of our descriptors are sockets that were handed over, whatever became of their numbers? */
 static void claim_all(const struct handover *h)
 {
@@ -304,15 +313,10 @@ static void claim_all(const struct handover *h)
 
 	while (dir && (d = readdir(dir)))
 		if (d->d_name[0] != '.' && !host_fd_is_ours(atoi(d->d_name)))
-			claim(h, atoi(d->d_name));
+			heirs_claim(h, atoi(d->d_name));
 	if (dir)
 		closedir(dir);
-	for (uint32_t i = 0; i < h->socks; i++) {
-		vsock_t v = handover_sock_name(h, i);
-
-		if (v != VS_NONE && fd_of_socket(v) < 0)
-			handover_unclaimed(v);
-	}
+	heirs_claimed(h);
 }
 
 void heirs_inherit(void)
@@ -325,7 +329,7 @@ void heirs_inherit(void)
 		return;
 	memfd = atoi(text);
 	unsetenv(VARIABLE);
-	h = read_handover(memfd);
+	h = heirs_read(memfd);
 	if (!h)
 		return;
 	real.close(memfd);

@@ -23,6 +23,13 @@ char *const *heirs_prepare(struct bequest *b, enum heir heir, const char *file, 
 /* The call has returned. pid: of the new process, 0: there is none. */
 void heirs_done(struct bequest *b, int pid);
 
+/* What another process of ours wrote into this memfd: a copy, for handover_free(copy, -1). NULL: it is none. */
+struct handover *heirs_read(int memfd);
+/* Descriptor fd of this process: is it a socket that has been handed over? Then it is accelerated from here on. */
+void heirs_claim(const struct handover *h, int fd);
+/* All that may be have been claimed: let the others go. */
+void heirs_claimed(const struct handover *h);
+
 /* At the start of this program: remember what its heirs will need. */
 void heirs_init(void);
 /* At the start of this program: take what was left to it. */

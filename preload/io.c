@@ -8,6 +8,7 @@
 
 #include "calls.h"
 #include "fdtable.h"
+#include "rights.h"
 #include "signals.h"
 #include "socket/raw.h"
 #include "thread.h"
@@ -140,7 +141,8 @@ ssize_t recvmsg(int fd, struct msghdr *m, int flags)
 	ssize_t r;
 
 	if (v == VS_NONE)
-		return real.recvmsg(fd, m, flags);
+		return unlikely(fd_limit && rights_expected(m)) ? rights_receive(fd, m, flags)
+								: real.recvmsg(fd, m, flags);
 	r = receive_msg(v, fd, m, flags);
 	if (unlikely(r == VS_KERNEL)) {
 		fd_to_kernel(fd, v, REASON_UNCONNECTED);
@@ -293,13 +295,32 @@ ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 	ssize_t r;
 
 	if (v == VS_NONE)
-		return real.sendmsg(fd, m, flags);
+		return unlikely(rights_ours(m)) ? rights_send(fd, m, flags) : real.sendmsg(fd, m, flags);
 	r = transmit_msg(v, fd, m, flags);
 	if (unlikely(r == VS_KERNEL)) {
 		fd_to_kernel(fd, v, REASON_UNCONNECTED);
 		return real.sendmsg(fd, m, flags);
 	}
 	return send_result(r, flags);
+}
+
+/* On the kernel's socket, one by one if any of them carries a socket of ours. */
+static int send_several(int fd, struct mmsghdr *msgs, unsigned int n, int flags)
+{
+	unsigned int i = 0;
+
+	while (fd_limit && !bad_pointer(msgs) && i < n && !rights_ours(&msgs[i].msg_hdr))
+		i++;
+	if (i >= n || !fd_limit || bad_pointer(msgs))
+		return real.sendmmsg(fd, msgs, n, flags);
+	for (i = 0; i < n; i++) {
+		ssize_t r = sendmsg(fd, &msgs[i].msg_hdr, flags);
+
+		if (r < 0)
+			break;
+		msgs[i].msg_len = (unsigned int)r;
+	}
+	return i ? (int)i : -1;
 }
 
 int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags)
@@ -309,7 +330,7 @@ int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags)
 	ssize_t r = 0;
 
 	if (v == VS_NONE)
-		return real.sendmmsg(fd, msgs, n, flags);
+		return send_several(fd, msgs, n, flags);
 	if (n > IOV_MAX_KERNEL)
 		n = IOV_MAX_KERNEL;
 	for (i = 0; i < n; i++) {

@@ -209,6 +209,17 @@ static enum reason known_reason(const struct views *v, pid_t pid, int fd, char w
 	return REASON_COUNT;
 }
 
+/* What was refused to an accelerated socket. */
+static void print_refused(const struct views *v, pid_t pid, int fd)
+{
+	for (unsigned i = 0; i < v->count; i++) {
+		struct stack_fdinfo info = view_fdinfo(&v->list[i], fd);
+		if (v->list[i].s->creator_pid == (uint32_t)pid && info.kind == FD_ACCELERATED &&
+		    info.reason == REASON_NOT_PASSED)
+			printf("      %s\n", reason_sentence[info.reason]);
+	}
+}
+
 /* Does the process hold the socket? A descriptor inherited from the stack's creator may have been closed there. */
 static bool holds(const struct view *v, pid_t pid, uint32_t index)
 {
@@ -254,6 +265,7 @@ static bool explain_fd(const struct views *v, struct table *t, pid_t pid, int fd
 		return false;
 	if (k) {
 		print_accelerated(fd, k->view, k->index);
+		print_refused(v, pid, fd);
 		return true;
 	}
 	if (reason != REASON_COUNT) {
@@ -264,9 +276,10 @@ static bool explain_fd(const struct views *v, struct table *t, pid_t pid, int fd
 	if (kind == NET_OURS)
 		return false;
 	const struct view *w = kind == NET_UNIX ? NULL : listed_as_accelerated(v, pid, fd, &index);
-	if (w)
+	if (w) {
 		print_accelerated(fd, w, index);
-	else
+		print_refused(v, pid, fd);
+	} else
 		printf("fd %d: the kernel's. %s\n", fd,
 		       reason_sentence[kind == NET_INET ? REASON_INHERITED : REASON_FAMILY]);
 	return true;

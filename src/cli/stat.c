@@ -13,6 +13,7 @@
 #include "cli/commands.h"
 #include "cli/json.h"
 #include "cli/view.h"
+#include "host/host.h"
 #include "host/viaductd.h"
 
 /* Bytes. A FIN is none, though it has a number: when it is acknowledged snd_una is beyond the last byte. */

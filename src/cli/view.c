@@ -191,24 +191,6 @@ bool proc_exists(pid_t pid)
 	return access(path, F_OK) == 0;
 }
 
-int proc_accelerated(pid_t pid)
-{
-	char path[40], *line = NULL;
-	size_t size = 0;
-	int found = 0;
-	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
-	FILE *f = fopen(path, "re");
-	if (!f)
-		return -errno;
-	errno = 0;
-	while (!found && getline(&line, &size, f) > 0)
-		found = strstr(line, "/libviaduct.so") != NULL;
-	int err = found ? 0 : errno;
-	free(line);
-	fclose(f);
-	return err ? -err : found;
-}
-
 /* --- text --- */
 
 void endpoint_text(const struct endpoint *ep, char *out, size_t len)

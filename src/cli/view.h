@@ -51,8 +51,6 @@ struct stack_fdinfo view_fdinfo(const struct view *w, int fd);
 /* The command's name, "?" if it is gone. */
 void proc_name(pid_t pid, char out[32]);
 bool proc_exists(pid_t pid);
-/* Has the library mapped: 1 yes, 0 no, -errno. */
-int proc_accelerated(pid_t pid);
 
 /* --- text --- */
 

@@ -54,6 +54,9 @@ int host_fd_next(int from); /* our first descriptor at or above from, -1 none: f
 #define STACK_MEMFD_NAME "viaduct:stack"
 #define WIRE_MEMFD_NAME "viaduct:wire"
 
+/* --- other processes (proc.c) --- */
+int proc_accelerated(pid_t pid); /* has the library mapped: 1 yes, 0 no, -errno */
+
 /* --- rendezvous (rendezvous.c): abstract Unix sockets named after the listening address --- */
 /* Name: "\0viaduct1/<tcp|udp>/<address>/<port>"; address as inet_ntop prints it (IPv4 where mapped); for any
  * address "*4", "*6" (serves IPv4 too) or "*6only". `family` is 4 or 6 (AF_INET and AF_INET6 are understood).

@@ -82,12 +82,18 @@ static int add_stack(struct handover *h, struct attached *a)
 				      .slot = a->slot,
 				      .own = h->heir == HEIR_IMAGE && a == process_settled()};
 	memcpy(to->id, a->s->id, sizeof(to->id));
-	if (h->heir == HEIR_CHILD) {
+	to->alive_fd = h->heir == HEIR_IMAGE ? a->alive_fd - 1 : -1;
+	if (h->heir != HEIR_IMAGE) {
 		stack_enter(a);
-		to->slot = process_slot_alloc(a->s, (uint32_t)getpid()); /* ours, until there is another */
+		/* ours, until there is another; nobody's, for whoever may get it: our end is not its end */
+		to->slot = process_slot_alloc(a->s, h->heir == HEIR_FAR ? PROC_FAR : (uint32_t)getpid());
 		stack_leave(a);
 	}
-	return to->slot < PROC_MAX ? (int)h->stacks++ : -ENOBUFS;
+	if (to->slot >= PROC_MAX)
+		return -ENOBUFS;
+	if (h->heir == HEIR_FAR)
+		to->alive_fd = helper_watch_far(a, to->slot);
+	return (int)h->stacks++;
 }
 
 static bool has_wire(const struct handover *h, uint32_t stack, uint32_t vnic)
@@ -149,7 +155,7 @@ int handover_add(struct handover *h, vsock_t v, int fd, bool all_wires)
 	if (!k)
 		return -EBADF;
 	ret = add_wires(h, a, (uint32_t)stack, k->vnic, all_wires);
-	if (ret == 0 && h->heir == HEIR_CHILD)
+	if (ret == 0 && h->heir != HEIR_IMAGE)
 		k->holders |= 1ull << h->stack[stack].slot;
 	if (h->heir == HEIR_IMAGE && k->port_hold && a == process_settled())
 		to->port_fd = backing_port_fd(k->port_hold);
@@ -171,6 +177,7 @@ void handover_each_fd(struct handover *h, void (*fn)(int *fd, void *arg), void *
 		each(&h->stack[i].memfd, fn, arg);
 		each(&h->stack[i].doorbell[0], fn, arg);
 		each(&h->stack[i].doorbell[1], fn, arg);
+		each(&h->stack[i].alive_fd, fn, arg);
 	}
 	for (uint32_t i = 0; i < h->wires; i++) {
 		each(&h->wire[i].memfd, fn, arg);
@@ -193,22 +200,27 @@ static struct attached *attached_as(const uint8_t id[16])
 	return NULL;
 }
 
+/* The entry is the heir's, or nobody's. */
+static void settle_slot(const struct handover_stack *x, int pid)
+{
+	struct attached *a = attached_as(x->id);
+
+	if (!a)
+		return;
+	stack_enter(a);
+	if (pid > 0)
+		process_slot_name(a->s, x->slot, (uint32_t)pid);
+	else
+		process_slot_drop(a, x->slot, stack_now(a));
+	stack_leave(a);
+	if (pid > 0)
+		helper_watch_process(a, x->slot);
+}
+
 void handover_done(struct handover *h, int pid)
 {
-	for (uint32_t i = 0; i < h->stacks; i++) {
-		struct attached *a = attached_as(h->stack[i].id);
-
-		if (!a)
-			continue;
-		stack_enter(a);
-		if (pid > 0)
-			process_slot_name(a->s, h->stack[i].slot, (uint32_t)pid);
-		else
-			process_slot_drop(a, h->stack[i].slot, stack_now(a));
-		stack_leave(a);
-		if (pid > 0)
-			helper_watch_process(a, h->stack[i].slot);
-	}
+	for (uint32_t i = 0; i < h->stacks; i++)
+		settle_slot(&h->stack[i], pid);
 }
 
 /* --- the heir --- */
@@ -216,7 +228,7 @@ void handover_done(struct handover *h, int pid)
 static bool sane(const struct handover *h)
 {
 	if (h->magic != HANDOVER_MAGIC || h->version != HANDOVER_VERSION || h->size != sizeof(*h) ||
-	    h->heir > HEIR_CHILD || h->stacks > VS_STACKS_MAX || h->wires > HANDOVER_WIRES || h->socks > HANDOVER_SOCKS)
+	    h->heir > HEIR_FAR || h->stacks > VS_STACKS_MAX || h->wires > HANDOVER_WIRES || h->socks > HANDOVER_SOCKS)
 		return false;
 	for (uint32_t i = 0; i < h->stacks; i++)
 		if (h->stack[i].slot >= PROC_MAX)
@@ -262,7 +274,8 @@ static bool keep_slot(struct attached *a, uint32_t slot)
 	return true;
 }
 
-/* The entry that the giver made for us is ours, or, where we have one already, what it holds is. With the lock. */
+/* The entry that the giver made for us is ours, or, where we have one already, what it holds is; the giver frees it
+ * when we close its alive_fd. With the lock. */
 static void take_slot(struct handover *h, uint32_t stack, struct attached *a, bool fresh)
 {
 	uint32_t given = h->stack[stack].slot;
@@ -275,9 +288,16 @@ static void take_slot(struct handover *h, uint32_t stack, struct attached *a, bo
 		struct sock *k = h->sock[i].stack == stack ? sock_at(a->s, h->sock[i].sock) : NULL;
 
 		if (k && k->proto != SOCK_FREE && k->gen == h->sock[i].gen && k->holders >> given & 1)
-			k->holders |= 1ull << a->slot;
+			k->holders = (k->holders & ~(1ull << given)) | 1ull << a->slot;
 	}
-	process_slot_drop(a, given, stack_now(a));
+}
+
+/* What is mapped is believed: it must be this user's, or root's. */
+static bool may_trust(int memfd)
+{
+	struct stat st;
+
+	return memfd >= 0 && fstat(memfd, &st) == 0 && (st.st_uid == geteuid() || st.st_uid == 0);
 }
 
 /* 0 or -errno: it is not mapped. */
@@ -287,6 +307,8 @@ static int adopt_stack(struct handover *h, uint32_t i)
 	struct attached *a = attached_as(from->id);
 	bool fresh = !a, yes = true;
 
+	if (h->heir == HEIR_FAR && !may_trust(from->memfd))
+		return -EPERM;
 	if (fresh)
 		a = process_attach(from->memfd, from->doorbell, from->slot, from->id);
 	if (!a)
@@ -294,11 +316,15 @@ static int adopt_stack(struct handover *h, uint32_t i)
 	if (fresh)
 		from->memfd = from->doorbell[0] = from->doorbell[1] = -1; /* its */
 	stack_enter(a);
-	if (h->heir == HEIR_CHILD)
-		take_slot(h, i, a, fresh);
-	else
+	if (h->heir == HEIR_IMAGE)
 		yes = keep_slot(a, from->slot);
+	else
+		take_slot(h, i, a, fresh);
 	stack_leave(a);
+	if (fresh && yes) {
+		a->alive_fd = from->alive_fd + 1;
+		from->alive_fd = -1;
+	}
 	if (!yes)
 		return -EPROTO;
 	if (h->heir == HEIR_IMAGE && from->own)

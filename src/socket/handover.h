@@ -16,6 +16,8 @@ struct handover_stack {
 	int memfd, doorbell[2];
 	uint32_t slot; /* of the heir, in the stack's process table */
 	uint32_t own;  /* 1: the heir makes its own sockets here, too */
+	int alive_fd;  /* HEIR_FAR: tells the giver by hanging up that the heir is gone, or never came; the giver closes
+			  its own */
 	uint32_t at;   /* in the heir: where it is attached, plus 1 */
 	uint8_t id[16];
 };
@@ -35,7 +37,8 @@ struct handover_sock {
 struct handover {
 	uint64_t magic;
 	uint32_t version, size;
-	uint32_t heir; /* enum heir */
+	uint32_t heir;   /* enum heir */
+	uint32_t places; /* HEIR_FAR: descriptors that travel along */
 	uint32_t stacks, wires, socks;
 	struct handover_stack stack[VS_STACKS_MAX];
 	struct handover_wire wire[HANDOVER_WIRES];
@@ -44,7 +47,8 @@ struct handover {
 
 enum heir {
 	HEIR_IMAGE, /* this very process, after execve: it keeps its place in the stacks */
-	HEIR_CHILD, /* a process that is about to be made, or to receive: it gets a place of its own */
+	HEIR_CHILD, /* a process that is about to be made: it gets a place of its own */
+	HEIR_FAR,   /* whoever receives the message that the descriptors travel in: the same */
 };
 
 /* An empty one in shared memory, whose descriptor is one of ours. NULL: no memory. */
@@ -56,7 +60,7 @@ void handover_free(struct handover *h, int memfd);
 int handover_add(struct handover *h, vsock_t v, int fd, bool all_wires);
 /* Call fn for each descriptor of ours that the heir needs. */
 void handover_each_fd(struct handover *h, void (*fn)(int *fd, void *arg), void *arg);
-/* HEIR_CHILD: the heir is process pid, or 0: there is none. HEIR_IMAGE: nothing to do. */
+/* HEIR_CHILD: the heir is process pid, or 0: there is none. */
 void handover_done(struct handover *h, int pid);
 
 /* In the heir: check a copy of what was handed over, and map all of it; the descriptors are ours from here on. 0 or

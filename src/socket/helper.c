@@ -554,6 +554,24 @@ void helper_watch_process(struct attached *a, uint32_t slot)
 	quiet_unlock(&pidfd_lock);
 }
 
+int helper_watch_far(struct attached *a, uint32_t slot)
+{
+	int pair[2], high;
+
+	if (helper_start() < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return -1;
+	for (int i = 0; i < 2; i++) {
+		high = host_fd_high(pair[i]);
+		if (high >= 0)
+			pair[i] = high;
+	}
+	quiet_lock(&pidfd_lock);
+	pidfd_of[a->index][slot] = pair[0];
+	watch(pair[0], EPOLLIN | EPOLLRDHUP, tag(WATCH_PROCESS, a->index, slot, 0));
+	quiet_unlock(&pidfd_lock);
+	return pair[1];
+}
+
 void helper_after_fork(void)
 {
 	pthread_mutex_init(&state_lock, NULL);

@@ -20,6 +20,9 @@ void helper_watch_daemon(struct attached *a, int fd);
 void helper_watch_news(struct attached *a, int fd);
 /* A process of the tree: when it dies, its entry in stack a is dropped. */
 void helper_watch_process(struct attached *a, uint32_t slot);
+/* The same where nobody knows yet which process it will be: the entry stands as long as the descriptor that is
+ * returned, or a copy of it, is open anywhere. -1: it can't be watched. */
+int helper_watch_far(struct attached *a, uint32_t slot);
 /* Have the helper look for held kicks (kick.h) in a millisecond; asked again before that costs nothing. False: nobody
  * will look. */
 bool helper_alarm(void);

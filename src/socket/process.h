@@ -43,6 +43,7 @@ struct attached {
 	uint32_t index; /* in attached[] */
 	uint32_t slot;  /* our entry in s->proc */
 	int memfd;
+	int alive_fd;    /* plus 1; 0 none: it tells whoever gave us the stack that we are there (handover.c) */
 	int doorbell[2]; /* [0] wakes all sleeping threads of the tree, [1] the helpers */
 	uint32_t active; /* vNICs mapped here: entries of view and vnic; changed under the lock */
 	uint16_t vnic[VNIC_MAX];
@@ -88,6 +89,7 @@ static inline struct attached *process_stack(uint32_t i)
 	return i < atomic_load_explicit(&attached_count, memory_order_acquire) ? attached[i] : NULL;
 }
 
+#define PROC_FAR 0x7fffffffu /* pid of an entry whose process is not known yet (handover.c) */
 /* A free entry in the stack's process table, filled for pid; PROC_MAX: none. With the lock. */
 uint32_t process_slot_alloc(struct stack *s, uint32_t pid);
 /* Which process the slot stands for. */

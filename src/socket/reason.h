@@ -33,6 +33,9 @@ enum fd_kind { FD_OTHER, FD_ACCELERATED, FD_KERNEL_SOCKET, FD_EPOLL, FD_OWN /* o
 	R(ADDRESS, "The address is multicast, broadcast or otherwise the kernel's business.")                          \
 	R(OPTION, "The program set an option that only the kernel implements.")                                        \
 	R(REUSEPORT, "Several sockets share its port (SO_REUSEPORT); only the first is accelerated.")                  \
+	R(PASSED, "It was passed to a process that could not take it over, so the kernel serves both.")                \
+	R(NOT_PASSED,                                                                                                  \
+	  "It could not be passed to another process (SCM_RIGHTS): that does not run under viaduct, as this user.")    \
 	R(INHERITED, "It was there before the program was started under viaduct (inherited descriptor).")              \
 	R(UNCONNECTED, "It has not been used yet.")                                                                    \
 	R(RULE, "A rule leaves it to the kernel.")

@@ -186,6 +186,22 @@ int sock_to_kernel(vsock_t v, enum reason why, enum reason *reason)
 	return VS_KERNEL;
 }
 
+bool vs_leave(vsock_t v)
+{
+	enum reason reason;
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	bool yes;
+
+	if (!k)
+		return true;
+	yes = k->proto == SOCK_UDP || k->tcp.state == TCP_LISTEN || (k->tcp.state == TCP_CLOSED && !k->remote.port);
+	stack_leave(a);
+	if (yes)
+		(void)sock_to_kernel(v, REASON_PASSED, &reason);
+	return yes;
+}
+
 /* SO_LINGER: until all is acknowledged and the FIN too, or the connection is gone. */
 static bool lingered(void *arg)
 {

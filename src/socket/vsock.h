@@ -48,6 +48,9 @@ int vs_open(int domain, int type, int protocol, vsock_t *out, enum reason *reaso
 void vs_close(vsock_t v, bool wait_linger);
 /* The same; fd, its last descriptor, is still open, so the backing socket can be kept for another. */
 void vs_close_fd(vsock_t v, int fd, bool wait_linger);
+/* The kernel's half of it can go on alone (a listener, a UDP socket, one that is not connected): then it does, and our
+ * half has ended: VS_KERNEL's place. False: it is a connection, or one that waits for its connect. */
+bool vs_leave(vsock_t v);
 /* Something was done to the backing socket that the engine does not know of: it will not be used again. */
 void vs_spoil(vsock_t v);
 /* After fork, in the child: the child's process slot is added to the holders of these sockets. Called by the
