@@ -14,7 +14,6 @@
  * the connections as if it had closed them, so that their peers hear of it, and says so on standard error. Listeners go
  * on in the kernel.
  */
-#include <dlfcn.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -34,6 +33,7 @@
 
 #define VARIABLE "LIBVIADUCT_HANDOVER"
 #define KNOB_PREFIX "VIADUCT_"
+#define PRELOAD "LD_PRELOAD"
 #define SCRIPT_DEPTH 4
 #define ADDED_MAX 64 /* variables that we add */
 
@@ -104,7 +104,7 @@ static bool switched_off(char *const env[])
  * in a child of a program with threads. NULL: no memory. */
 static char **make_env(struct bequest *b, char *const env[])
 {
-	bool preloads = variable(env, "LD_PRELOAD") != NULL;
+	bool preloads = variable(env, PRELOAD) != NULL;
 	size_t n = 0, at = 0;
 	char **to, *text;
 
@@ -249,16 +249,10 @@ void heirs_done(struct bequest *b, int pid)
 
 void heirs_init(void)
 {
-	char preload[PATH_MAX + sizeof("LD_PRELOAD=")];
-	Dl_info about;
 	int n = 0;
 
-	if (!dladdr(added, &about) || !about.dli_fname)
-		return;
-	snprintf(preload, sizeof(preload), "LD_PRELOAD=%s", about.dli_fname);
-	added[n++] = strdup(preload);
 	for (char **e = environ; *e && n < ADDED_MAX - 1; e++)
-		if (!strncmp(*e, KNOB_PREFIX, sizeof(KNOB_PREFIX) - 1))
+		if (!strncmp(*e, KNOB_PREFIX, sizeof(KNOB_PREFIX) - 1) || !strncmp(*e, PRELOAD "=", sizeof(PRELOAD)))
 			added[n++] = strdup(*e);
 }
 
