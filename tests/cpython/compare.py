@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""compare.py MODULE: a module of CPython's own suite on the kernel and under `viaduct run`, at the same time, each in a
+"""compare.py MODULE [PART...]: a module of CPython's own suite, or those parts of it, on the kernel and under `viaduct run`, at the same time, each in a
 network namespace of its own. Each test must end under Viaduct as it does on the kernel.
 
 Many of these tests have time limits of their own, and two suites share the cores here: what ended otherwise runs
@@ -83,7 +83,7 @@ def main():
     if importlib.util.find_spec("test." + module) is None:
         print(f"skip {module}: libpython3.11-testsuite is not installed")
         return 77
-    kernel, viaduct, segments = run(["test." + module])
+    kernel, viaduct, segments = run([".".join(["test", module] + part) for part in [[p] for p in sys.argv[2:]] or [[]]])
     bad = differ(kernel, viaduct)
     for name in bad[:20]:
         again = run([name])
