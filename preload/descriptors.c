@@ -116,6 +116,19 @@ int dup3(int old, int fd, int flags)
 	return duplicated(old, real.dup3(old, fd, flags));
 }
 
+/* SIGIO is the kernel's to send. */
+static int want_signals(vsock_t v, int fd, int flags)
+{
+	int r = vs_leave_to_kernel(v);
+
+	if (r == VS_KERNEL)
+		fd_to_kernel(fd, v, REASON_OPTION);
+	if (r == VS_KERNEL || r == 0)
+		return 0;
+	real.fcntl(fd, F_SETFL, flags & ~O_ASYNC);
+	return (int)posix_result(r);
+}
+
 int fcntl(int fd, int op, ...)
 {
 	va_list args;
@@ -139,6 +152,8 @@ int fcntl(int fd, int op, ...)
 	if (op == F_SETOWN || op == F_SETOWN_EX || op == F_SETSIG ||
 	    (op == F_SETFL && (int)(intptr_t)arg & (O_ASYNC | O_APPEND | O_DIRECT | O_NOATIME)))
 		vs_spoil(v);
+	if (op == F_SETFL && (int)(intptr_t)arg & O_ASYNC)
+		return want_signals(v, fd, (int)(intptr_t)arg);
 	return r;
 }
 TWIN_OF(fcntl, __fcntl);

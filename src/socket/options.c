@@ -351,6 +351,27 @@ int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, sockl
 	return follow(v, fd, o, &s);
 }
 
+int vs_leave_to_kernel(vsock_t v)
+{
+	enum reason reason;
+	struct attached *a;
+	struct sock *k = vs_enter(v, &a);
+	bool connected, udp;
+
+	if (!k)
+		return -EBADF;
+	connected = sockopt_connected(k);
+	udp = k->proto == SOCK_UDP;
+	if (udp)
+		k->flags |= SOCKF_KERNEL_ROUTE;
+	stack_leave(a);
+	if (udp)
+		udp_leave_to_kernel(v);
+	else if (!connected)
+		return sock_to_kernel(v, REASON_OPTION, &reason);
+	return connected ? -EOPNOTSUPP : 0;
+}
+
 /* --- reading --- */
 
 /* The kernel's socket knows no peer of a connection that is not its own. */
