@@ -90,8 +90,8 @@ void vs_publish_fd(int fd, enum fd_kind kind, vsock_t v, enum reason reason);
 /* --- options --- */
 int vs_setsockopt(vsock_t v, int fd, int level, int name, const void *val, socklen_t len);
 int vs_getsockopt(vsock_t v, int fd, int level, int name, void *val, socklen_t *len);
-/* The program wants of it what only the kernel does. VS_KERNEL: the kernel's from now on; 0: it is ours, but its datagrams
- * are the kernel's; -EOPNOTSUPP: a connection that is ours already. */
+/* The program wants of it what only the kernel does. VS_KERNEL: the kernel's from now on; 0: it is ours, but its
+ * datagrams are the kernel's; -EOPNOTSUPP: a connection that is ours already. */
 int vs_leave_to_kernel(vsock_t v);
 int vs_set_nonblock(vsock_t v, bool on); /* fcntl(O_NONBLOCK), FIONBIO; the caller sets it on fd as well */
 bool vs_nonblock(vsock_t v);
