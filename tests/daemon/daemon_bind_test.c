@@ -44,7 +44,7 @@ static void assert_comes(struct rings *r, int peer, const char *text)
 	uint32_t len, n = (uint32_t)strlen(text);
 
 	say(peer, HERE4, 7000, text);
-	len = rings_receive(r, frame, sizeof(frame), 1000);
+	len = rings_receive(r, frame, sizeof(frame), 10000);
 	assert_int_equal(len, 14 + 20 + 8 + n);
 	assert_memory_equal(frame + len - n, text, n);
 }

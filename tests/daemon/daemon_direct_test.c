@@ -45,7 +45,7 @@ static void frames_go_both_ways_over_af_xdp(void **state)
 	assert_int_equal(a.fds, 1 + (int)a.body.vnic.queues + (int)a.body.vnic.keep_fds);
 	assert_true(client_filter(sock, IPPROTO_UDP, HERE4, 7000, mine, 0) > 0);
 	say(peer, HERE4, 7000, "there");
-	len = rings_receive(&r, frame, sizeof(frame), 1000);
+	len = rings_receive(&r, frame, sizeof(frame), 10000);
 	assert_int_equal(len, 14 + 20 + 8 + 5);
 	assert_memory_equal(frame + len - 5, "there", 5);
 	memcpy(d.to, frame + 6, 6);
@@ -101,7 +101,7 @@ static void connections_that_the_kernel_has_on_a_port_stay_with_it(void **state)
 	/* a new one is the stack's */
 	other = peer_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK);
 	assert_int_equal(connect(other, (struct sockaddr *)&sa, sizeof(sa)), -1);
-	assert_true(rings_receive(&r, frame, sizeof(frame), 1000) > 0);
+	assert_true(rings_receive(&r, frame, sizeof(frame), 10000) > 0);
 	rings_unmap(&r);
 	answer_close(&a);
 	close(sock);

@@ -102,7 +102,7 @@ static void an_entry_steers_its_flow_and_no_other(void **state)
 	assert_true(kernel_has(plain));
 	tag = enter(table, about.stack, &f);
 	say(from, HERE4, 7000, "two");
-	assert_true(rings_receive(&r, frame, sizeof(frame), 1000) > 0);
+	assert_true(rings_receive(&r, frame, sizeof(frame), 10000) > 0);
 	assert_false(kernel_has(plain));
 	to = peer_udp(7101);
 	say(to, HERE4, 7000, "three");

@@ -79,7 +79,7 @@ static void assert_served(struct guest *g, int peer)
 	uint32_t len;
 
 	say(peer, HERE4, g->port, "there");
-	len = rings_receive(&g->rings, frame, sizeof(frame), 1000);
+	len = rings_receive(&g->rings, frame, sizeof(frame), 10000);
 	assert_int_equal(len, 14 + 20 + 8 + 5);
 	memcpy(d.to, frame + 6, 6);
 	memcpy(d.from, g->vnic.body.vnic.mac, 6);

@@ -77,12 +77,12 @@ static void assert_counted(int sock, uint64_t memory, uint64_t sent, uint64_t re
 	assert_int_equal(a.body.stack.vnic[0].refused, refused);
 }
 
-static bool arrives(int fd)
+static bool arrives(int fd, int ms)
 {
 	struct pollfd p = {fd, POLLIN, 0};
 	char text[64];
 
-	return poll(&p, 1, 300) == 1 && recv(fd, text, sizeof(text), 0) >= 0;
+	return poll(&p, 1, ms) == 1 && recv(fd, text, sizeof(text), 0) >= 0;
 }
 
 static void stacks_behind_veths_have_their_flows_and_no_others(void **state)
@@ -102,33 +102,33 @@ static void stacks_behind_veths_have_their_flows_and_no_others(void **state)
 	guest_make(&a, 7000);
 	guest_make(&b, 7100);
 	say(peer, HERE4, 7000, "for a");
-	len = rings_receive(&a.rings, frame, sizeof(frame), 1000);
+	len = rings_receive(&a.rings, frame, sizeof(frame), 10000);
 	assert_int_equal(len, 14 + 20 + 8 + 5);
 	assert_memory_equal(frame + len - 5, "for a", 5);
 	assert_int_equal(rings_receive(&b.rings, frame, sizeof(frame), 100), 0);
 	say(peer, HERE4, 7100, "for b");
-	assert_int_equal(rings_receive(&b.rings, frame, sizeof(frame), 1000), len);
+	assert_int_equal(rings_receive(&b.rings, frame, sizeof(frame), 10000), len);
 	assert_int_equal(rings_receive(&a.rings, frame, sizeof(frame), 100), 0);
 
 	send_as(&a, frame, mac, HERE4, 7000, IPPROTO_UDP);
-	assert_true(arrives(peer));
+	assert_true(arrives(peer, 10000));
 	send_as(&b, frame, mac, HERE4, 7100, IPPROTO_UDP);
-	assert_true(arrives(peer));
+	assert_true(arrives(peer, 10000));
 	send_as(&a, frame, mac, HERE4, 7100, IPPROTO_UDP);
-	assert_false(arrives(peer));
+	assert_false(arrives(peer, 300));
 	send_as(&a, frame, mac, HERE4, 53, IPPROTO_UDP);
-	assert_false(arrives(peer));
+	assert_false(arrives(peer, 300));
 	send_as(&a, frame, mac, "10.77.0.9", 7000, IPPROTO_UDP);
-	assert_false(arrives(peer));
+	assert_false(arrives(peer, 300));
 	send_as(&a, frame, other_mac, HERE4, 7000, IPPROTO_UDP);
-	assert_false(arrives(peer));
+	assert_false(arrives(peer, 300));
 	/* what the peer's kernel would take for a reset of the other's connection */
 	owner = bound_socket(SOCK_STREAM, HERE4, 7200);
 	assert_true(client_filter(b.sock, IPPROTO_TCP, HERE4, 7200, owner, 0) > 0);
 	send_as(&b, frame, mac, HERE4, 7200, IPPROTO_TCP);
-	assert_true(arrives(raw));
+	assert_true(arrives(raw, 10000));
 	send_as(&a, frame, mac, HERE4, 7200, IPPROTO_TCP);
-	assert_false(arrives(raw));
+	assert_false(arrives(raw, 300));
 	close(owner);
 	close(raw);
 	guest_free(&a);
@@ -150,12 +150,12 @@ static void frames_that_are_not_the_stacks_own_are_counted_for_it(void **state)
 	guest_make(&b, 7100);
 	assert_counted(looker, a.memory, 0, 0);
 	say(peer, HERE4, 7000, "for a");
-	assert_true(rings_receive(&a.rings, frame, sizeof(frame), 1000) > 0);
+	assert_true(rings_receive(&a.rings, frame, sizeof(frame), 10000) > 0);
 	send_as(&a, frame, mac, HERE4, 7000, IPPROTO_UDP);
-	assert_true(arrives(peer));
+	assert_true(arrives(peer, 10000));
 	send_as(&a, frame, mac, HERE4, 7100, IPPROTO_UDP);
 	send_as(&a, frame, mac, HERE4, 53, IPPROTO_UDP);
-	assert_false(arrives(peer));
+	assert_false(arrives(peer, 300));
 	assert_counted(looker, a.memory, 1, 2);
 	assert_counted(looker, b.memory, 0, 0);
 	/* the interface's address changes, the counts stay */

@@ -352,8 +352,10 @@ static pid_t listen_at(uint16_t port)
 		alarm(30);
 		process_after_fork(); /* a stack of its own, as after exec */
 		l = sk_make(AF_INET, SOCK_STREAM);
-		if (vs_bind(l.v, l.fd, (struct sockaddr *)&sin, sizeof(sin), &reason) < 0 ||
-		    vs_listen(l.v, l.fd, 8, &reason) < 0 || write(p[1], &c, 1) != 1)
+		/* until whoever had the port has closed it */
+		while (vs_bind(l.v, l.fd, (struct sockaddr *)&sin, sizeof(sin), &reason) == -EADDRINUSE)
+			usleep(1000);
+		if (vs_listen(l.v, l.fd, 8, &reason) < 0 || write(p[1], &c, 1) != 1)
 			_exit(30);
 		for (;;) {
 			struct sk s = sk_accepted(&l);
@@ -362,9 +364,9 @@ static pid_t listen_at(uint16_t port)
 				_exit(31);
 		}
 	}
+	close(p[1]);
 	assert_int_equal(read(p[0], &c, 1), 1);
 	close(p[0]);
-	close(p[1]);
 	return pid;
 }
 
@@ -375,28 +377,29 @@ static void moved(void)
 	struct sk a, b, c;
 	struct sockaddr_in sin;
 	enum reason reason;
-	int p[2];
+	int p[2], back[2];
+	char c1;
 
 	/* The second server's process is forked before this one has a stack. */
 	assert_int_equal(pipe(p), 0);
+	assert_int_equal(pipe(back), 0);
 	first = test_serve(SOCK_STREAM, listen_once, 0, &port);
 	second = fork();
 	if (!second) {
 		assert_int_equal(read(p[0], &spare, sizeof(spare)), (ssize_t)sizeof(spare));
 		second = listen_at(port);
-		assert_int_equal(write(p[1], "ok", 2), 2);
-		usleep(500000);
+		assert_int_equal(write(back[1], "o", 1), 1);
+		assert_int_equal(read(p[0], &c1, 1), 1); /* the client has done all */
 		kill(second, SIGKILL);
 		_exit(0);
 	}
 	a = sk_connected(port);
-	usleep(50000);
 	assert_int_equal(write(p[1], &port, sizeof(port)), (ssize_t)sizeof(port));
-	usleep(200000);
+	assert_int_equal(read(back[0], &c1, 1), 1); /* the second one listens */
 	sin = sk_loopback(port);
 	b = sk_make(AF_INET, SOCK_STREAM | SOCK_NONBLOCK);
 	assert_int_equal(vs_connect(b.v, b.fd, (struct sockaddr *)&sin, sizeof(sin), true, &reason), -EINPROGRESS);
-	for (int i = 0; i < 200 && !(vs_poll(b.v) & (EV_OUT | EV_ERR | EV_HUP)); i++) {
+	for (int i = 0; i < 20000 && !(vs_poll(b.v) & (EV_OUT | EV_ERR | EV_HUP)); i++) {
 		usleep(1000);
 		wait_poll_stacks();
 	}
@@ -405,6 +408,7 @@ static void moved(void)
 	sk_close(&c);
 	sk_close(&b);
 	sk_close(&a);
+	assert_int_equal(write(p[1], "x", 1), 1);
 	test_ended_well(second);
 	waitpid(first, NULL, 0);
 }
