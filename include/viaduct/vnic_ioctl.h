@@ -12,6 +12,11 @@
  * is gone. The vNIC goes with the file's last reference, a mapping being one: so it lives on in
  * forked children and wherever the descriptor was passed.
  *
+ * write(2) sends one frame that is not in the tx ring, after what lies there: struct virtio_net_hdr (virtio 1.2, 5.1.6;
+ * 10 bytes, of which VIRTIO_NET_HDR_F_NEEDS_CSUM and, with a gso_type, gso_size count), then the frame, up to 64 KiB of
+ * IP. It obeys the same rules: EPERM no filter covers it, EINVAL no plain packet, EMSGSIZE too short or long, EAGAIN
+ * not now, EIO. When write returns the memory is the program's again.
+ *
  * Wake-ups: those of vnic.h. A driver that finds `armed` not 0 after it wrote an event exchanges
  * it with 0 and wakes whoever polls the file, and writes to the eventfd if one was given.
  *
@@ -51,10 +56,12 @@
 /* Any call on a vNIC: ENXIO before ALLOC, EIO once its interface is gone; ENOTTY: no such call. */
 
 /* viaduct_abi.features */
-#define VIADUCT_FEAT_CSUM 0x1ull /* fills in checksums of frames sent (VNIC_F_CSUM_TX) */
-#define VIADUCT_FEAT_TSO 0x2ull  /* cuts TCP segments sent (vnic_desc.gso_len) */
-#define VIADUCT_FEAT_LRO 0x4ull  /* may deliver several TCP segments of a flow as one */
-#define VIADUCT_FEAT_ICMP 0x8ull /* delivers ICMP errors about a filter's packets */
+#define VIADUCT_FEAT_CSUM 0x1ull   /* fills in checksums of frames sent (VNIC_F_CSUM_TX) */
+#define VIADUCT_FEAT_TSO 0x2ull    /* cuts TCP segments sent (vnic_desc.gso_len) */
+#define VIADUCT_FEAT_LRO 0x4ull    /* may deliver several TCP segments of a flow as one */
+#define VIADUCT_FEAT_ICMP 0x8ull   /* delivers ICMP errors about a filter's packets */
+#define VIADUCT_FEAT_POLL 0x10ull  /* has a thread that polls the tx ring (VIADUCT_ALLOC_POLL) */
+#define VIADUCT_FEAT_WRITE 0x20ull /* sends what is written to the file */
 
 struct viaduct_abi {
 	vnic_u32 size;
@@ -63,6 +70,10 @@ struct viaduct_abi {
 	vnic_u32 bufs_max;  /* out: most buffers of each kind of a vNIC */
 	vnic_u32 vnics_max; /* out: most vNICs of a user */
 };
+
+/* viaduct_alloc.flags. POLL: a thread of the driver's looks at the tx ring (vnic_taken.polling), KICK only wakes it;
+ * EPERM without CAP_SYS_NICE. */
+#define VIADUCT_ALLOC_POLL 0x1u
 
 /*
  * Once for a file; the interface may be down. EBUSY: again; ENODEV: no such interface; EOPNOTSUPP:
@@ -75,7 +86,8 @@ struct viaduct_alloc {
 	vnic_u32 tx_bufs, rx_bufs; /* each 16 to bufs_max */
 	vnic_u32 buf_size;         /* bytes, 2048 to 16384, a multiple of VNIC_LINE */
 	vnic_u32 evq_entries;      /* 0: as needed; or a power of two, up to 16384 */
-	vnic_u32 flags, reserved;  /* 0 */
+	vnic_u32 flags;            /* VIADUCT_ALLOC_* */
+	vnic_u32 reserved;         /* 0 */
 	vnic_u64 features;         /* in: VIADUCT_FEAT_* that the caller can; out: those in use */
 	vnic_u64 region_size;      /* out: bytes to map */
 };

@@ -9,6 +9,7 @@
  *   filter.c   which vNIC a packet belongs to
  *   owner.c    whether a socket really holds a port
  *   rx.c tx.c  frames
+ *   poller.c   the thread that looks at a tx ring by itself
  *
  * Locks, outer first: rtnl (vNICs of an interface), tx_lock (a vNIC's tx ring; whether it has an
  * interface), filter_lock (the table), lock (event queue and receive buffers; bottom halves off).
@@ -43,7 +44,9 @@
 #define VD_PARTS_MAX 33u      /* of a frame of 64 KiB in the smallest buffers */
 #define VD_FILTERS_MAX 16384u /* of a vNIC */
 #define VD_FRAME_MAX (ETH_HLEN + 65535u)
-#define VD_FEATURES (VIADUCT_FEAT_CSUM | VIADUCT_FEAT_TSO | VIADUCT_FEAT_LRO | VIADUCT_FEAT_ICMP)
+#define VD_FEATURES                                                                    \
+	(VIADUCT_FEAT_CSUM | VIADUCT_FEAT_TSO | VIADUCT_FEAT_LRO | VIADUCT_FEAT_ICMP | \
+	 VIADUCT_FEAT_POLL | VIADUCT_FEAT_WRITE)
 
 /* --- counters.c --- */
 
@@ -73,6 +76,13 @@ struct vd_ring {
 static inline u32 vd_ring_turn(const struct vd_ring *r, u32 at)
 {
 	return at / r->entries + 1;
+}
+
+static inline bool vd_ring_full(const struct vd_ring *r, u32 at)
+{
+	u64 second = READ_ONCE(r->slots[2 * (at & (r->entries - 1)) + 1]);
+
+	return (u32)(second >> 32) == vd_ring_turn(r, at);
 }
 
 /* True if slot `at` is full; *d is then its one and only copy. */
@@ -130,14 +140,16 @@ struct vd_vnic {
 	u8 *tx_bufs, *rx_bufs;
 	u32 tx_count, rx_count, buf_size;
 	u64 features;
+	u32 headroom; /* before a frame to be sent */
 
 	/* the tx ring, and that there is an interface */
 	struct mutex tx_lock;
 	struct net_device *dev; /* NULL: gone. Written under rtnl and tx_lock, read under either */
 	struct vd_ring tx;
 	struct work_struct tx_work;
-	bool tx_waiting;	  /* for room: frames are left in the ring */
-	struct list_head on_port; /* rtnl */
+	struct task_struct *poller; /* NULL: none */
+	bool tx_waiting;	    /* for room: frames are left in the ring */
+	struct list_head on_port;   /* rtnl */
 
 	/* the event queue and the receive buffers */
 	spinlock_t lock;
@@ -187,6 +199,9 @@ void vd_region_free(struct vd_vnic *v);
 /* Under rtnl. */
 int vd_port_add(struct vd_vnic *v, struct net_device *dev);
 void vd_port_remove(struct vd_vnic *v);
+/* Every vNIC's interface is as gone, and there are no new ones; false: there are again. */
+void vd_ports_retire(bool on);
+bool vd_ports_retired(void);
 int vd_ports_start(void);
 void vd_ports_stop(void);
 
@@ -230,10 +245,25 @@ bool vd_kernel_has(const struct net_device *dev, const struct vd_flow *flow);
 
 struct nf_hook_state;
 unsigned int vd_ingress(void *priv, struct sk_buff *skb, const struct nf_hook_state *state);
-/* 0; -EAGAIN: frames are left, and go later by themselves; -EIO. */
-int vd_transmit(struct vd_vnic *v);
+/* A packet for v, of len bytes of IP from skb->data on; it is ours no more. Bottom halves off,
+ * under RCU. */
+void vd_deliver(struct vd_vnic *v, struct sk_buff *skb, u32 len);
+/* Send what lies in the tx ring; who: what that counts as. 0; -EAGAIN: frames are left, and go
+ * later by themselves; -EIO.
+ */
+int vd_transmit(struct vd_vnic *v, enum vd_counter who);
+/* One frame, behind a struct virtio_net_hdr. Its length, or -errno: vnic_ioctl.h. */
+ssize_t vd_write(struct vd_vnic *v, struct iov_iter *from);
 void vd_tx_work(struct work_struct *work);
 void vd_write_space(struct sock *sk);
+
+/* --- poller.c --- */
+
+/* It sleeps until it is woken first. 0 or -errno. */
+int vd_poller_make(struct vd_vnic *v);
+/* There is something for it to look at. Nothing is done if there is none. */
+void vd_poller_wake(struct vd_vnic *v);
+void vd_poller_end(struct vd_vnic *v);
 
 static inline void vd_map4(struct in6_addr *to, __be32 addr)
 {

@@ -24,8 +24,11 @@ union argument {
 
 static int vd_open(struct inode *inode, struct file *file)
 {
-	struct vd_vnic *v = vd_vnic_make(file);
+	struct vd_vnic *v;
 
+	if (vd_ports_retired())
+		return -ENODEV;
+	v = vd_vnic_make(file);
 	if (!v)
 		return -ENOMEM;
 	file->private_data = v;
@@ -98,7 +101,7 @@ static int call_stats(struct vd_vnic *v, union argument *a)
 	s->tx_frames = v->tx_counts[VD_tx_frames];
 	s->tx_bytes = v->tx_counts[VD_tx_bytes];
 	s->tx_refused = v->tx_counts[VD_tx_spoofed] + v->tx_counts[VD_tx_malformed];
-	s->tx_dropped = v->tx_counts[VD_tx_dropped];
+	s->tx_dropped = v->tx_counts[VD_tx_dropped] + v->tx_counts[VD_tx_nobody];
 	s->bad_desc = v->tx_counts[VD_bad_desc];
 	s->kicks = v->tx_counts[VD_kicks];
 	mutex_unlock(&v->tx_lock);
@@ -164,6 +167,18 @@ static int copy_in(union argument *a, const struct call *c, void __user *user)
 	return 0;
 }
 
+/* Where a thread sends, it alone does: frames of two processors may overtake each other. */
+static int kick(struct vd_vnic *v)
+{
+	if (!v->poller)
+		return vd_transmit(v, VD_kicks);
+	mutex_lock(&v->tx_lock);
+	vd_count(v->tx_counts, VD_kicks, 1);
+	mutex_unlock(&v->tx_lock);
+	vd_poller_wake(v);
+	return READ_ONCE(v->gone) ? -EIO : 0;
+}
+
 static long vd_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct vd_vnic *v = file->private_data;
@@ -176,7 +191,7 @@ static long vd_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	if (cmd == VIADUCT_IOC_KICK) {
 		if (arg)
 			return -EINVAL;
-		return allocated ? vd_transmit(v) : -ENXIO;
+		return allocated ? kick(v) : -ENXIO;
 	}
 	if (_IOC_TYPE(cmd) != VIADUCT_IOC_MAGIC || cmd != _IO(VIADUCT_IOC_MAGIC, _IOC_NR(cmd)) ||
 	    _IOC_NR(cmd) >= ARRAY_SIZE(calls) || !calls[_IOC_NR(cmd)].run)
@@ -190,6 +205,15 @@ static long vd_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	if (ret == 0 && c->results && copy_to_user(user, &a, min(a.size, c->size)))
 		return -EFAULT;
 	return ret;
+}
+
+static ssize_t vd_write_iter(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct vd_vnic *v = iocb->ki_filp->private_data;
+
+	if (!smp_load_acquire(&v->allocated)) /* before all that ALLOC made */
+		return -ENXIO;
+	return vd_write(v, from);
 }
 
 /* --- memory and waiting --- */
@@ -232,6 +256,7 @@ static const struct file_operations fops = {
 	.release = vd_release,
 	.unlocked_ioctl = vd_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
+	.write_iter = vd_write_iter,
 	.mmap = vd_mmap,
 	.poll = vd_poll,
 };
@@ -242,6 +267,27 @@ static struct miscdevice device = {
 	.fops = &fops,
 	.mode = 0660,
 };
+
+/* --- before it is unloaded --- */
+
+static int set_retire(const char *text, const struct kernel_param *kp)
+{
+	bool on;
+	int ret = kstrtobool(text, &on);
+
+	if (ret == 0)
+		vd_ports_retire(on);
+	return ret;
+}
+
+static int get_retire(char *text, const struct kernel_param *kp)
+{
+	return sysfs_emit(text, "%d\n", vd_ports_retired());
+}
+
+static const struct kernel_param_ops retire_ops = {.set = set_retire, .get = get_retire};
+module_param_cb(retire, &retire_ops, NULL, 0600);
+MODULE_PARM_DESC(retire, "1: take all vNICs from their programs, which lets go of the module");
 
 static int __init vd_init(void)
 {

@@ -26,6 +26,7 @@ struct vd_port {
 };
 
 static LIST_HEAD(ports); /* rtnl */
+static bool retired;	 /* rtnl, read without */
 
 static struct vd_port *find(const struct net_device *dev)
 {
@@ -67,6 +68,8 @@ int vd_port_add(struct vd_vnic *v, struct net_device *dev)
 	struct vd_port *p = find(dev);
 
 	ASSERT_RTNL();
+	if (retired)
+		return -ENODEV;
 	if (!p)
 		p = make(dev);
 	if (IS_ERR(p))
@@ -97,6 +100,29 @@ void vd_port_remove(struct vd_vnic *v)
 	dev_put(dev);
 }
 
+/* The last vNIC that goes takes p with it, and the list's end. */
+static void detach_all(struct vd_port *p)
+{
+	struct net_device *dev = p->dev;
+
+	for (; p; p = find(dev))
+		vd_vnic_detach(list_first_entry(&p->vnics, struct vd_vnic, on_port));
+}
+
+void vd_ports_retire(bool on)
+{
+	rtnl_lock();
+	WRITE_ONCE(retired, on);
+	while (on && !list_empty(&ports))
+		detach_all(list_first_entry(&ports, struct vd_port, all));
+	rtnl_unlock();
+}
+
+bool vd_ports_retired(void)
+{
+	return READ_ONCE(retired);
+}
+
 static int on_event(struct notifier_block *nb, unsigned long event, void *data)
 {
 	struct net_device *dev = netdev_notifier_info_to_dev(data);
@@ -105,14 +131,9 @@ static int on_event(struct notifier_block *nb, unsigned long event, void *data)
 
 	if (!p)
 		return NOTIFY_DONE;
-	/* the last vNIC that goes takes p with it, and the list's end */
 	switch (event) {
 	case NETDEV_UNREGISTER:
-		while (p) {
-			v = list_first_entry(&p->vnics, struct vd_vnic, on_port);
-			vd_vnic_detach(v);
-			p = find(dev);
-		}
+		detach_all(p);
 		break;
 	case NETDEV_UP:
 	case NETDEV_DOWN:

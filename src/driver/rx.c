@@ -239,6 +239,17 @@ static bool takes_whole(const struct vd_vnic *v, const struct sk_buff *skb)
 	return !skb_is_gso(skb) || (v->features & VIADUCT_FEAT_LRO && skb_is_gso_tcp(skb));
 }
 
+void vd_deliver(struct vd_vnic *v, struct sk_buff *skb, u32 len)
+{
+	if (takes_whole(v, skb)) {
+		deliver(v, skb, len);
+		consume_skb(skb);
+	} else {
+		deliver_cut(v, skb);
+	}
+	vd_wake(v);
+}
+
 unsigned int vd_ingress(void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
 {
 	struct net_device *dev = priv;
@@ -253,12 +264,6 @@ unsigned int vd_ingress(void *priv, struct sk_buff *skb, const struct nf_hook_st
 	v = vd_filter_receiver(dev, &p.flow);
 	if (!v)
 		return NF_ACCEPT;
-	if (takes_whole(v, skb)) {
-		deliver(v, skb, p.len);
-		consume_skb(skb);
-	} else {
-		deliver_cut(v, skb);
-	}
-	vd_wake(v);
+	vd_deliver(v, skb, p.len);
 	return NF_STOLEN;
 }

@@ -8,6 +8,9 @@
  * IPv4 header's checksum and, if asked for, those of TCP and UDP are ours to fill in, as is the
  * cutting of long TCP segments (or the device's). All else is dropped and counted.
  *
+ * A frame to the interface's own station stays here: it goes to the vNIC behind the same interface
+ * whose filter covers it, in the caller's context, or nowhere. Taps do not see it.
+ *
  * The buffers come back with the copy's end. What is on its way is bounded by the socket's send
  * buffer: beyond it frames stay in the ring, and go when others have left (vd_write_space).
  */
@@ -16,6 +19,8 @@
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
+#include <linux/uio.h>
+#include <linux/virtio_net.h>
 #include <net/ip.h>
 #include <net/ip6_checksum.h>
 #include <net/ipv6.h>
@@ -69,7 +74,7 @@ static void give_back(struct vd_vnic *v, const struct tx_frame *f)
 {
 	struct vnic_desc d = {.type = VNIC_DESC_RETURN};
 
-	v->tx.at += f->parts;
+	WRITE_ONCE(v->tx.at, v->tx.at + f->parts);
 	spin_lock_bh(&v->lock);
 	for (u32 i = 0; i < f->parts; i++) {
 		d.buf = f->part[i].buf;
@@ -79,19 +84,29 @@ static void give_back(struct vd_vnic *v, const struct tx_frame *f)
 	spin_unlock_bh(&v->lock);
 }
 
-static struct sk_buff *copy_frame(struct vd_vnic *v, const struct tx_frame *f, int *err)
+/* Room for a frame of len bytes. */
+static struct sk_buff *make_packet(struct vd_vnic *v, u32 len, int *err)
 {
-	u32 linear = f->len <= SMALL ? f->len : LINEAR, at = 0;
-	u32 room = LL_RESERVED_SPACE(v->dev);
-	struct sk_buff *skb = sock_alloc_send_pskb(v->sk, room + linear, f->len - linear, 1, err,
-						   PAGE_ALLOC_COSTLY_ORDER);
+	u32 linear = len <= SMALL ? len : LINEAR;
+	struct sk_buff *skb = sock_alloc_send_pskb(v->sk, v->headroom + linear, len - linear, 1,
+						   err, PAGE_ALLOC_COSTLY_ORDER);
 
 	if (!skb)
 		return NULL;
-	skb_reserve(skb, room);
+	skb_reserve(skb, v->headroom);
 	skb_put(skb, linear);
-	skb->data_len = f->len - linear;
-	skb->len += f->len - linear;
+	skb->data_len = len - linear;
+	skb->len += len - linear;
+	return skb;
+}
+
+static struct sk_buff *copy_frame(struct vd_vnic *v, const struct tx_frame *f, int *err)
+{
+	struct sk_buff *skb = make_packet(v, f->len, err);
+	u32 at = 0;
+
+	if (!skb)
+		return NULL;
 	for (u32 i = 0; i < f->parts; i++) {
 		const struct vnic_desc *d = &f->part[i];
 
@@ -211,62 +226,118 @@ static int set_segments(struct vd_vnic *v, struct sk_buff *skb, const struct hea
 	return 0;
 }
 
+/* What the sender leaves to us. */
+struct rest {
+	bool csum;
+	u32 gso;
+};
+
 /* 0, or which counter says why not. */
-static enum vd_counter prepare(struct vd_vnic *v, struct sk_buff *skb, const struct vnic_desc *d)
+static enum vd_counter prepare(struct vd_vnic *v, struct sk_buff *skb, struct headers *h,
+			       struct rest rest)
 {
-	struct headers h = {};
 	bool may;
 
-	if (check_headers(skb, &h) < 0)
+	if (check_headers(skb, h) < 0)
 		return VD_tx_malformed;
 	rcu_read_lock();
-	may = vd_filter_sends(v, v->dev, &h.flow);
+	may = vd_filter_sends(v, v->dev, &h->flow);
 	rcu_read_unlock();
 	if (!may)
 		return VD_tx_spoofed;
 	ether_addr_copy(((struct ethhdr *)skb->data)->h_source, v->dev->dev_addr);
-	if (d->flags & VNIC_F_CSUM_TX)
-		leave_checksum(skb, &h);
+	if (rest.csum)
+		leave_checksum(skb, h);
 	skb_reset_mac_header(skb);
 	skb_set_network_header(skb, ETH_HLEN);
-	skb_set_transport_header(skb, h.l4);
+	skb_set_transport_header(skb, h->l4);
 	skb->dev = v->dev;
-	return set_segments(v, skb, &h, d->gso_len) < 0 ? VD_tx_malformed : 0;
+	return set_segments(v, skb, h, rest.gso) < 0 ? VD_tx_malformed : 0;
+}
+
+/* --- away with it --- */
+
+/* To the vNIC that has the other end. */
+static void cross(struct vd_vnic *v, struct sk_buff *skb, const struct headers *h)
+{
+	const struct vd_flow back = {.local = h->flow.remote,
+				     .remote = h->flow.local,
+				     .local_port = h->flow.remote_port,
+				     .remote_port = h->flow.local_port,
+				     .proto = h->flow.proto,
+				     .family = h->flow.family};
+	struct vd_vnic *to;
+
+	__skb_pull(skb, ETH_HLEN);
+	local_bh_disable();
+	rcu_read_lock();
+	to = vd_filter_receiver(v->dev, &back);
+	vd_count(v->tx_counts, to ? VD_tx_crossed : VD_tx_nobody, 1);
+	if (to)
+		vd_deliver(to, skb, skb->len);
+	else
+		kfree_skb(skb);
+	rcu_read_unlock();
+	local_bh_enable();
+}
+
+static void queue(struct vd_vnic *v, struct sk_buff *skb)
+{
+	int err = dev_queue_xmit(skb);
+
+	if (net_xmit_eval(err))
+		vd_count(v->tx_counts, VD_tx_dropped, 1);
+}
+
+/* 0: it was sent, or lost on its way. -EINVAL, -EPERM. The packet is gone. */
+static int send_packet(struct vd_vnic *v, struct sk_buff *skb, struct rest rest)
+{
+	struct headers h = {};
+	enum vd_counter why = prepare(v, skb, &h, rest);
+
+	if (why) {
+		vd_count(v->tx_counts, why, 1);
+		kfree_skb(skb);
+		return why == VD_tx_spoofed ? -EPERM : -EINVAL;
+	}
+	vd_count(v->tx_counts, VD_tx_frames, 1);
+	vd_count(v->tx_counts, VD_tx_bytes, skb->len);
+	if (ether_addr_equal(eth_hdr(skb)->h_dest, v->dev->dev_addr))
+		cross(v, skb, &h);
+	else
+		queue(v, skb);
+	return 0;
 }
 
 /* 0: the frame is out of our hands. -EAGAIN: not now. */
 static int send_frame(struct vd_vnic *v, const struct tx_frame *f)
 {
-	struct sk_buff *skb = NULL;
-	enum vd_counter why = VD_bad_desc;
+	const struct rest rest = {.csum = f->part[0].flags & VNIC_F_CSUM_TX,
+				  .gso = f->part[0].gso_len};
+	struct sk_buff *skb;
 	int err = 0;
 
-	if (f->good) {
-		skb = copy_frame(v, f, &err);
-		if (!skb && err == -EAGAIN)
-			return err;
-		why = skb ? prepare(v, skb, &f->part[0]) : VD_tx_dropped;
-	}
-	if (why) {
-		vd_count(v->tx_counts, why, 1);
-		kfree_skb(skb);
+	if (!f->good) {
+		vd_count(v->tx_counts, VD_bad_desc, 1);
 		return 0;
 	}
-	vd_count(v->tx_counts, VD_tx_frames, 1);
-	vd_count(v->tx_counts, VD_tx_bytes, f->len);
-	err = dev_queue_xmit(skb);
-	if (net_xmit_eval(err))
+	skb = copy_frame(v, f, &err);
+	if (!skb && err == -EAGAIN)
+		return err;
+	if (skb)
+		send_packet(v, skb, rest);
+	else
 		vd_count(v->tx_counts, VD_tx_dropped, 1);
 	return 0;
 }
 
-int vd_transmit(struct vd_vnic *v)
+int vd_transmit(struct vd_vnic *v, enum vd_counter who)
 {
 	struct tx_frame f;
 	int ret = 0;
 
 	mutex_lock(&v->tx_lock);
-	vd_count(v->tx_counts, VD_kicks, 1);
+	vd_count(v->tx_counts, who, 1);
 	if (!v->dev)
 		ret = -EIO;
 	/* one lap at most, so that no producer can keep us here */
@@ -293,8 +364,64 @@ void vd_tx_work(struct work_struct *work)
 {
 	struct vd_vnic *v = container_of(work, struct vd_vnic, tx_work);
 
-	vd_transmit(v);
+	WRITE_ONCE(v->tx_waiting, false);
+	vd_transmit(v, VD_tx_resumed);
 	vd_wake(v); /* buffers came back while the program may sleep */
+	vd_poller_wake(v);
+}
+
+/* --- frames that are not in the ring --- */
+
+/* All that may wait for the program's memory is done without a lock. */
+static struct sk_buff *packet_from(struct vd_vnic *v, struct iov_iter *from, struct rest *rest,
+				   int *err)
+{
+	size_t len = iov_iter_count(from) - sizeof(struct virtio_net_hdr);
+	struct virtio_net_hdr hdr;
+	struct sk_buff *skb;
+
+	*err = -EFAULT;
+	if (!copy_from_iter_full(&hdr, sizeof(hdr), from))
+		return NULL;
+	rest->csum = hdr.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	if (hdr.gso_type != VIRTIO_NET_HDR_GSO_NONE)
+		rest->gso = __virtio16_to_cpu(true, hdr.gso_size);
+	skb = make_packet(v, len, err);
+	if (skb && skb_copy_datagram_from_iter(skb, 0, from, len) < 0) {
+		kfree_skb(skb);
+		skb = NULL;
+		*err = -EFAULT;
+	}
+	return skb;
+}
+
+ssize_t vd_write(struct vd_vnic *v, struct iov_iter *from)
+{
+	size_t len = iov_iter_count(from);
+	struct rest rest = {};
+	struct sk_buff *skb;
+	int ret = -EIO;
+
+	if (len < sizeof(struct virtio_net_hdr) + ETH_HLEN ||
+	    len > sizeof(struct virtio_net_hdr) + VD_FRAME_MAX)
+		return -EMSGSIZE;
+	if (READ_ONCE(v->gone))
+		return -EIO;
+	skb = packet_from(v, from, &rest, &ret);
+	if (!skb)
+		return ret;
+	if (vd_ring_full(&v->tx, READ_ONCE(v->tx.at)))
+		vd_transmit(v, VD_tx_overtaken);
+	mutex_lock(&v->tx_lock);
+	if (v->dev) {
+		vd_count(v->tx_counts, VD_tx_written, 1);
+		ret = send_packet(v, skb, rest);
+	} else {
+		kfree_skb(skb);
+		ret = -EIO;
+	}
+	mutex_unlock(&v->tx_lock);
+	return ret < 0 ? ret : len;
 }
 
 /* A frame of ours has left. */

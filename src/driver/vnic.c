@@ -65,6 +65,7 @@ struct vd_vnic *vd_vnic_make(struct file *file)
 /* Nobody can call in any more. */
 void vd_vnic_end(struct vd_vnic *v)
 {
+	vd_poller_end(v);
 	write_lock_bh(&v->sk->sk_callback_lock);
 	v->sk->sk_user_data = NULL;
 	write_unlock_bh(&v->sk->sk_callback_lock);
@@ -89,7 +90,7 @@ void vd_vnic_end(struct vd_vnic *v)
 
 static bool alloc_valid(const struct viaduct_alloc *a)
 {
-	return !a->flags && !a->reserved && a->tx_bufs >= VD_BUFS_MIN &&
+	return !(a->flags & ~VIADUCT_ALLOC_POLL) && !a->reserved && a->tx_bufs >= VD_BUFS_MIN &&
 	       a->tx_bufs <= VD_BUFS_MAX && a->rx_bufs >= VD_BUFS_MIN &&
 	       a->rx_bufs <= VD_BUFS_MAX && a->buf_size >= VD_BUF_SIZE_MIN &&
 	       a->buf_size <= VD_BUF_SIZE_MAX && a->buf_size % VNIC_LINE == 0 &&
@@ -127,6 +128,7 @@ static int bind_to_device(struct vd_vnic *v, struct viaduct_alloc *want)
 		return -ENODEV;
 	if (dev->type != ARPHRD_ETHER || dev->flags & IFF_LOOPBACK)
 		return -EOPNOTSUPP;
+	v->headroom = LL_RESERVED_SPACE(dev);
 	ret = vd_region_make(v, want, dev->mtu);
 	if (ret == 0) {
 		ret = vd_port_add(v, dev);
@@ -148,10 +150,15 @@ int vd_vnic_alloc(struct vd_vnic *v, struct viaduct_alloc *want)
 	if (ret < 0)
 		return ret;
 	v->features = want->features & VD_FEATURES;
-	rtnl_lock();
-	ret = bind_to_device(v, want);
-	rtnl_unlock();
+	if (want->flags & VIADUCT_ALLOC_POLL)
+		ret = vd_poller_make(v);
+	if (ret == 0) {
+		rtnl_lock();
+		ret = bind_to_device(v, want);
+		rtnl_unlock();
+	}
 	if (ret < 0) {
+		vd_poller_end(v);
 		unlist(v);
 		return ret;
 	}
@@ -159,6 +166,7 @@ int vd_vnic_alloc(struct vd_vnic *v, struct viaduct_alloc *want)
 	want->features = v->features;
 	want->region_size = v->region.count << PAGE_SHIFT;
 	smp_store_release(&v->allocated, true); /* after all that was made */
+	vd_poller_wake(v);
 	return 0;
 }
 

@@ -5,11 +5,12 @@
  * Documentation/networking/segmentation-offloads.rst). Over a veth nobody must: sender's and receiver's kernel take one
  * way with 64 KiB instead of 45.
  *
- * AF_XDP has no such frames. Where the process may make a packet socket (socket/large.c) the engine puts data segments
- * one behind the other into memory of the process, headers of the first only, and the socket layer sends what is there
- * after the lock's release, with the header that packet(7) wants before it (PACKET_VNET_HDR). To TCP they are segments
- * as any: each has its pkt, counts in cwnd, and is sent again by itself, over the rings. They are copies: no buffer is
- * with a device, and a process that dies before it has sent them has lost them as a network would have.
+ * AF_XDP has no such frames. Where the process may make a packet socket, and where its vNIC is the char driver's, the
+ * engine puts data segments one behind the other into memory of the process, headers of the first only, and the socket
+ * layer (socket/large.c) writes what is there after the lock's release, with the header that packet(7) wants before it
+ * (PACKET_VNET_HDR). To TCP they are segments as any: each has its pkt, counts in cwnd, and is sent again by itself,
+ * over the rings. They are copies: no buffer is with a device, and a process that dies before it has sent them has lost
+ * them as a network would have.
  */
 #ifndef VD_LARGE_H
 #define VD_LARGE_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * See large.h. packet(7), PACKET_VNET_HDR.
+ * See large.h. packet(7), PACKET_VNET_HDR. The char driver's file takes the same (include/viaduct/vnic_ioctl.h);
+ * neither ever blocks.
  *
  * A stack has two areas (struct large): one that the engine fills under the lock, and one that the thread which has
  * left the lock sends. While both are on their way, or in a child that was forked meanwhile, segments go over the
@@ -66,8 +67,13 @@ int large_open(struct attached *a, uint32_t vnic, uint32_t ifindex)
 {
 	int fd = packet_socket(ifindex);
 
-	if (fd < 0)
-		return fd;
+	if (fd >= 0)
+		large_use(a, vnic, fd);
+	return fd;
+}
+
+void large_use(struct attached *a, uint32_t vnic, int fd)
+{
 	stack_enter(a);
 	if (!a->large_used) {
 		a->large_used = true;
@@ -76,7 +82,6 @@ int large_open(struct attached *a, uint32_t vnic, uint32_t ifindex)
 	}
 	a->e.large_fd[vnic] = fd + 1;
 	stack_leave(a);
-	return fd;
 }
 
 uint32_t large_take(struct attached *a)
@@ -115,7 +120,7 @@ static void send_all(struct large *g)
 
 		large_finish(g, i);
 		/* what the kernel does not take is lost, as on any network */
-		(void)!host_sys.sendto(a->e.large_fd[f->vnic] - 1, g->bytes + f->at, f->len, MSG_DONTWAIT, NULL, 0);
+		(void)!host_sys.write(a->e.large_fd[f->vnic] - 1, g->bytes + f->at, f->len);
 	}
 	g->frames = g->used = 0;
 	g->full = false;

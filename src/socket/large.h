@@ -14,6 +14,8 @@ struct attached;
 
 /* The vNIC leads to this interface, where large segments pass. The socket, or -errno: there are none. */
 int large_open(struct attached *a, uint32_t vnic, uint32_t ifindex);
+/* They leave by write(2) to that descriptor, as they do to such a socket. It is the vNIC's. */
+void large_use(struct attached *a, uint32_t vnic, int fd);
 
 /* What this thread has taken with it from under the lock (large_take), to send it now; NULL nothing. */
 extern _Thread_local struct large *large_mine;

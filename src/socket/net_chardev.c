@@ -14,7 +14,9 @@
 #include <sys/mman.h>
 
 #include "host/host.h"
+#include "host/knobs.h"
 #include "socket/helper.h"
+#include "socket/large.h"
 #include "socket/raw.h"
 #include "socket/wire.h"
 #include "viaduct/vnic_ioctl.h"
@@ -56,6 +58,14 @@ struct given {
 	struct chardev_about about;
 };
 
+/* Large segments go by write(2) if the driver can send so, and that interface's driver or the kernel cuts them. */
+static bool takes_writes(int fd)
+{
+	struct viaduct_abi abi = {.size = sizeof(abi)};
+
+	return driver_call(fd, VIADUCT_IOC_ABI, &abi) == 0 && abi.features & VIADUCT_FEAT_WRITE;
+}
+
 static int allocate(int fd, uint32_t ifindex, struct given *g)
 {
 	struct viaduct_alloc alloc = {.size = sizeof(alloc),
@@ -66,8 +76,14 @@ static int allocate(int fd, uint32_t ifindex, struct given *g)
 				      .evq_entries = WIRE_RING,
 				      .features = VIADUCT_FEAT_CSUM | VIADUCT_FEAT_LRO | VIADUCT_FEAT_ICMP};
 	struct viaduct_info info = {.size = sizeof(info)};
-	int ret = driver_call(fd, VIADUCT_IOC_ALLOC, &alloc);
+	int ret;
 
+	alloc.flags = knob[K_DRIVER_POLL] ? VIADUCT_ALLOC_POLL : 0;
+	ret = driver_call(fd, VIADUCT_IOC_ALLOC, &alloc);
+	if (ret == -EPERM || ret == -EINVAL) { /* not for us, or too old to know */
+		alloc.flags = 0;
+		ret = driver_call(fd, VIADUCT_IOC_ALLOC, &alloc);
+	}
 	if (ret == 0)
 		ret = driver_call(fd, VIADUCT_IOC_INFO, &info);
 	if (ret < 0)
@@ -131,6 +147,8 @@ int net_chardev_attach(struct attached *a, struct net_if *at, uint32_t ifindex)
 	at->keep_fds = 0;
 	at->xsk_fd[0] = fd;
 	at->chardev = true;
+	if (takes_writes(fd))
+		large_use(a, at->vnic[0], fd);
 	net_filters_driver(a);
 	wait_wake_all(); /* sleepers don't know the descriptor yet */
 	process_helper_kick();

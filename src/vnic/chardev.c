@@ -119,8 +119,19 @@ static const struct vnic_ops chardev_ops = {
     .posted = chardev_posted,
 };
 
+/* The driver's thread looks at the ring by itself. It says so no longer before it looks for the last time. */
+static bool polled(const struct vnic *v)
+{
+	if (!__atomic_load_n(&taken_of(v)->polling, __ATOMIC_RELAXED))
+		return false;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* frames before this look */
+	return __atomic_load_n(&taken_of(v)->polling, __ATOMIC_RELAXED);
+}
+
 bool chardev_kick_due(const struct vnic *v)
 {
+	if (polled(v))
+		chardev_kicked(v);
 	return __atomic_load_n(&v->st->tx_prod, __ATOMIC_ACQUIRE) !=
 	       __atomic_load_n(&v->st->comp_cons, __ATOMIC_RELAXED);
 }

@@ -232,6 +232,24 @@ static void a_posted_frame_is_told_of_once_and_its_buffers_come_back(void **stat
 	nic_free(n);
 }
 
+static void while_the_driver_looks_by_itself_it_is_not_told(void **state)
+{
+	struct nic *n = nic_attached();
+	struct vnic_taken *taken = (struct vnic_taken *)(void *)(n->mem + 1024 + VNIC_LINE);
+	struct vnic_desc part = frame((uint32_t)vnic_tx_alloc(&n->v), 54, VNIC_F_CSUM_TX);
+
+	(void)state;
+	taken->polling = 1;
+	n->v.ops->post(&n->v, &part, 1);
+	assert_false(chardev_kick_due(&n->v));
+	taken->polling = 0; /* it has looked once more since, and found that one */
+	assert_false(chardev_kick_due(&n->v));
+	part = frame((uint32_t)vnic_tx_alloc(&n->v), 54, VNIC_F_CSUM_TX);
+	n->v.ops->post(&n->v, &part, 1);
+	assert_true(chardev_kick_due(&n->v));
+	nic_free(n);
+}
+
 static void a_frame_is_not_split_between_two_polls(void **state)
 {
 	struct nic *n = nic_attached();
@@ -257,6 +275,7 @@ int main(void)
 	    cmocka_unit_test(events_that_make_no_sense_are_counted_and_ignored),
 	    cmocka_unit_test(a_change_of_the_link_reaches_the_engine),
 	    cmocka_unit_test(a_posted_frame_is_told_of_once_and_its_buffers_come_back),
+	    cmocka_unit_test(while_the_driver_looks_by_itself_it_is_not_told),
 	    cmocka_unit_test(a_frame_is_not_split_between_two_polls),
 	};
 

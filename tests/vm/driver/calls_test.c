@@ -126,7 +126,7 @@ static void alloc_refuses_what_is_out_of_range(void **state)
 	(void)state;
 #define REFUSED(field, value, error)                                                                                   \
 	(a = good, a.field = (value), assert_int_equal(call(fd, VIADUCT_IOC_ALLOC, &a), error))
-	REFUSED(flags, 1, -EINVAL);
+	REFUSED(flags, 2, -EINVAL);
 	REFUSED(tx_bufs, 0, -EINVAL);
 	REFUSED(tx_bufs, 15, -EINVAL);
 	REFUSED(tx_bufs, 2049, -EINVAL);

@@ -22,6 +22,8 @@
 #include <unistd.h>
 
 #include <arpa/inet.h>
+#include <linux/if_packet.h>
+#include <net/ethernet.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sys/mman.h>
@@ -211,6 +213,21 @@ static inline int peer_socket(int type, const char *ip, uint16_t port)
 
 	enter_namespace("/run/netns/peer");
 	fd = bound_socket(type, ip, port, false);
+	assert_int_equal(setns(here, CLONE_NEWNET), 0);
+	close(here);
+	return fd;
+}
+
+/* A raw view of what the peer's interface gets. */
+static inline int peer_tap(void)
+{
+	int here = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), fd;
+	struct sockaddr_ll a = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL)};
+
+	enter_namespace("/run/netns/peer");
+	fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(ETH_P_ALL));
+	a.sll_ifindex = (int)if_nametoindex("v1");
+	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
 	assert_int_equal(setns(here, CLONE_NEWNET), 0);
 	close(here);
 	return fd;

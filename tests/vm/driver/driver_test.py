@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The kernel module viaduct.ko: built for the virtual machine's kernel, without a warning, and tried there (inside.sh)."""
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,14 +32,15 @@ def build_module(*arguments):
     return done.stdout
 
 
-def in_machine(test, command, seconds):
+def in_machine(test, command, seconds, counts=False):
     """Runs the command under inside.sh, to its successful end; what it wrote."""
     shared = test.path("shared")
     os.makedirs(shared)
     with open(os.path.join(shared, "command"), "w", encoding="ascii") as script:
         script.write(f"exec sh {HERE}/inside.sh {MODULE}/viaduct.ko {command} >/shared/out 2>&1\n")
     need("qemu-system-x86_64", "busybox", "cpio", "nft")
-    program = machine.Program([os.path.join(HERE, "..", "boot"), KERNEL, shared, str(seconds)], test.path("console"))
+    boot = ["env", f"VM_COUNTS={int(counts)}", os.path.join(HERE, "..", "boot"), KERNEL, shared, str(seconds)]
+    program = machine.Program(boot, test.path("console"))
     test.programs.append(program)
     status = program.process.wait(seconds + 20)
     try:
@@ -78,8 +80,28 @@ def frames(test):
 
 
 @case
+def paths(test):
+    run_program(test, "driver_paths_test")
+
+
+@case
 def hostile(test):
     run_program(test, "driver_hostile_test", 240)
+
+
+@case
+def instructions(test):
+    """How many a datagram takes: as docs/driver.md says, and a quarter more at most."""
+    build_module()
+    out = in_machine(test, os.path.join(PROGRAMS, "driver_cost_test"), 240, counts=True)
+    print("# " + "\n# ".join(line for line in out.splitlines() if line.startswith(("sent ", "received "))), flush=True)
+    with open(os.path.join(SOURCE, "docs", "driver.md"), encoding="utf-8") as page:
+        wanted = re.search(r"takes ([\d,]+) instructions to send alone, ([\d,]+) for each more.*?([\d,]+) to receive", page.read(),
+                           re.DOTALL)
+    got = re.search(r"sent (\d+) more (\d+).*received (\d+)", out, re.DOTALL)
+    check(got and wanted, out)
+    for seen, known in zip(got.groups(), wanted.groups()):
+        check(int(seen) <= int(known.replace(",", "")) * 1.25, out)
 
 
 @case
@@ -89,13 +111,14 @@ def programs_under_viaduct(test):
     build_module()
     cases = ["python_stream_client_ipv4", "python_stream_server_ipv6", "python_stream_vlan", "sockperf_tcp_both_sides_ipv4"]
     network = os.path.join(SOURCE, "tests", "network")
-    programs = (f"env TEST_BUILD={BUILD} PYTHONPATH={SOURCE}/tests/lib:{network} {sys.executable} -B "
+    programs = (f"env TEST_START=60 TEST_BUILD={BUILD} PYTHONPATH={SOURCE}/tests/lib:{network} {sys.executable} -B "
                 f"{network}/programs_test.py {' '.join(cases)}")
     out = in_machine(test, f"sh -c '{BUILD}/viaduct check; exec {programs}'", 300)
     check("the kernel's char driver (version 1) is used" in out, out)
     check(out.count("\nok ") == len(cases), out)
     counters = dict(line.split()[:2] for line in out[out.index("--- counters"):].splitlines() if len(line.split()) > 2)
     check(int(counters["tx_frames"]) > 10000 and int(counters["rx_frames"]) > 10000, out)
+    check(int(counters["tx_written"]) > 100, out)  # large segments
     check(counters["tx_spoofed"] == "0" and counters["tx_malformed"] == "0", out)
 
 

@@ -7,8 +7,6 @@
  */
 #include "device.h"
 
-#include <linux/if_packet.h>
-#include <net/ethernet.h>
 #include <netinet/ip.h>
 #include <netinet/udp.h>
 #include <signal.h>
@@ -175,21 +173,6 @@ static void be_hostile(uint64_t seed)
 	}
 }
 
-/* A raw view of what the peer's interface gets. */
-static int peer_tap(void)
-{
-	int here = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), fd;
-	struct sockaddr_ll a = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL)};
-
-	enter_namespace("/run/netns/peer");
-	fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(ETH_P_ALL));
-	a.sll_ifindex = (int)if_nametoindex("v1");
-	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-	assert_int_equal(setns(here, CLONE_NEWNET), 0);
-	close(here);
-	return fd;
-}
-
 /* Frames of those two vNICs are UDP from OURS and their ports, whatever was in their rings. Returns how many there
  * were. */
 static uint32_t look_at_wire(int tap)
@@ -309,7 +292,8 @@ static void one_call(int fd, int sock)
 
 	f.fd = known_fd(fd, sock);
 	a.tx_bufs = a.rx_bufs = 16;
-	switch (below(6)) {
+	a.flags = below(3) ? 0 : VIADUCT_ALLOC_POLL;
+	switch (below(7)) {
 	case 0:
 		for (int i = 0; i < 32; i++)
 			words[i] = below(2) ? (uint32_t)below(70) : (uint32_t)rnd();
@@ -324,6 +308,11 @@ static void one_call(int fd, int sock)
 		break;
 	case 3:
 		(void)call(fd, VIADUCT_IOC_FILTER_DEL, &f);
+		break;
+	case 4:
+		for (int i = 0; i < 32; i++)
+			words[i] = (uint32_t)rnd();
+		(void)!write(fd, words, below(sizeof(words)));
 		break;
 	default:
 		if (below(3) == 0) {
@@ -453,9 +442,13 @@ static void an_interface_goes_under_its_busy_user(void **state)
 		    system("ip link add d0 type veth peer name d1 && ip link set d1 up && ip link set d0 up"), 0);
 		child = fork();
 		if (child == 0) {
-			struct target t = {.d = make_device("d0")};
+			struct target t = {.d = {.fd = open_device()}};
+			struct viaduct_alloc a = alloc_of("d0");
 			int ret;
 
+			a.flags = round & 1 ? VIADUCT_ALLOC_POLL : 0;
+			assert_int_equal(call(t.d.fd, VIADUCT_IOC_ALLOC, &a), 0);
+			map_device(&t.d, a.region_size);
 			t.tx = t.d.header->end[0];
 			do {
 				t.lap++;
