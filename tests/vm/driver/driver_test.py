@@ -111,7 +111,7 @@ def programs_under_viaduct(test):
     build_module()
     cases = ["python_stream_client_ipv4", "python_stream_server_ipv6", "python_stream_vlan", "sockperf_tcp_both_sides_ipv4"]
     network = os.path.join(SOURCE, "tests", "network")
-    programs = (f"env TEST_START=60 TEST_BUILD={BUILD} PYTHONPATH={SOURCE}/tests/lib:{network} {sys.executable} -B "
+    programs = (f"env TEST_BUILD={BUILD} PYTHONPATH={SOURCE}/tests/lib:{network} {sys.executable} -B "
                 f"{network}/programs_test.py {' '.join(cases)}")
     out = in_machine(test, f"sh -c '{BUILD}/viaduct check; exec {programs}'", 300)
     check("the kernel's char driver (version 1) is used" in out, out)
