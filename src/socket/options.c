@@ -260,7 +260,7 @@ static bool kernel_follows(struct sock *k, const struct option *o, bool ours, co
 {
 	enum option_treatment t = o->treatment;
 
-	if (t == OPTION_STACK && !ours && o->value == OPTION_NAME && k->proto == SOCK_TCP) {
+	if (t == OPTION_STACK && !ours && o->level == IPPROTO_TCP && o->value == OPTION_NAME) {
 		k->flags |= SOCKF_KERNEL_ROUTE; /* another congestion control */
 		return false;
 	}
