@@ -198,12 +198,20 @@ int recvmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags, struct tim
 
 /* --- sending --- */
 
+static bool is_stream(int fd)
+{
+	socklen_t len = sizeof(int);
+	int type = 0;
+
+	return real.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
+}
+
 /* A failed send: SIGPIPE where due, then errno. */
-static ssize_t send_result(ssize_t r, int flags)
+static ssize_t send_result(int fd, ssize_t r, int flags)
 {
 	if (r >= 0)
 		return r;
-	if (r == -EPIPE && !(flags & MSG_NOSIGNAL))
+	if (r == -EPIPE && !(flags & MSG_NOSIGNAL) && is_stream(fd))
 		signals_sigpipe();
 	errno = (int)-r;
 	return -1;
@@ -226,7 +234,7 @@ ssize_t send(int fd, const void *buf, size_t len, int flags)
 		fd_to_kernel(fd, v, REASON_UNCONNECTED);
 		return real.send(fd, buf, len, flags);
 	}
-	return send_result(r, flags);
+	return send_result(fd, r, flags);
 }
 TWIN_OF(send, __send);
 
@@ -242,7 +250,7 @@ ssize_t write(int fd, const void *buf, size_t len)
 		fd_to_kernel(fd, v, REASON_UNCONNECTED);
 		return real.write(fd, buf, len);
 	}
-	return send_result(r, 0);
+	return send_result(fd, r, 0);
 }
 TWIN_OF(write, __write);
 
@@ -253,12 +261,14 @@ ssize_t writev(int fd, const struct iovec *iov, int n)
 
 	if (v == VS_NONE || n < 0 || n > IOV_MAX_KERNEL || bad_pointer(iov))
 		return real.writev(fd, iov, n);
+	if (iov_empty(iov, n))
+		return 0;
 	r = transmit(v, fd, iov, n, 0);
 	if (unlikely(r == VS_KERNEL)) {
 		fd_to_kernel(fd, v, REASON_UNCONNECTED);
 		return real.writev(fd, iov, n);
 	}
-	return send_result(r, 0);
+	return send_result(fd, r, 0);
 }
 
 ssize_t sendto(int fd, const void *buf, size_t len, int flags, __CONST_SOCKADDR_ARG to, socklen_t tolen)
@@ -276,7 +286,7 @@ ssize_t sendto(int fd, const void *buf, size_t len, int flags, __CONST_SOCKADDR_
 		fd_to_kernel(fd, v, REASON_UNCONNECTED);
 		return real.sendto(fd, buf, len, flags, to, tolen);
 	}
-	return send_result(r, flags);
+	return send_result(fd, r, flags);
 }
 
 static ssize_t transmit_msg(vsock_t v, int fd, const struct msghdr *m, int flags)
@@ -301,7 +311,7 @@ ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 		fd_to_kernel(fd, v, REASON_UNCONNECTED);
 		return real.sendmsg(fd, m, flags);
 	}
-	return send_result(r, flags);
+	return send_result(fd, r, flags);
 }
 
 /* On the kernel's socket, one by one if any of them carries a socket of ours. */
@@ -343,7 +353,7 @@ int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags)
 			break;
 		msgs[i].msg_len = (unsigned int)r;
 	}
-	return i ? (int)i : (int)send_result(r, flags);
+	return i ? (int)i : (int)send_result(fd, r, flags);
 }
 
 /* --- sendfile --- */
@@ -395,7 +405,7 @@ ssize_t sendfile(int fd, int in, off_t *offset, size_t count)
 	}
 	if (offset)
 		*offset = at;
-	return done ? (ssize_t)done : send_result(r, 0);
+	return done ? (ssize_t)done : send_result(fd, r, 0);
 }
 TWIN_OF(sendfile, sendfile64);
 

@@ -57,6 +57,8 @@ enum sock_proto { SOCK_FREE, SOCK_TCP, SOCK_UDP };
 #define SOCKF_STEERED 0x80000u        /* UDP: what comes for it over networks comes to the stack */
 #define SOCKF_KERNEL_ROUTE 0x100000u  /* an option was set that only the kernel follows on networks */
 #define SOCKF_RECVERR6 0x200000u      /* IPV6_RECVERR */
+#define SOCKF_DISCONNECTING                                                                                            \
+	0x800000u /* shutdown() of a connect() that had failed: connect() is EINVAL from now on (Linux) */
 
 #define SOCK_OPTION_WORDS 8u
 

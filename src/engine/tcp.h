@@ -263,6 +263,9 @@ int tcp_shutdown(struct engine *e, struct sock *k, int how, uint64_t now_us);
 void tcp_close(struct engine *e, struct sock *k, uint64_t now_us);
 /* Reset now; so_error is set to err (0: none). */
 void tcp_abort(struct engine *e, struct sock *k, int err, uint64_t now_us);
+/* Linux's tcp_disconnect: whatever it was, afterwards a socket that can be bound, listen and connect. A connection is
+ * reset, and so_error then ECONNRESET. */
+void tcp_disconnect(struct engine *e, struct sock *k, uint64_t now_us);
 /* The vNIC under an open connection is gone; clean says that all we sent was read. */
 void tcp_vnic_dead(struct engine *e, struct sock *k, uint64_t now_us);
 

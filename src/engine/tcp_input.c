@@ -443,9 +443,12 @@ static void syn_sent(struct engine *e, struct sock *k, struct segment *g)
 	t->snd_una = g->ack;
 	tcp_ecn_take_syn_ack(e, k, g);
 	tcp_established(e, k);
-	t->flags |= e->flushes ? TCPF_ACK_DELAYED : TCPF_ACK_NOW;
-	if (e->flushes)
+	if (e->flushes && !tcp_lossless(e, k->vnic)) { /* with the first data */
+		t->flags |= TCPF_ACK_DELAYED;
 		tcp_ack_soon(e->s, k);
+	} else { /* over a wire it costs little, and until then the server can't accept */
+		t->flags |= TCPF_ACK_NOW;
+	}
 	g->seq++;
 	g->flags &= (uint8_t)~TH_SYN;
 	if (g->flags & TH_URG)

@@ -112,7 +112,8 @@ static uint32_t embryo_limit(const struct sock *l)
 
 static bool accept_full(const struct sock *l)
 {
-	return l->tcp.accept_count + l->tcp.open_offered > l->tcp.backlog;
+	/* What was offered before listen() made the backlog smaller leaves room for others. */
+	return l->tcp.accept_count + min_u32(l->tcp.open_offered, l->tcp.backlog / TCP_OPEN_SHARE) > l->tcp.backlog;
 }
 
 static void inherit(struct sock *c, const struct sock *l)

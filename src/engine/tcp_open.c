@@ -27,7 +27,6 @@
 #include "engine/tcp_wire.h"
 
 #define OPEN_MOST 32u /* offered over one wire at a time */
-#define OPEN_SHARE 4u /* of the backlog, one in so many */
 
 #define OPT_EXPERIMENT 254u /* RFC 6994: kind, length, identifier, and ours the peer's initial sequence number */
 #define OPT_LEN 8u
@@ -158,8 +157,8 @@ void tcp_open_offer(struct engine *e, struct sock *l, const struct sock *c)
 {
 	struct vnic *v = tcp_vnic(e, c);
 	const struct stack_pool *pool = &e->s->sock_pool;
-	uint32_t most = l->tcp.backlog / OPEN_SHARE, used = l->tcp.open_offered + l->tcp.accept_count, n;
-	uint32_t room = (pool->limit - 1 - pool->in_use - e->s->socks_kept) / OPEN_SHARE;
+	uint32_t most = l->tcp.backlog / TCP_OPEN_SHARE, used = l->tcp.open_offered + l->tcp.accept_count, n;
+	uint32_t room = (pool->limit - 1 - pool->in_use - e->s->socks_kept) / TCP_OPEN_SHARE;
 	struct vnic_state *st;
 
 	if (used >= most || !may_offer(e, l, c, v))

@@ -3,6 +3,8 @@
 #ifndef VD_TCP_OPEN_H
 #define VD_TCP_OPEN_H
 
+#define TCP_OPEN_SHARE 4u /* of a listener's backlog, one place in so many is offered */
+
 #include "engine/tcp_internal.h"
 
 #define TCP_OPEN_WINDOW PRIVATE_BUF_SIZE /* the listener's first window */

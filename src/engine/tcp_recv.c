@@ -534,12 +534,14 @@ static __attribute__((noinline)) ssize_t recv_any(struct engine *e, struct sock 
 	if (flags & TCP_F_OOB)
 		return recv_urgent(e, k, &to, want, flags);
 	if (k->rxq.bytes == 0)
-		return want == 0 && !to.fault && t->state != TCP_CLOSED ? 0 : recv_nothing(k);
+		return recv_nothing(k);
 	if (to.fault && k->rxq.bytes > want) /* nothing is taken then, as in Linux */
 		return -EFAULT;
 	n = copy_out(e, k, &to, want, peek);
-	if (peek || n < 0)
+	if (n < 0 || (peek && n > 0))
 		return n;
+	if (peek)
+		return want > 0 ? recv_nothing(k) : 0;
 	mark_passed(t);
 	t->rcvq_copied += (uint32_t)n;
 	tcp_was_read(e, k, n > 0);

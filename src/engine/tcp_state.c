@@ -300,9 +300,12 @@ void tcp_established(struct engine *e, struct sock *k)
 /* A control block as new, but for what the program set. */
 static void tcb_restart(struct engine *e, struct sock *k)
 {
-	struct tcb old = k->tcp, *t = &k->tcp;
+	struct tcb old, *t = &k->tcp;
 
 	timer_remove_all(e, k);
+	tcp_ack_soon_remove(e->s, k); /* or the list would lose its rest, or become a ring */
+	tcp_promise_none(e->s, k);
+	old = *t;
 	memset(t, 0, sizeof(*t));
 	t->state = TCP_CLOSED;
 	t->cc = old.cc;
@@ -353,7 +356,8 @@ int tcp_connect(struct engine *e, struct sock *k, uint32_t vnic, const struct en
 		sock_unhash(e->s, k);
 	pkt_queue_free(e, &k->rxq);
 	tcb_restart(e, k);
-	k->flags &= ~(SOCKF_SHUT_RD | SOCKF_SHUT_WR);
+	if (k->remote.port) /* else what the program has shut down before stays so */
+		k->flags &= ~(SOCKF_SHUT_RD | SOCKF_SHUT_WR);
 	k->so_error = 0;
 	k->local = *local;
 	k->remote = *remote;
@@ -401,8 +405,9 @@ int tcp_shutdown(struct engine *e, struct sock *k, int how, uint64_t now_us)
 	sock_changing(e->s, k);
 	tcp_set_now(e, now_us);
 	switch (t->state) {
-	case TCP_CLOSED:
-		return -ENOTCONN;
+	case TCP_CLOSED: /* it has its effect */
+		wr = false;
+		break;
 	case TCP_LISTEN:
 		if (rd)
 			stop_listening(e, k);
@@ -413,12 +418,12 @@ int tcp_shutdown(struct engine *e, struct sock *k, int how, uint64_t now_us)
 	default:
 		break;
 	}
-	k->flags |= (rd ? SOCKF_SHUT_RD : 0) | (wr ? SOCKF_SHUT_WR : 0);
+	k->flags |= (rd ? SOCKF_SHUT_RD : 0) | (how != 0 ? SOCKF_SHUT_WR : 0);
 	sock_notify(e, k,
 		    (rd ? EV_IN | EV_RDHUP : 0) | EV_OUT |
 			((k->flags & SOCKF_SHUT_RD) && (k->flags & SOCKF_SHUT_WR) ? EV_HUP : 0));
 	if (!wr)
-		return 0;
+		return t->state == TCP_CLOSED ? -ENOTCONN : 0;
 	if (t->flags & TCPF_PEER_GONE)
 		tcp_done(e, k, 0);
 	else if (STATE_BIT(t->state) &
@@ -451,6 +456,20 @@ void tcp_abort(struct engine *e, struct sock *k, int err, uint64_t now_us)
 		tcp_embryo_drop(e, k);
 	else
 		tcp_done(e, k, err);
+}
+
+void tcp_disconnect(struct engine *e, struct sock *k, uint64_t now_us)
+{
+	bool told = needs_reset(&k->tcp) || k->tcp.state == TCP_SYN_SENT;
+
+	if (k->tcp.state != TCP_CLOSED)
+		tcp_abort(e, k, told ? ECONNRESET : 0, now_us);
+	sock_changing(e->s, k);
+	pkt_queue_free(e, &k->rxq);
+	tcb_restart(e, k);
+	k->flags &= ~(SOCKF_SHUT_RD | SOCKF_SHUT_WR | SOCKF_DISCONNECTING);
+	memset(&k->remote, 0, sizeof(k->remote));
+	sock_notify(e, k, EV_OUT | EV_HUP | (k->so_error ? EV_ERR : 0));
 }
 
 /* Can the close be quiet, or must it reset? */

@@ -162,6 +162,16 @@ struct opening {
 	int result; /* -EINPROGRESS: not decided */
 };
 
+/* The connection that connect() began has ended before the program heard that it was made: the socket is as new. */
+static int failed(struct attached *a, struct sock *k)
+{
+	int error = k->so_error ? k->so_error : ECONNABORTED;
+
+	tcp_disconnect(&a->e, k, stack_now(a));
+	k->so_error = 0;
+	return -error;
+}
+
 /* Take in what there is and see how far the handshake is. The first who sees the outcome reports it. */
 static bool opened(void *arg)
 {
@@ -179,9 +189,7 @@ static bool opened(void *arg)
 		o->result = -EINPROGRESS;
 		break;
 	case TCP_CLOSED:
-		o->result = k->so_error ? -k->so_error : -ECONNABORTED;
-		k->so_error = 0;
-		k->tcp.flags &= ~TCPF_CONNECTING;
+		o->result = failed(a, k);
 		break;
 	default:
 		o->result = 0;
@@ -207,13 +215,15 @@ static int wait_opened(vsock_t v, int64_t timeout_us, bool restart)
 }
 
 /* What connect() says of a socket that is not fresh: 1 go on and open. */
-static int already(const struct sock *k, bool nonblock)
+static int already(struct attached *a, struct sock *k, bool nonblock)
 {
 	switch (k->tcp.state) {
 	case TCP_CLOSED:
-		if (k->so_error)
-			return -k->so_error;
-		return k->flags & (SOCKF_SHUT_RD | SOCKF_SHUT_WR) && k->remote.port ? -ECONNABORTED : 1;
+		if (!k->remote.port)
+			return 1;
+		if (k->flags & SOCKF_DISCONNECTING)
+			return -EINVAL;
+		return k->tcp.flags & TCPF_CONNECTING ? failed(a, k) : -EISCONN;
 	case TCP_SYN_SENT:
 	case TCP_SYN_RECEIVED:
 		return nonblock ? -EALREADY : -EINPROGRESS;
@@ -465,8 +475,8 @@ static int disconnect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t le
 
 	if (!k)
 		return -EBADF;
-	if (k->tcp.state != TCP_CLOSED)
-		tcp_abort(&a->e, k, 0, stack_now(a));
+	stack_take_in(a);
+	tcp_disconnect(&a->e, k, stack_now(a));
 	stack_leave(a);
 	(void)host_sys.connect(fd, sa, len);
 	return 0;
@@ -497,9 +507,9 @@ int vs_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, bool
 	nonblock = !wait || k->flags & SOCKF_NONBLOCK;
 	own_family = k->family;
 	elsewhere = k->dst.ifindex > LOOPBACK_IFINDEX;
-	ret = k->proto == SOCK_TCP ? already(k, nonblock) : 1;
-	if (ret < 0 && ret == -k->so_error)
-		k->so_error = 0;
+	if (k->proto == SOCK_TCP)
+		stack_take_in(a);
+	ret = k->proto == SOCK_TCP && sa->sa_family != AF_UNSPEC ? already(a, k, nonblock) : 1;
 	if (ret == 0)
 		k->tcp.flags &= ~TCPF_CONNECTING;
 	if (k->proto == SOCK_UDP) {

@@ -75,7 +75,8 @@ static inline bool io_step(struct io *io)
 	else if (n < 0 && n != -EAGAIN && n != -EPIPE && n != -EFAULT && io->done)
 		k->so_error = (int32_t)-n; /* what was moved is reported now, the error at the next call */
 	over = io->send ? io->done >= io->total || (n < 0 && n != -EAGAIN)
-			: (n != -EAGAIN && (n <= 0 || io->flags & TCP_F_PEEK || io->done >= low_water(io, k)));
+			: (n != -EAGAIN &&
+			   (n <= 0 || io->flags & TCP_F_PEEK || io->done >= low_water(io, k) || tcp_atmark(&a->e, k)));
 	if (!over) {
 		io->timeout_us = io->send ? k->sndtimeo_us : k->rcvtimeo_us;
 		io->nonblock = k->flags & SOCKF_NONBLOCK;
@@ -298,6 +299,8 @@ ssize_t vs_recv(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int flag
 		*msg_flags = flags & MSG_OOB;
 	wait = wait && !(flags & MSG_DONTWAIT);
 	n = recv_any(v, iov, iovcnt, flags, wait);
+	if (msg_flags && flags & MSG_OOB && !n && !iov_total(iov, iovcnt))
+		*msg_flags |= MSG_TRUNC;
 	if (controllen)
 		*controllen = n >= 0 ? inq_control(v, control, *controllen) : 0;
 	return n;

@@ -169,8 +169,8 @@ static int may_listen(struct starting *l, bool *again)
 		return -EBADF;
 	if (k->proto != SOCK_TCP)
 		ret = -EOPNOTSUPP;
-	else if (k->tcp.state != TCP_CLOSED && k->tcp.state != TCP_LISTEN)
-		ret = -EINVAL;
+	else if ((k->tcp.state != TCP_CLOSED && k->tcp.state != TCP_LISTEN) || k->remote.port)
+		ret = -EINVAL; /* a connection that has ended, too */
 	*again = k->tcp.state == TCP_LISTEN;
 	l->v6only = k->flags & SOCKF_V6ONLY;
 	l->kernel_only = k->flags & SOCKF_KERNEL_ROUTE || k->dst.ifindex;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "engine/bytes.h"
 #include "socket/backing.h"
 #include "socket/busy.h"
 #include "socket/epoll.h"
@@ -351,8 +352,9 @@ int vs_shutdown(vsock_t v, int fd, int how)
 	k = vs_enter(v, &a);
 	if (!k)
 		return -ENOTCONN;
+	stack_take_in(a);
 	if (k->proto == SOCK_UDP) {
-		ret = k->remote.port ? 0 : -ENOTCONN;
+		ret = 0; /* the kernel's half knows whether it is connected */
 		if (how != SHUT_WR)
 			k->flags |= SOCKF_SHUT_RD;
 		if (how != SHUT_RD)
@@ -364,6 +366,10 @@ int vs_shutdown(vsock_t v, int fd, int how)
 		if (stops)
 			tcp_abort(&a->e, k, 0, stack_now(a));
 	} else {
+		if (k->tcp.state == TCP_CLOSED && k->tcp.flags & TCPF_CONNECTING)
+			k->flags |= SOCKF_DISCONNECTING;
+		else if (k->tcp.state != TCP_SYN_SENT)
+			k->tcp.flags &= ~TCPF_CONNECTING; /* as the kernel: connect() has nothing to report any more */
 		ret = tcp_shutdown(&a->e, k, how, stack_now(a));
 	}
 	stack_leave(a);
@@ -390,6 +396,20 @@ static int bound_name(int fd, const struct sockaddr *sa, socklen_t len, struct e
 	return 0;
 }
 
+/* In the kernel's order: what is wrong with the address is said before that the socket has a name. */
+static int name_fault(int family, const struct sockaddr *sa, socklen_t len)
+{
+	if (len < (family == 6 ? offsetof(struct sockaddr_in6, sin6_scope_id) : sizeof(struct sockaddr_in)))
+		return -EINVAL;
+	return sa->sa_family == (family == 6 ? AF_INET6 : AF_INET) ? 0 : -EAFNOSUPPORT;
+}
+
+void sock_v6only(struct sock *k)
+{
+	if (k->family == 6 && !is_any(k->local.addr) && !is_v4(k->local.addr))
+		k->flags |= SOCKF_V6ONLY;
+}
+
 int vs_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, enum reason *reason)
 {
 	struct attached *a;
@@ -403,6 +423,8 @@ int vs_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, enum re
 		return -EBADF;
 	udp = k->proto == SOCK_UDP;
 	ret = k->proto == SOCK_TCP && k->tcp.state != TCP_CLOSED ? -EINVAL : 0;
+	if (ret < 0)
+		ret = name_fault(k->family, sa, len) < 0 ? name_fault(k->family, sa, len) : ret;
 	stack_leave(a);
 	if (ret < 0)
 		return ret;
@@ -421,6 +443,7 @@ int vs_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len, enum re
 	if (!k)
 		return ret;
 	k->local = local;
+	sock_v6only(k);
 	stack_leave(a);
 	return 0;
 }
@@ -552,7 +575,10 @@ int vs_atmark(vsock_t v)
 
 	if (!k)
 		return -EBADF;
-	ret = k->proto != SOCK_TCP || k->tcp.state == TCP_LISTEN ? -EINVAL : tcp_atmark(&a->e, k);
+	if (k->proto != SOCK_TCP)
+		ret = -ENOTTY;
+	else
+		ret = k->tcp.state == TCP_LISTEN ? 0 : tcp_atmark(&a->e, k);
 	stack_leave(a);
 	return ret;
 }

@@ -67,6 +67,9 @@ static inline bool connect_refused(const struct sock *k)
 /* Try it. True: it is under way again, or the kernel's from now on. With no lock held. */
 bool connect_again(vsock_t v);
 
+/* It was bound: an IPv6 address of its own makes it IPv6 only, as in the kernel. */
+void sock_v6only(struct sock *k);
+
 /* --- listen.c: which rendezvous descriptor listens for a socket, and listeners taken over after fork --- */
 vsock_t listener_clone(vsock_t v); /* what this process accepts from in its own stack instead of v; VS_NONE: nothing */
 /* Interfaces have come: this process's listeners in stack a that no network knows try again. */

@@ -278,8 +278,6 @@ static int get_socket_int(struct sock *k, int name, int *v)
 	case SO_ERROR:
 		*v = k->so_error;
 		k->so_error = 0;
-		if (k->proto == SOCK_TCP)
-			k->tcp.flags &= ~TCPF_CONNECTING;
 		return 0;
 	case SO_ACCEPTCONN:
 		*v = k->proto == SOCK_TCP && k->tcp.state == TCP_LISTEN;

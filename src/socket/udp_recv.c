@@ -27,6 +27,7 @@ struct receiving {
 	int msg_flags;
 	bool patient; /* blocking: the kernel's half may wait a little */
 	bool nonblock;
+	bool shut; /* for reading */
 	uint64_t timeout_us;
 	ssize_t result;
 };
@@ -109,7 +110,6 @@ static ssize_t receive_engine(struct receiving *c)
 	struct sock *k = enter_readable(c->v, &a);
 	struct udp_meta meta = {0};
 	struct cmsg_datagram d;
-	bool shut;
 	ssize_t n;
 
 	if (!k)
@@ -119,12 +119,10 @@ static ssize_t receive_engine(struct receiving *c)
 	n = udp_recv(&a->e, k, c->iov, c->iovcnt, c->flags & MSG_PEEK, &meta);
 	if (n >= 0)
 		learn(a, k, &meta, &d);
-	shut = n == -EAGAIN && k->flags & SOCKF_SHUT_RD;
+	c->shut = k->flags & SOCKF_SHUT_RD;
 	stack_leave(a);
-	if (shut && c->controllen)
-		*c->controllen = 0;
 	if (n < 0)
-		return shut ? 0 : n;
+		return n;
 	c->msg_flags = meta.size > room(c->iov, c->iovcnt) ? MSG_TRUNC : 0;
 	tell(c, &d);
 	return c->flags & MSG_TRUNC ? (ssize_t)meta.size : n;
@@ -165,6 +163,16 @@ static bool kernel_due(const struct receiving *c)
 	return true;
 }
 
+/* Shut down for reading: nothing is an end for who would wait; who would not hears EAGAIN. */
+static ssize_t receive_end(struct receiving *c)
+{
+	if (c->controllen)
+		*c->controllen = 0;
+	if (c->fromlen)
+		*c->fromlen = 0;
+	return 0;
+}
+
 static bool receive_step(void *arg)
 {
 	struct receiving *c = arg;
@@ -174,8 +182,10 @@ static bool receive_step(void *arg)
 		c->result = receive_kernel(c);
 	if (c->result == -EAGAIN)
 		c->result = receive_engine(c);
-	if (c->result == -EAGAIN && kernel_due(c))
+	if (c->result == -EAGAIN && (c->shut || kernel_due(c)))
 		c->result = receive_kernel(c);
+	if (c->result == -EAGAIN && c->shut && c->patient)
+		c->result = receive_end(c);
 	return c->result != -EAGAIN;
 }
 
@@ -197,8 +207,6 @@ ssize_t udp_receive(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int 
 	c.patient = wait && !(flags & MSG_DONTWAIT) && !vs_nonblock(v);
 	if (flags & MSG_ERRQUEUE) {
 		return vs_recv_error(v, fd, iov, iovcnt, flags, from, fromlen, control, controllen, msg_flags);
-	} else if (flags & MSG_OOB) {
-		c.result = receive_kernel(&c);
 	} else if (!receive_step(&c) && c.patient) {
 		if (c.timeout_us) {
 			w.timeout_us = (int64_t)c.timeout_us;

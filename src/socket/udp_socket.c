@@ -190,6 +190,7 @@ int udp_bind(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
 	if (!k)
 		return ret;
 	family = k->family;
+	sock_v6only(k);
 	v6only = k->flags & SOCKF_V6ONLY;
 	kernels = k->flags & SOCKF_KERNEL_ROUTE;
 	elsewhere = k->dst.ifindex > LOOPBACK_IFINDEX;
@@ -264,7 +265,8 @@ int udp_connect(vsock_t v, int fd, const struct sockaddr *sa, socklen_t len)
 		return ret;
 	}
 	if (host_sys.getpeername(fd, (struct sockaddr *)&ss, &n) < 0)
-		return -errno;
+		return errno == ENOTCONN ? set_names(v, &local, NULL)
+					 : -errno; /* to port 0: the kernel alone knows that peer */
 	ret = addr_from_sockaddr((struct sockaddr *)&ss, n, &remote, &family);
 	if (ret == 0)
 		ret = set_names(v, &local, &remote);
@@ -278,13 +280,14 @@ static bool v4_loopback(const uint8_t addr[16])
 	return is_v4(addr) && addr[12] == 127;
 }
 
-/* The destination as connect(2) and sendto(2) see it: "any" is this machine. */
-static void normalize(struct endpoint *ep)
+/* The destination as connect(2) and sendto(2) see it: "any" is this machine, by the IP version of the socket's own
+ * address. */
+static void normalize(struct endpoint *ep, const struct endpoint *local)
 {
 	if (!is_any(ep->addr))
 		return;
-	if (is_v4(ep->addr)) {
-		memcpy(ep->addr + 12, "\x7f\0\0\1", 4);
+	if (is_v4(ep->addr) || is_v4(local->addr)) {
+		map_v4(ep->addr, "\x7f\0\0\1");
 	} else {
 		memset(ep->addr, 0, 16);
 		ep->addr[15] = 1;
@@ -406,7 +409,8 @@ static bool send_step(void *arg)
 	from = k->local;
 	if (c->from)
 		memcpy(from.addr, c->from, sizeof(from.addr));
-	if (is_any(from.addr) && !vnic_is_network(stack_vnic(a->s, c->vnic))) {
+	if ((is_any(from.addr) || is_v4(from.addr) != is_v4(c->to.addr)) &&
+	    !vnic_is_network(stack_vnic(a->s, c->vnic))) {
 		memcpy(from.addr, c->to.addr, sizeof(from.addr));
 		if (v4_loopback(from.addr))
 			memcpy(from.addr + 12, "\x7f\0\0\1", 4);
@@ -422,7 +426,7 @@ struct sender {
 	int family;
 	bool nonblock;
 	bool elsewhere; /* the way there is a wire that this process must map first */
-	bool kernels;   /* only the kernel knows how to send from this socket */
+	bool kernels;   /* only the kernel knows how to send from this socket, or why not */
 	bool itself;    /* the destination is this very socket: no engine takes that from a wire */
 	uint64_t timeout_us;
 	int error;
@@ -456,6 +460,15 @@ static bool has_ended(struct attached *a, const struct sender *s)
 	return true;
 }
 
+/* An IPv6 socket whose address is of the one IP version can send to the other: the kernel knows when, and from where if
+ * not from the loopback. */
+static bool other_version(const struct sock *k, const struct endpoint *to)
+{
+	if (k->family != 6 || is_v4(to->addr) == is_v4(k->local.addr))
+		return false;
+	return !is_v4(to->addr) || k->flags & SOCKF_V6ONLY || (!is_any(k->local.addr) && !v4_loopback(to->addr));
+}
+
 static int look_at_sender(vsock_t v, const struct endpoint *to, struct sender *out)
 {
 	struct route r;
@@ -466,16 +479,15 @@ static int look_at_sender(vsock_t v, const struct endpoint *to, struct sender *o
 		return -EBADF;
 	stack_take_in(a); /* perhaps the last one was refused: then there is another way */
 	out->remote = to ? *to : k->remote;
-	normalize(&out->remote);
+	normalize(&out->remote, &k->local);
 	out->family = k->family;
 	out->nonblock = k->flags & SOCKF_NONBLOCK;
-	out->kernels = k->flags & SOCKF_KERNEL_ROUTE;
+	out->kernels = k->flags & (SOCKF_KERNEL_ROUTE | SOCKF_SHUT_WR) || other_version(k, &out->remote);
 	out->itself = k->local.port == out->remote.port &&
 		      (is_any(k->local.addr) || !memcmp(k->local.addr, out->remote.addr, sizeof(k->local.addr)));
 	out->timeout_us = k->sndtimeo_us;
-	out->error = k->flags & SOCKF_SHUT_WR ? EPIPE : k->so_error;
-	if (out->error != EPIPE)
-		k->so_error = 0;
+	out->error = k->so_error;
+	k->so_error = 0;
 	out->vnic = out->remote.port ? udp_route_lookup(&a->e, &out->remote) : VNIC_NONE;
 	out->elsewhere = vnic_elsewhere(&a->e, out->vnic, out->vnic < VNIC_MAX ? stack_vnic(a->s, out->vnic)->gen : 0);
 	want_life(a, out);
@@ -562,16 +574,17 @@ ssize_t udp_transmit(vsock_t v, int fd, const struct iovec *iov, int iovcnt, int
 	struct sending c = {.v = v, .iov = iov, .iovcnt = iovcnt, .how = {-1, -1, 0}};
 	struct cmsg_sending asked;
 	struct sender s;
-	int family, ret;
+	int family = 0, ret;
 
-	if ((to && addr_from_sockaddr(to, tolen, &c.to, &family) < 0) || flags & (MSG_OOB | MSG_MORE | MSG_ZEROCOPY))
+	if ((to && addr_from_sockaddr(to, tolen, &c.to, &family) < 0) || flags & (MSG_MORE | MSG_ZEROCOPY))
 		return kernel_send(fd, iov, iovcnt, flags, to, tolen, control, controllen);
 	ret = look_at_sender(v, to ? &c.to : NULL, &s);
 	if (ret < 0)
 		return ret;
 	c.to = s.remote;
 	c.vnic = s.vnic;
-	if (s.kernels || s.itself || (controllen && !take_control(&c, &s, control, controllen, &asked)))
+	if (s.kernels || s.itself || (flags & MSG_OOB && is_v4(c.to.addr)) || (family == 6 && s.family == 4) ||
+	    (controllen && !take_control(&c, &s, control, controllen, &asked)))
 		return kernel_send(fd, iov, iovcnt, flags, to, tolen, control, controllen);
 	if ((s.elsewhere && wire_map(vs_attached(v), c.vnic) < 0) || has_ended(vs_attached(v), &s))
 		c.vnic = VNIC_NONE;

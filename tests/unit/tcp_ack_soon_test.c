@@ -87,6 +87,25 @@ static void the_ack_of_an_end_goes_with_ours(void **state)
 	peer_free(p);
 }
 
+static void a_socket_that_begins_anew_is_in_the_list_once(void **state)
+{
+	struct sock *k, *first;
+	struct peer *p = flushing(&first);
+
+	(void)state;
+	k = first;
+	peer_data(p, TH_ACK | TH_PSH, 100);
+	assert_int_equal(p->e.s->ack_soon, sock_index(p->e.s, k));
+	tcp_disconnect(&p->e, k, p->e.s->now_us);
+	assert_int_equal(p->e.s->ack_soon, 0);
+	assert_int_equal(k->so_error, ECONNRESET);
+	assert_int_equal(k->remote.port, 0);
+	tcp_ack_soon(p->e.s, k);
+	tcp_ack_soon(p->e.s, k);
+	assert_int_equal(k->tcp.ack_soon_next, 0);
+	peer_free(p);
+}
+
 static void without_that_a_first_request_is_acknowledged_at_once(void **state)
 {
 	struct sock *k;
@@ -165,6 +184,7 @@ int main(void)
 	    cmocka_unit_test(a_program_that_does_not_come_back_acknowledges_by_the_timer),
 	    cmocka_unit_test(full_segments_are_acknowledged_at_once),
 	    cmocka_unit_test(the_ack_of_an_end_goes_with_ours),
+	    cmocka_unit_test(a_socket_that_begins_anew_is_in_the_list_once),
 	    cmocka_unit_test(without_that_a_first_request_is_acknowledged_at_once),
 	    cmocka_unit_test(the_handshakes_last_ack_goes_with_the_first_request),
 	    cmocka_unit_test(a_client_that_lets_the_server_speak_completes_the_handshake_when_it_waits),
