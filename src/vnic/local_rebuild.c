@@ -6,6 +6,8 @@
  *   posting      slots are filled, the first of a frame last; then the buffers are marked as with the peer; then the
  *                returns that travelled along are forgotten; then tx_prod moves on. So full slots from tx_prod on say
  *                what was posted, and what they return is not to be returned again.
+ *   given back   buffers are no longer marked as with the peer, then evq_cons moves on: what is in the event queue
+ *                still is given back once more, so it is marked again; used anew in between it would be lost twice.
  *
  * Positions come from the stack. Rings are memory that the peer can write: what is read there is checked, and can at
  * worst confuse the peer's own wire.
@@ -50,15 +52,19 @@ static void catch_up(struct vnic *v)
 	forget_written(v);
 }
 
-/* The frame parts that are in the event queue. */
+/* The frame parts that are in the event queue; the buffers that are given back there are with the peer until that is
+ * taken. */
 static void find_waiting(struct vnic *v, uint64_t *set)
 {
-	uint32_t cons = v->st->evq_cons;
+	struct vnic_state *st = v->st;
+	uint32_t cons = st->evq_cons;
 	struct vnic_desc d;
 
 	for (uint32_t left = WIRE_RING; left && ring_read(v->evq, cons, WIRE_RING, &d); left--, cons++)
-		if (d.type == VNIC_DESC_FRAME && d.buf < v->st->rx_count && d.len)
+		if (d.type == VNIC_DESC_FRAME && d.buf < st->rx_count && d.len)
 			vnic_set_add(set, d.buf);
+		else if (d.type == VNIC_DESC_RETURN && d.buf < st->tx_count)
+			st->tx_state[d.buf] |= VNIC_TX_NIC;
 }
 
 bool wire_rebuild(struct vnic *v, const uint64_t *rx, const uint64_t *tx)
