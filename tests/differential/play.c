@@ -120,16 +120,22 @@ static void copy_named(const char *text, FILE *out)
 	fputs(text, out);
 }
 
-static void look_around(char *line)
+/* All do the step, and what each has seen. */
+static void all_tell(const struct step *s, char all[LINE_MAX_])
 {
-	struct step s = {.op = OP_look, .a = {!expected}};
 	static char text[TEXT_MAX];
+	int at = 0;
 
-	*line = 0;
+	*all = 0;
 	for (int i = 0; i < ACTORS; i++) {
-		tell(i, &s, text);
-		strcat(strcat(line, " |"), text);
+		tell(i, s, text);
+		at += snprintf(all + at, (size_t)(LINE_MAX_ - at), " |%s", text);
 	}
+}
+
+static void look_around(char line[LINE_MAX_])
+{
+	all_tell(&(struct step){.op = OP_look, .a = {!expected}}, line);
 }
 
 static double now_ms(void)
@@ -196,16 +202,9 @@ static bool take_step(const struct step *s, FILE *out)
 	return same;
 }
 
-static void everyone(int op, int argument, char *all)
+static void everyone(int op, int argument, char all[LINE_MAX_])
 {
-	struct step s = {.op = op, .a = {argument}};
-	char text[TEXT_MAX];
-
-	*all = 0;
-	for (int i = 0; i < ACTORS; i++) {
-		tell(i, &s, text);
-		strcat(strcat(all, " |"), text);
-	}
+	all_tell(&(struct step){.op = op, .a = {argument}}, all);
 }
 
 static void skip_to_end(void)

@@ -43,7 +43,7 @@ static void *in_call(void *arg)
 		epoll_wait(ep, &e, 1, -1);
 		break;
 	case 5:
-		recvmsg(subject, &(struct msghdr){.msg_iov = &(struct iovec){&c, 1}, .msg_iovlen = 1}, 0);
+		(void)recvmsg(subject, &(struct msghdr){.msg_iov = &(struct iovec){&c, 1}, .msg_iovlen = 1}, 0);
 		break;
 	default:
 		accept(subject, NULL, NULL);

@@ -103,7 +103,7 @@ static struct sockaddr_un unix_name(void)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 
-	strcpy(un.sun_path + 1, "viaduct-test-rights");
+	snprintf(un.sun_path + 1, sizeof(un.sun_path) - 1, "viaduct-test-rights");
 	return un;
 }
 
@@ -172,7 +172,7 @@ static void to_a_successor(void)
 
 static void to_oneself(int l)
 {
-	int pair[2], fds[MAX], fd = accept(l, NULL, NULL);
+	int pair[2], fds[MAX] = {-1}, fd = accept(l, NULL, NULL);
 
 	if (socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) < 0)
 		exit(2);

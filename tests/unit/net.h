@@ -138,6 +138,7 @@ static struct sock *net_open(struct net *n, const char *from, const char *to, st
 	i = tcp_accept(&n->e[1], l);
 	assert_true(i > 0);
 	*s = sock_at(n->e[1].s, (uint32_t)i);
+	assert_non_null(*s);
 	(*s)->holders = 1;
 	return c;
 }
