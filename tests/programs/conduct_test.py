@@ -7,6 +7,7 @@ import sys
 import time
 
 import harness
+import machine
 from harness import HOST, VIADUCT, Test, case, check, need
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -71,7 +72,10 @@ def explained(test, program, *sentences):
     """What `explain` says of a program, once it says all this: the program may not have come so far yet."""
     end = time.monotonic() + 30
     while True:
-        text = test.run([VIADUCT, "explain", program.process.pid], plain=True)
+        try:
+            text = test.run([VIADUCT, "explain", program.process.pid], plain=True)
+        except machine.Failed as failure:  # it is `viaduct run` still
+            text = str(failure)
         if all(sentence in text for sentence in sentences):
             return text
         check(time.monotonic() < end and program.process.poll() is None, f"{sentences} not in: {text}")
