@@ -21,7 +21,10 @@
  * passed lives: it maps the stack's memory, runs it until its connections have ended as the kernel would end them, then
  * removes its filters. When the daemon goes, the stack's rings, program and filters stay as long as a process of the
  * tree holds the descriptors that came with them (keep_fds); the process connects again to the next daemon within 20
- * seconds, and says HELLO, DAEMON_RESUME for each vNIC, and DAEMON_FILTER_ADD for each filter, which get new numbers.
+ * seconds, and says HELLO, DAEMON_RESUME for each vNIC, and DAEMON_FILTER_ADD for each filter, which get new numbers:
+ * first those of ports, then those of flows, which need no socket if the earlier daemon steered them to this stack. A
+ * daemon may die between a filter's making and its reply; the asker then knows of none. DAEMON_NAMED, from the only
+ * process of a stack, has such ones removed at once, not only after those 20 seconds.
  */
 #ifndef VIADUCT_DAEMON_H
 #define VIADUCT_DAEMON_H
@@ -48,6 +51,7 @@ enum daemon_type {
 	DAEMON_BIND,    /* the rings of a vNIC are mapped: let it be used */
 	DAEMON_INHERIT, /* the filters of processes of the tree that are gone become the asker's */
 	DAEMON_FLOWS,   /* the table in which the stack may steer flows to itself */
+	DAEMON_NAMED,   /* after RESUME: the stack has named all its filters; what else stands for it goes */
 	DAEMON_TYPES
 };
 
@@ -73,6 +77,7 @@ enum daemon_type {
  *   INHERIT     nothing                          daemon_inherited
  *   FLOWS       nothing                          daemon_flows, table          EPERM no direct vNIC, EOPNOTSUPP the NIC
  *                                                                             steers for the stack
+ *   NAMED       nothing                          nothing
  *
  * ENOTCONN: a request that needs a stack, before a HELLO that showed one. EOPNOTSUPP: an unknown type. EMFILE: the
  * daemon had no room for the descriptors. A packet that is none of these, a second HELLO, and an asker that does not

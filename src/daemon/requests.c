@@ -231,9 +231,11 @@ static int serve_resume(struct house *h, struct client *c, struct request *q)
 static int serve_filter_add(struct client *c, struct request *q)
 {
 	const char *why = "";
-	int id = tenant_filter_add(c->tenant, &q->body.filter, request_take(q, 0), &why);
+	int fd = request_take(q, 0), id = tenant_filter_add(c->tenant, &q->body.filter, fd, &why);
 	struct daemon_filter_id reply = {.id = (uint32_t)id};
 
+	if (id == -EPERM && fd < 0) /* its port was a socket's that is closed since: an earlier viaductd has seen it */
+		reply.id = (uint32_t)(id = tenant_filter_inherit(c->tenant, &q->body.filter));
 	if (id > 0)
 		tenant_filter_name(c->tenant, (uint32_t)id, c->number);
 	return id < 0 ? refuse(c, q, id, why) : reply_send(c->fd, &q->head, &reply, sizeof(reply), NULL, 0);
@@ -283,6 +285,13 @@ static int serve_flows(struct house *h, struct client *c, const struct request *
 		  : reply_send(c->fd, &q->head, &d, sizeof(d), &fd, 1);
 }
 
+static int serve_named(struct house *h, struct client *c, const struct request *q)
+{
+	if (c->tenant->number != TENANT_NO_NUMBER)
+		filters_sweep(h->filters, c->tenant->number);
+	return reply_send(c->fd, &q->head, NULL, 0, NULL, 0);
+}
+
 static int serve_resolve(struct house *h, struct client *c, const struct request *q)
 {
 	int rc = mirror_resolve(h->mirror, q->body.resolve.ifindex, q->body.resolve.addr);
@@ -322,6 +331,8 @@ static int serve(struct server *s, struct house *h, struct client *c, struct req
 		return serve_inherit(c, q);
 	case DAEMON_FLOWS:
 		return serve_flows(h, c, q);
+	case DAEMON_NAMED:
+		return serve_named(h, c, q);
 	default:
 		return refuse(c, q, -EOPNOTSUPP, "viaductd knows no such request");
 	}

@@ -36,6 +36,7 @@
 #define VNIC_WORDS (VNIC_MAX / 64)
 #define UDP_ROUTE_SETS 1024u /* power of two */
 #define UDP_ROUTE_WAYS 4u
+#define STACK_UNSURE 8u
 
 /* Sizes of a stack, fixed when it is formatted. */
 struct stack_config {
@@ -162,9 +163,11 @@ struct stack {
 	uint32_t tw_head, tw_tail, tw_count; /* orphans in TIME-WAIT, oldest first, chained by tcb.q_next/q_prev */
 	uint32_t orphan_count;               /* TCP sockets that no program has any more, TIME-WAIT included */
 	uint32_t challenge_acks;             /* in this second, whole stack: statistics only */
-	uint32_t udp_refused;                /* goes up when a UDP peer that we had a route to is not there any more */
-	uint32_t burst_more; /* 1: more frames of this burst follow the one that is being taken in (engine.c) ... */
-	uint32_t burst_ack;  /* ... and this socket's ACK waits for them; 0: none */
+	uint16_t unsure_port[STACK_UNSURE];  /* see stack_unsure; host order, 0 none */
+	uint32_t unsure_next;
+	uint32_t udp_refused; /* goes up when a UDP peer that we had a route to is not there any more */
+	uint32_t burst_more;  /* 1: more frames of this burst follow the one that is being taken in (engine.c) ... */
+	uint32_t burst_ack;   /* ... and this socket's ACK waits for them; 0: none */
 	/* the network (route.c) */
 	struct neigh_want neigh_want[NEIGH_WANTS];
 	uint64_t neigh_pending; /* bit per entry that waits to be asked for */
@@ -223,6 +226,16 @@ static inline struct pkt *pkt_at(struct stack *s, uint32_t i)
 static inline uint32_t pkt_index(const struct stack *s, const struct pkt *p)
 {
 	return (uint32_t)(p - (const struct pkt *)((const char *)s + s->off_pkts));
+}
+
+/* Is this a port of which it is not known whether frames are steered to us (viaductd died before it answered)? The
+ * kernel has its connections, so segments for none of ours are not answered: they come again when that is known. */
+static inline bool stack_unsure(const struct stack *s, uint16_t port)
+{
+	for (uint32_t i = 0; i < STACK_UNSURE; i++)
+		if (s->unsure_port[i] == port)
+			return true;
+	return false;
 }
 
 static inline void count(struct stack *s, enum counter c)

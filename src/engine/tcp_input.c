@@ -490,7 +490,7 @@ void tcp_input(struct engine *e, struct frame *f)
 	if (!k) { /* 3.10.7.1: CLOSED */
 		count(e->s, C_tcp_no_socket);
 		tcp_parse_options(NULL, 0, &g.o);
-		if (!ip_source_ours(e, f))
+		if (!ip_source_ours(e, f) && !stack_unsure(e->s, f->dst.port))
 			tcp_reply_rst(e, &g);
 		return;
 	}

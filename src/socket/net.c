@@ -447,6 +447,19 @@ void net_daemon_gone(struct attached *a)
 	quiet_unlock(&net_lock);
 }
 
+/* No process but this one has filters for the stack, and viaductd knows them all. */
+static void end_doubts(struct attached *a, struct net *n)
+{
+	struct viaductd_reply reply;
+
+	if (net_ask(n, &(struct viaductd_request){.type = DAEMON_NAMED}, &reply) < 0)
+		return;
+	viaductd_reply_drop(&reply);
+	stack_enter(a);
+	memset(a->s->unsure_port, 0, sizeof(a->s->unsure_port));
+	stack_leave(a);
+}
+
 /* Another viaductd may be there by now. */
 static void look_for_daemon(struct attached *a, struct net *n, uint64_t now)
 {
@@ -458,8 +471,9 @@ static void look_for_daemon(struct attached *a, struct net *n, uint64_t now)
 		n->look_us *= 2;
 	if (ret < 0)
 		return;
-	if (net_resume(a, n) == 0)
-		net_filters_resume(a);
+	if (net_resume(a, n) == 0 && net_filters_resume(a) && !n->inherited &&
+	    __atomic_load_n(&a->s->procs, __ATOMIC_RELAXED) == 1)
+		end_doubts(a, n);
 	if (n->inherited)
 		net_filters_inherit(a);
 }

@@ -236,6 +236,14 @@ static void clean_some(struct attached *a, uint64_t now_us)
 		ask_del(net_of(a), &old);
 }
 
+/* viaductd is gone and has not answered. The next one learns with DAEMON_NAMED that we do not want what it finds. */
+static void note_unsure(struct attached *a, uint16_t port)
+{
+	stack_enter(a);
+	a->s->unsure_port[a->s->unsure_next++ % STACK_UNSURE] = port;
+	stack_leave(a);
+}
+
 static int add_locked(struct attached *a, const struct filter *want, int fd, enum reason *reason)
 {
 	struct filter *f = find(want);
@@ -255,6 +263,8 @@ static int add_locked(struct attached *a, const struct filter *want, int fd, enu
 	if (!f)
 		return -ENOBUFS;
 	ret = ask_add(net_of(a), want, fd);
+	if (ret < 0 && net_of(a)->state == NET_LOST)
+		note_unsure(a, want->local.port);
 	if (ret < 0)
 		forget(f);
 	else
@@ -469,21 +479,26 @@ static int descriptor_of(const struct filter *f)
 	return net_descriptor_of(f->proto == IPPROTO_TCP ? SOCK_TCP : SOCK_UDP, f->local.port);
 }
 
-void net_filters_resume(struct attached *a)
+/* Ports first: flows rest on their sockets. */
+bool net_filters_resume(struct attached *a)
 {
 	struct net *n = net_of(a);
+	bool all = true;
 
-	for (uint16_t i = 1; i < mark && n->state == NET_UP; i++) {
-		struct filter *f = &filters[i];
+	for (uint32_t i = 1; i < 2u * mark && n->state == NET_UP; i++) {
+		struct filter *f = &filters[i % mark];
+		bool flows = i >= mark;
 		int id;
 
-		if (!f->id || f->stack != a->index)
+		if (!f->id || f->stack != a->index || flows != (f->remote.port != 0))
 			continue;
-		id = ask_add(n, f, f->remote.port ? -1 : descriptor_of(f));
+		id = ask_add(n, f, flows ? -1 : descriptor_of(f));
+		all &= id > 0;
 		if (id > 0)
 			f->id = (uint32_t)id;
 	}
 	udp_group_resume(a);
+	return all && n->state == NET_UP;
 }
 
 void net_filters_driver(struct attached *a)

@@ -71,7 +71,8 @@ void net_tell_process(struct net *n, int pid);
 bool net_filter_bound(const struct attached *a, uint32_t n, struct endpoint *local);
 /* Hand a stack that lost its viaductd to the next. */
 int net_resume(struct attached *a, struct net *n);
-void net_filters_resume(struct attached *a);
+/* True: viaductd knows all. */
+bool net_filters_resume(struct attached *a);
 /* The stack has one more vNIC of the char driver's: the filters that stand hold there, too. */
 void net_filters_driver(struct attached *a);
 /* What processes of the tree that are gone have left becomes ours, and goes when nobody needs it. */
