@@ -423,6 +423,12 @@ int kernel_flows_possible(int fd)
 	return fd % 2;
 }
 
+int kernel_listening(uint64_t ports[KERNEL_PORT_WORDS])
+{
+	memset(ports, 0x5a, KERNEL_PORT_WORDS * sizeof(*ports));
+	return 0;
+}
+
 int kernel_flows(const struct steer_key *port, uint32_t uid, struct steer_key *flow, int max)
 {
 	(void)uid;
@@ -642,6 +648,8 @@ static void hang_up(struct peer *p)
 	struct tenant *t = p->client->tenant;
 
 	close(p->client->fd);
+	if (p->client->news >= 0)
+		close(p->client->news);
 	close(p->end);
 	/* others may speak for the same stack */
 	if (t)
@@ -658,7 +666,7 @@ static void connect_peer(struct peer *p, uint32_t uid)
 
 	fuzz_require(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends));
 	p->client = calloc(1, sizeof(*p->client));
-	*p->client = (struct client){.fd = ends[0], .uid = uid};
+	*p->client = (struct client){.fd = ends[0], .news = -1, .uid = uid};
 	p->end = ends[1];
 }
 
@@ -729,6 +737,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		else if (which >= 232) { /* interface 2 goes or comes */
 			view.copy[1].iface[1].ifindex ^= 0x80;
 			house_view(&house);
+			(void)house_check_ports(&house);
 		} else
 			one_request(&in, p);
 		check();

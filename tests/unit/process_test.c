@@ -155,6 +155,7 @@ static void accept_and_die(struct sk *l, int unused)
 #define OWN                                                                                                            \
 	3 /* descriptors that a thread makes when it sleeps for the first time, soon or late: less than one a wire */
 
+/* With the lock. */
 static bool has_vnics(void)
 {
 	for (uint32_t i = 0; i < VNIC_MAX; i++)
@@ -163,10 +164,20 @@ static bool has_vnics(void)
 	return false;
 }
 
+static bool vnics_left(void)
+{
+	bool left;
+
+	stack_enter(own_stack);
+	left = has_vnics();
+	stack_leave(own_stack);
+	return left;
+}
+
 /* The helper has let go of the wires, and of most descriptors. */
 static void await_no_wires(int descriptors)
 {
-	for (int i = 0; i < 3000 && (has_vnics() || open_fds() > descriptors); i++)
+	for (int i = 0; i < 3000 && (vnics_left() || open_fds() > descriptors); i++)
 		usleep(10000);
 }
 
