@@ -30,6 +30,7 @@ static void prepare(void)
 	fd_lock(); /* handlers are put off from here on */
 	signals_lock();
 	held = fd_all_sockets(&held_n);
+	vs_fork_begin();
 	ep_fork_prepare();
 	vs_fork_prepare(held, held_n);
 }

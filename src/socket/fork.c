@@ -20,9 +20,14 @@
 static uint32_t child_slot[VS_STACKS_MAX];
 static uint32_t stacks; /* whose locks are held */
 
-void vs_fork_prepare(const vsock_t *all, size_t n)
+/* Who leaves a stack may have news for the epoll sets, and wants their lock. */
+void vs_fork_begin(void)
 {
 	kick_all();
+}
+
+void vs_fork_prepare(const vsock_t *all, size_t n)
+{
 	backing_fork_prepare();
 	stacks = atomic_load(&attached_count);
 	for (uint32_t i = 0; i < stacks; i++) {

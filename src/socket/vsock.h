@@ -53,6 +53,8 @@ void vs_close_fd(vsock_t v, int fd, bool wait_linger);
 bool vs_leave(vsock_t v);
 /* Something was done to the backing socket that the engine does not know of: it will not be used again. */
 void vs_spoil(vsock_t v);
+/* First of all, with no lock of the epoll sets: frames that are held back go. */
+void vs_fork_begin(void);
 /* After fork, in the child: the child's process slot is added to the holders of these sockets. Called by the
  * fork interposer with all of the process's sockets, in the parent before fork (prepare), then in both. */
 void vs_fork_prepare(const vsock_t *all, size_t n);

@@ -9,6 +9,7 @@ import sys
 import time
 
 import harness
+import machine
 from harness import case, check, need
 from link import linked
 
@@ -91,6 +92,18 @@ def await_workers(master, gone, count=2):
         time.sleep(0.05)
 
 
+def await_forgotten(link, gone):
+    """Their relatives know that they are gone, and have what they left."""
+    end = time.monotonic() + 30
+    while True:
+        stacks = json.loads(machine.run(link.sides["far"].inside([harness.VIADUCT, "stat", "--json"]), 10))["stacks"]
+        left = gone & {pid for stack in stacks for pid in stack["processes"]}
+        if not left or not link.sides["far"].accelerated:
+            return
+        check(time.monotonic() < end, f"{left} are gone, and stacks have them still")
+        time.sleep(0.05)
+
+
 def nginx_reloads(link, family):
     """Old workers leave, new ones come, one is killed: no request fails but those on connections that are closed."""
     nginx(link, family, workers=2)
@@ -106,6 +119,7 @@ def nginx_reloads(link, family):
             before = before[:1]
             os.kill(before[0], signal.SIGKILL)
         await_workers(master, set(before))
+        await_forgotten(link, set(before))
         with link.carried():
             for _ in range(20):
                 link.run("near", ["curl", "-sS", "-g", "-o", "/dev/null", "--max-time", "5", url])

@@ -236,7 +236,8 @@ static void send_to_a_trap(struct sk *l, int unused)
 	vs_set_nonblock(c.v, true);
 	NEED(vs_setsockopt(c.v, c.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0);
 	while (the_wire()->st->stats.doorbells <= 100) {
-		/* one for each time that the trap has been laid: it reads nothing, so there is not room for many more */
+		/* one for each time that the trap has been laid: it reads nothing, so there is not room for many more
+		 */
 		if (__atomic_load_n(&the_wire()->peer_ctrl->armed, __ATOMIC_RELAXED))
 			NEED(sk_send(&c, "x", 1) == 1);
 		usleep(100);
