@@ -479,15 +479,14 @@ static int descriptor_of(const struct filter *f)
 	return net_descriptor_of(f->proto == IPPROTO_TCP ? SOCK_TCP : SOCK_UDP, f->local.port);
 }
 
-/* Ports first: flows rest on their sockets. */
-bool net_filters_resume(struct attached *a)
+/* Those of ports, or of flows. True: viaductd knows all of them. */
+static bool name_filters(struct attached *a, bool flows)
 {
 	struct net *n = net_of(a);
 	bool all = true;
 
-	for (uint32_t i = 1; i < 2u * mark && n->state == NET_UP; i++) {
-		struct filter *f = &filters[i % mark];
-		bool flows = i >= mark;
+	for (uint16_t i = 1; i < mark && n->state == NET_UP; i++) {
+		struct filter *f = &filters[i];
 		int id;
 
 		if (!f->id || f->stack != a->index || flows != (f->remote.port != 0))
@@ -497,8 +496,16 @@ bool net_filters_resume(struct attached *a)
 		if (id > 0)
 			f->id = (uint32_t)id;
 	}
-	udp_group_resume(a);
 	return all && n->state == NET_UP;
+}
+
+/* Ports first: flows rest on their sockets. */
+bool net_filters_resume(struct attached *a)
+{
+	bool ports = name_filters(a, false), flows = name_filters(a, true);
+
+	udp_group_resume(a);
+	return ports && flows && net_of(a)->state == NET_UP;
 }
 
 void net_filters_driver(struct attached *a)
