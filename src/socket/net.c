@@ -452,11 +452,13 @@ static void end_doubts(struct attached *a, struct net *n)
 {
 	struct viaductd_reply reply;
 
-	if (net_ask(n, &(struct viaductd_request){.type = DAEMON_NAMED}, &reply) < 0)
+	if (!__atomic_load_n(&a->s->unsure_next, __ATOMIC_RELAXED) ||
+	    net_ask(n, &(struct viaductd_request){.type = DAEMON_NAMED}, &reply) < 0)
 		return;
 	viaductd_reply_drop(&reply);
 	stack_enter(a);
 	memset(a->s->unsure_port, 0, sizeof(a->s->unsure_port));
+	a->s->unsure_next = 0;
 	stack_leave(a);
 }
 
