@@ -49,7 +49,11 @@ struct mirror {
 	struct netview *view; /* writable, ours alone */
 	struct raw_net raw;
 	struct netview_copy next;
-	struct netview_copy moved; /* mirror_moved: the interfaces and addresses that it saw last */
+	struct { /* mirror_moved: what it saw last */
+		uint32_t ifaces, addrs;
+		struct netview_iface iface[NETVIEW_IFACES];
+		struct netview_addr addr[NETVIEW_ADDRS];
+	} moved;
 	char buf[MESSAGES_MAX];
 };
 
@@ -363,14 +367,14 @@ int mirror_resolve(struct mirror *m, uint32_t ifindex, const uint8_t addr[16])
 bool mirror_moved(struct mirror *m)
 {
 	const struct netview_copy *c = &m->view->copy[m->view->version & 1];
-	struct netview_copy *was = &m->moved;
-	bool same = c->ifaces == was->ifaces && c->addrs == was->addrs &&
-		    !memcmp(c->iface, was->iface, sizeof(c->iface)) && !memcmp(c->addr, was->addr, sizeof(c->addr));
+	bool same = c->ifaces == m->moved.ifaces && c->addrs == m->moved.addrs &&
+		    !memcmp(c->iface, m->moved.iface, sizeof(c->iface)) &&
+		    !memcmp(c->addr, m->moved.addr, sizeof(c->addr));
 
-	was->ifaces = c->ifaces;
-	was->addrs = c->addrs;
-	memcpy(was->iface, c->iface, sizeof(c->iface));
-	memcpy(was->addr, c->addr, sizeof(c->addr));
+	m->moved.ifaces = c->ifaces;
+	m->moved.addrs = c->addrs;
+	memcpy(m->moved.iface, c->iface, sizeof(c->iface));
+	memcpy(m->moved.addr, c->addr, sizeof(c->addr));
 	return !same;
 }
 

@@ -75,21 +75,30 @@ static void in_a_child(int port, char *const env[])
 	ended(pid);
 }
 
-/* The process that made the sockets is the one that executes. */
-static void as_itself(int port)
+/* In a child, which makes its sockets itself: its connection. The parent sees its end: -1. */
+static int accepted_in_a_child(int port, int *l)
 {
 	pid_t pid = fork();
-	int l, fd;
+	int fd;
 
 	if (pid) {
 		ended(pid);
-		return;
+		return -1;
 	}
-	l = listen_on(port);
+	*l = listen_on(port);
 	tell();
-	fd = accept(l, NULL, NULL);
+	fd = accept(*l, NULL, NULL);
 	answer(fd, "old0");
-	become(l, fd, environ);
+	return fd;
+}
+
+/* The process that made the sockets is the one that executes. */
+static void as_itself(int port)
+{
+	int l, fd = accepted_in_a_child(port, &l);
+
+	if (fd >= 0)
+		become(l, fd, environ);
 }
 
 static void spawned(int port)
@@ -114,17 +123,10 @@ static void spawned(int port)
 /* A program that can't go on with the connection: the client sees its end, as when the program on the kernel ends. */
 static void plain(int port)
 {
-	pid_t pid = fork();
-	int l, fd;
+	int l;
 
-	if (pid) {
-		ended(pid);
+	if (accepted_in_a_child(port, &l) < 0)
 		return;
-	}
-	l = listen_on(port);
-	tell();
-	fd = accept(l, NULL, NULL);
-	answer(fd, "old0");
 	dup2(open("/dev/null", O_WRONLY), 2);
 	execle("/bin/sleep", "sleep", "0.1", (char *)NULL, (char *[]){"VIADUCT_ENABLE=0", NULL});
 	_exit(9);

@@ -1,29 +1,17 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """MariaDB: a thread for each connection, or a pool of them; many clients at once, large answers, a clean stop."""
 import hashlib
-import os
 import re
-import shutil
 
 import harness
-import machine
 from harness import HOST, both, case, check, need
-from users import as_nobody, nobodys_directory
-
-DATA = []  # made once, copied for each server
+from users import as_nobody, made_once
 
 
 def data_directory(test):
-    data = nobodys_directory(test, "data")
-    if not DATA:
-        machine.run(as_nobody(test, "mariadb-install-db", "--no-defaults", f"--datadir={data}", "--skip-test-db",
-                              "--auth-root-authentication-method=normal", "--innodb-flush-method=fsync"), 60)
-        DATA.append(os.path.join(os.path.dirname(test.directory), "mariadb"))
-        shutil.copytree(data, DATA[0])
-    else:
-        machine.run(["cp", "-r", DATA[0] + "/.", data], 60)
-        machine.run(["chown", "-R", "nobody:nogroup", data], 60)
-    return data
+    return made_once(test, "mariadb", lambda data: [
+        "mariadb-install-db", "--no-defaults", f"--datadir={data}", "--skip-test-db",
+        "--auth-root-authentication-method=normal", "--innodb-flush-method=fsync"])
 
 
 def server(test, *options):

@@ -4,14 +4,13 @@ import glob
 import hashlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 
 import harness
 import machine
 from harness import HOST, both, case, check, need, wait_until
-from users import as_nobody, nobodys_directory
+from users import as_nobody, made_once
 
 CONF = """
 listen_addresses = '{host}'
@@ -21,7 +20,6 @@ fsync = off
 max_connections = 40
 restart_after_crash = on
 """
-CLUSTER = []  # made once, copied for each server
 
 
 def program(name):
@@ -34,15 +32,8 @@ def program(name):
 
 
 def cluster(test):
-    data = nobodys_directory(test, "data")
-    if not CLUSTER:
-        machine.run(as_nobody(test, program("initdb"), "-D", data, "-U", "test", "-A", "trust", "-N", "--locale", "C"), 60)
-        CLUSTER.append(os.path.join(os.path.dirname(test.directory), "cluster"))
-        shutil.copytree(data, CLUSTER[0])
-    else:
-        machine.run(["cp", "-r", CLUSTER[0] + "/.", data], 60)
-        machine.run(["chown", "-R", "nobody:nogroup", data], 60)
-    return data
+    return made_once(test, "cluster", lambda data: [
+        program("initdb"), "-D", data, "-U", "test", "-A", "trust", "-N", "--locale", "C"])
 
 
 def server(test):

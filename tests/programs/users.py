@@ -5,7 +5,9 @@ import shutil
 import subprocess
 
 import harness
+import machine
 
+MADE = {}  # made_once: by name, a copy of what was made
 AS_NOBODY = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]
 
 
@@ -29,3 +31,16 @@ def as_nobody(test, *command):
             shutil.copy(file, test.directory)
         test.viaduct = test.path("viaduct")
     return AS_NOBODY + list(command)
+
+
+def made_once(test, name, making):
+    """A directory of that user as making(directory), a command, makes it: for the first, and a copy of that for others."""
+    data = nobodys_directory(test, "data")
+    if name not in MADE:
+        machine.run(as_nobody(test, *making(data)), 60)
+        MADE[name] = os.path.join(os.path.dirname(test.directory), name)
+        shutil.copytree(data, MADE[name])
+    else:
+        machine.run(["cp", "-r", MADE[name] + "/.", data], 60)
+        machine.run(["chown", "-R", "nobody:nogroup", data], 60)
+    return data
