@@ -71,8 +71,10 @@ struct viaduct_abi {
 	vnic_u32 vnics_max; /* out: most vNICs of a user */
 };
 
-/* viaduct_alloc.flags. POLL: a thread of the driver's looks at the tx ring (vnic_taken.polling), KICK only wakes it;
- * EPERM without CAP_SYS_NICE. */
+/*
+ * viaduct_alloc.flags. POLL: a thread of the driver's looks at the tx ring (vnic_taken.polling), KICK only wakes it;
+ * EPERM without CAP_SYS_NICE.
+ */
 #define VIADUCT_ALLOC_POLL 0x1u
 
 /*

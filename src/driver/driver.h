@@ -28,7 +28,6 @@
 #include <linux/mutex.h>
 #include <linux/netdevice.h>
 #include <linux/spinlock.h>
-#include <linux/version.h>
 #include <linux/wait.h>
 #include <net/ipv6.h>
 #include <net/sock.h>
@@ -245,10 +244,13 @@ bool vd_kernel_has(const struct net_device *dev, const struct vd_flow *flow);
 
 struct nf_hook_state;
 unsigned int vd_ingress(void *priv, struct sk_buff *skb, const struct nf_hook_state *state);
-/* A packet for v, of len bytes of IP from skb->data on; it is ours no more. Bottom halves off,
- * under RCU. */
+/*
+ * A packet for v, of len bytes of IP from skb->data on; it is ours no more. Bottom halves off,
+ * under RCU.
+ */
 void vd_deliver(struct vd_vnic *v, struct sk_buff *skb, u32 len);
-/* Send what lies in the tx ring; who: what that counts as. 0; -EAGAIN: frames are left, and go
+/*
+ * Send what lies in the tx ring; who: what that counts as. 0; -EAGAIN: frames are left, and go
  * later by themselves; -EIO.
  */
 int vd_transmit(struct vd_vnic *v, enum vd_counter who);

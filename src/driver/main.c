@@ -8,8 +8,8 @@
 #include <linux/module.h>
 #include <linux/poll.h>
 #include <linux/uaccess.h>
-#include <linux/version.h>
 
+#include "compat.h"
 #include "driver.h"
 
 union argument {
@@ -226,12 +226,7 @@ static int vd_mmap(struct file *file, struct vm_area_struct *vma)
 		return -ENXIO;
 	if (!(vma->vm_flags & VM_SHARED) || vma->vm_flags & VM_EXEC)
 		return -EINVAL;
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
-	vm_flags_mod(vma, VM_DONTEXPAND | VM_DONTDUMP, VM_MAYEXEC);
-#else
-	vma->vm_flags |= VM_DONTEXPAND | VM_DONTDUMP;
-	vma->vm_flags &= ~VM_MAYEXEC;
-#endif
+	vd_vm_flags_mod(vma, VM_DONTEXPAND | VM_DONTDUMP, VM_MAYEXEC);
 	return vm_map_pages(vma, v->region.pages, v->region.count);
 }
 

@@ -8,13 +8,13 @@
  * from who made what if he has CAP_NET_RAW: he could read and send anything anyway.
  */
 #include <linux/inetdevice.h>
-#include <linux/version.h>
 #include <net/addrconf.h>
 #include <net/inet6_hashtables.h>
 #include <net/inet_hashtables.h>
 #include <net/inet_sock.h>
 #include <net/udp.h>
 
+#include "compat.h"
 #include "driver.h"
 
 #define SHARERS_MAX 4096u /* sockets on one port that are looked at */
@@ -56,9 +56,18 @@ bool vd_kernel_has(const struct net_device *dev, const struct vd_flow *flow)
 
 /* --- who else is bound to the port --- */
 
-static bool foreign(const struct sock *sk, kuid_t uid)
+struct search {
+	kuid_t uid;
+	u32 seen;
+};
+
+/* Another user's, or one too many to look at. */
+static bool foreign(struct sock *sk, void *data)
 {
-	return sk->sk_state != TCP_TIME_WAIT && !uid_eq(sk->sk_uid, uid);
+	struct search *s = data;
+
+	return s->seen++ >= SHARERS_MAX ||
+	       (sk->sk_state != TCP_TIME_WAIT && !uid_eq(sk->sk_uid, s->uid));
 }
 
 static bool foreign_tcp(const struct sock *sk, kuid_t uid)
@@ -66,48 +75,31 @@ static bool foreign_tcp(const struct sock *sk, kuid_t uid)
 	struct inet_hashinfo *table = sock_net(sk)->ipv4.tcp_death_row.hashinfo;
 	u16 port = inet_sk(sk)->inet_num;
 	struct inet_bind_hashbucket *head;
+	struct search search = {.uid = uid};
 	struct inet_bind_bucket *tb;
-	bool found = false;
-	struct sock *other;
-	u32 n = 0;
+	bool found;
 
 	head = &table->bhash[inet_bhashfn(sock_net(sk), port, table->bhash_size)];
 	spin_lock_bh(&head->lock);
 	tb = inet_csk(sk)->icsk_bind_hash;
-	if (tb) {
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
-		sk_for_each_bound(other, &tb->owners)
-			found |= n++ >= SHARERS_MAX || foreign(other, uid);
-#else
-		struct inet_bind2_bucket *tb2;
-
-		hlist_for_each_entry(tb2, &tb->bhash2, bhash_node)
-			sk_for_each_bound(other, &tb2->owners)
-				found |= n++ >= SHARERS_MAX || foreign(other, uid);
-#endif
-	}
+	found = !tb || vd_any_bound(tb, foreign, &search);
 	spin_unlock_bh(&head->lock);
-	return !tb || found;
+	return found;
 }
 
 static bool foreign_udp(const struct sock *sk, kuid_t uid)
 {
 	u16 port = inet_sk(sk)->inet_num;
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
-	struct udp_table *table = &udp_table;
-#else
-	struct udp_table *table = sock_net(sk)->ipv4.udp_table;
-#endif
-	struct udp_hslot *slot = udp_hashslot(table, sock_net(sk), port);
+	struct udp_hslot *slot = udp_hashslot(vd_udp_table(sock_net(sk)), sock_net(sk), port);
+	struct search search = {.uid = uid};
 	bool found = false;
 	struct sock *other;
-	u32 n = 0;
 
 	spin_lock_bh(&slot->lock);
 	sk_for_each(other, &slot->head) {
 		if (!net_eq(sock_net(other), sock_net(sk)) || inet_sk(other)->inet_num != port)
 			continue;
-		found |= n++ >= SHARERS_MAX || foreign(other, uid);
+		found |= foreign(other, &search);
 	}
 	spin_unlock_bh(&slot->lock);
 	return found;

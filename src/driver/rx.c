@@ -18,13 +18,10 @@
 #include <linux/ipv6.h>
 #include <linux/netfilter.h>
 #include <linux/tcp.h>
-#include <linux/version.h>
 #include <net/ip.h>
 #include <net/ipv6.h>
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
-#include <net/gso.h>
-#endif
 
+#include "compat.h"
 #include "driver.h"
 
 #define IP_HEADER_MAX 60

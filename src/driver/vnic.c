@@ -14,6 +14,7 @@
 #include <linux/slab.h>
 #include <linux/nsproxy.h>
 
+#include "compat.h"
 #include "driver.h"
 
 LIST_HEAD(vd_vnics);
@@ -190,11 +191,7 @@ void vd_wake(struct vd_vnic *v)
 	spin_lock_bh(&v->lock);
 	v->rx_counts[VD_wakeups]++;
 	if (v->eventfd)
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
-		eventfd_signal(v->eventfd);
-#else
-		eventfd_signal(v->eventfd, 1);
-#endif
+		vd_eventfd_signal(v->eventfd);
 	spin_unlock_bh(&v->lock);
 }
 

@@ -15,31 +15,32 @@ SOURCE = os.path.realpath(os.path.join(HERE, "..", "..", ".."))
 KERNEL = os.environ.get("TEST_VM", os.path.join(SOURCE, "build-vm"))
 BUILD = os.path.realpath(harness.BUILD)
 MODULE = os.path.join(BUILD, "driver")
+NEWER, NEWER_MODULE = KERNEL + "-newer", MODULE + "-newer"
 PROGRAMS = os.path.join(BUILD, "tests", "vm", "driver")
 
 
-def build_module(*arguments):
+def build_module(*arguments, kernel=KERNEL, module=MODULE):
     """The module, from a copy of its sources; what the compiler said."""
-    headers = os.path.join(KERNEL, "headers")
+    headers = os.path.join(kernel, "headers")
     if not os.path.exists(headers):
         raise harness.Skip("no headers of the virtual machine's kernel were fetched")
-    shutil.copytree(os.path.join(SOURCE, "src", "driver"), MODULE, dirs_exist_ok=True)
-    shutil.copytree(os.path.join(SOURCE, "include", "viaduct"), os.path.join(MODULE, "include", "viaduct"),
+    shutil.copytree(os.path.join(SOURCE, "src", "driver"), module, dirs_exist_ok=True)
+    shutil.copytree(os.path.join(SOURCE, "include", "viaduct"), os.path.join(module, "include", "viaduct"),
                     dirs_exist_ok=True)
-    done = subprocess.run(["make", "-C", headers, f"M={MODULE}", *arguments, "modules"], stdout=subprocess.PIPE,
+    done = subprocess.run(["make", "-C", headers, f"M={module}", *arguments, "modules"], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, check=False, timeout=300)
     check(done.returncode == 0, f"make ended with {done.returncode}: {done.stdout[-3000:]}")
     return done.stdout
 
 
-def in_machine(test, command, seconds, counts=False):
+def in_machine(test, command, seconds, counts=False, kernel=KERNEL, module=MODULE):
     """Runs the command under inside.sh, to its successful end; what it wrote."""
     shared = test.path("shared")
     os.makedirs(shared)
     with open(os.path.join(shared, "command"), "w", encoding="ascii") as script:
-        script.write(f"exec sh {HERE}/inside.sh {MODULE}/viaduct.ko {command} >/shared/out 2>&1\n")
+        script.write(f"exec sh {HERE}/inside.sh {module}/viaduct.ko {command} >/shared/out 2>&1\n")
     need("qemu-system-x86_64", "busybox", "cpio", "nft")
-    boot = ["env", f"VM_COUNTS={int(counts)}", os.path.join(HERE, "..", "boot"), KERNEL, shared, str(seconds)]
+    boot = ["env", f"VM_COUNTS={int(counts)}", os.path.join(HERE, "..", "boot"), kernel, shared, str(seconds)]
     program = machine.Program(boot, test.path("console"))
     test.programs.append(program)
     status = program.process.wait(seconds + 20)
@@ -60,13 +61,28 @@ def run_program(test, name, seconds=120):
         print(out)
 
 
+def build_quietly(kernel, module):
+    """Anew, with all that the compiler and sparse can say; they must not."""
+    shutil.rmtree(module, ignore_errors=True)
+    need("sparse")
+    said = build_module("W=1", "C=2", kernel=kernel, module=module)
+    ours = [line for line in said.splitlines() if ("warning" in line or "error" in line) and module in line]
+    check(not ours, "\n".join(ours))
+
+
 @case
 def the_module_builds_without_a_warning(_test):
-    shutil.rmtree(MODULE, ignore_errors=True)
-    need("sparse")
-    said = build_module("W=1", "C=2")
-    ours = [line for line in said.splitlines() if ("warning" in line or "error" in line) and MODULE in line]
-    check(not ours, "\n".join(ours))
+    build_quietly(KERNEL, MODULE)
+
+
+@case
+def the_newest_kernel(test):
+    """It builds for the newest that Debian has here, too, and its calls and frames are the same there."""
+    build_quietly(NEWER, NEWER_MODULE)
+    names = ["calls", "frames"]
+    script = " && ".join(os.path.join(PROGRAMS, f"driver_{name}_test") for name in names)
+    out = in_machine(test, f"sh -c '{script}'", 240, kernel=NEWER, module=NEWER_MODULE)
+    check(out.count("[  PASSED  ]") == len(names) and "[  FAILED  ]" not in out, out)
 
 
 @case
