@@ -122,10 +122,12 @@ struct vnic_ctrl {
 	vnic_u32 pad[7];
 };
 
-/* A device's only, the line behind the control line. evq: how far the stack has come in the event queue, counted as
+/*
+ * A device's only, the line behind the control line. evq: how far the stack has come in the event queue, counted as
  * slots are. The stack writes it after it took events; poll(2) on the device is all that looks at it. polling: the
  * device writes 1 while it looks at the tx ring by itself. It writes 0, and looks once more, before it stops; so the
- * stack reads it after a full barrier behind its frames, and kicks when it is 0. */
+ * stack reads it after a full barrier behind its frames, and kicks when it is 0.
+ */
 struct vnic_taken {
 	vnic_u32 evq;
 	vnic_u32 polling;

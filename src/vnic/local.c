@@ -142,16 +142,7 @@ static void local_post(struct vnic *v, const struct vnic_desc *d, int n)
 
 static void local_release(struct vnic *v, uint32_t buf)
 {
-	struct vnic_state *st = v->st;
-
-	if (buf >= WIRE_BUFS || !st->rx_state[buf])
-		return;
-	st->ret[st->ret_count] = (uint16_t)buf;
-	vnic_step();
-	st->ret_count++;
-	vnic_step();
-	vnic_drop_part(st, buf);
-	if (st->ret_count == VNIC_RETURNS)
+	if (vnic_let_go(v->st, WIRE_BUFS, buf))
 		local_flush(v);
 }
 

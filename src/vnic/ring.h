@@ -138,6 +138,22 @@ static inline void vnic_drop_part(struct vnic_state *st, uint32_t buf)
 	st->rx_held--;
 }
 
+/*
+ * A held buffer, one of `bufs`, goes to those that the provider gives back (st->ret). In this order: whoever dies on
+ * the way leaves it in both places, never in none. True: ret is full, and to be flushed.
+ */
+static inline bool vnic_let_go(struct vnic_state *st, uint32_t bufs, uint32_t buf)
+{
+	if (buf >= bufs || !st->rx_state[buf])
+		return false;
+	st->ret[st->ret_count] = (uint16_t)buf;
+	vnic_step();
+	st->ret_count++;
+	vnic_step();
+	vnic_drop_part(st, buf);
+	return st->ret_count == VNIC_RETURNS;
+}
+
 /* The burst is full in the middle of a frame: take its parts back, to begin with them the next time. */
 static inline int vnic_unread(struct vnic_state *st, const struct vnic_desc *ev, int from, int n)
 {

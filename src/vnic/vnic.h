@@ -35,7 +35,14 @@
 #define WIRE_RING 4096u
 #define WIRE_MTU 65535u
 
-enum vnic_provider { VNIC_PROV_NONE, VNIC_PROV_LOCAL, VNIC_PROV_SIM, VNIC_PROV_XDP, VNIC_PROV_CHARDEV };
+enum vnic_provider {
+	VNIC_PROV_NONE,
+	VNIC_PROV_LOCAL,
+	VNIC_PROV_SIM,
+	VNIC_PROV_XDP,
+	VNIC_PROV_CHARDEV,
+	VNIC_PROV_VERBS
+};
 
 /* tx_state bits */
 #define VNIC_TX_PKT 1u /* a pkt of the engine refers to it */

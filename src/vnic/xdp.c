@@ -113,16 +113,7 @@ static void xdp_flush(struct vnic *v)
 
 static void xdp_release(struct vnic *v, uint32_t buf)
 {
-	struct vnic_state *st = v->st;
-
-	if (buf >= st->rx_count || !st->rx_state[buf])
-		return;
-	st->ret[st->ret_count] = (uint16_t)buf;
-	vnic_step();
-	st->ret_count++;
-	vnic_step();
-	vnic_drop_part(st, buf);
-	if (st->ret_count == VNIC_RETURNS)
+	if (vnic_let_go(v->st, v->st->rx_count, buf))
 		xdp_flush(v);
 }
 
