@@ -23,8 +23,8 @@
  * tree holds the descriptors that came with them (keep_fds); the process connects again to the next daemon within 20
  * seconds, and says HELLO, DAEMON_RESUME for each vNIC, and DAEMON_FILTER_ADD for each filter, which get new numbers:
  * first those of ports, then those of flows, which need no socket if the earlier daemon steered them to this stack. A
- * daemon may die between a filter's making and its reply; the asker then knows of none. DAEMON_NAMED, from the only
- * process of a stack, has such ones removed at once, not only after those 20 seconds.
+ * daemon may die, or be slower than its client waits, between a filter's making and its reply; the asker then knows of
+ * none. DAEMON_NAMED, from the only process of a stack, has such ones removed at once, not only after those 20 seconds.
  */
 #ifndef VIADUCT_DAEMON_H
 #define VIADUCT_DAEMON_H

@@ -228,6 +228,14 @@ void filters_let_in(struct filters *f, const struct steer_key *flow)
 	count_key(f, flow, -1);
 }
 
+uint32_t filters_id(struct filters *f, const struct steer_key *key, uint32_t stack)
+{
+	const struct claim *c = *place_of(f, key);
+	int member = c ? member_of(c, stack) : -1;
+
+	return member < 0 ? 0 : c->id[member];
+}
+
 bool filters_inherited(struct filters *f, const struct steer_key *key, uint32_t stack)
 {
 	const struct claim *c = *place_of(f, key);
@@ -279,11 +287,24 @@ void filters_sweep(struct filters *f, uint32_t stack)
 	}
 }
 
-static int adopt_one(struct filters *f, const struct steer_key *key, uint32_t (*uid_of)(uint32_t, void *), void *arg)
+/* Those of the members whom somebody may come for. */
+static void keep_known(struct steer_group *g, filters_known *known, void *arg, uint32_t *uid)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < g->count; i++)
+		if (known(g->stack[i], arg, uid))
+			g->stack[n++] = g->stack[i];
+	g->count = n;
+}
+
+/* -EPROTO: the entry is nobody's. */
+static int adopt_one(struct filters *f, const struct steer_key *key, filters_known *known, void *arg)
 {
 	struct claim **at = place_of(f, key), *c;
 	struct steer_group members = {.count = 1};
 	struct steer_target t;
+	uint32_t uid = 0, had;
 	int rc;
 
 	if (steer_filter_get(f->steer, key, &t) || *at)
@@ -295,9 +316,13 @@ static int adopt_one(struct filters *f, const struct steer_key *key, uint32_t (*
 	if (t.stack == STEER_SHARED && (t.group - 1 >= STEER_GROUPS || f->group_used[t.group - 1] ||
 					steer_group_get(f->steer, t.group - 1, &members)))
 		return -EPROTO;
-	if (!members.count || members.count > STEER_MEMBERS)
+	if (members.count > STEER_MEMBERS)
 		return -EPROTO;
-	rc = new_claim(f, at, key, uid_of(members.stack[0], arg), false, &c);
+	had = members.count;
+	keep_known(&members, known, arg, &uid);
+	if (!members.count)
+		return -EPROTO;
+	rc = new_claim(f, at, key, uid, false, &c);
 	if (rc)
 		return rc;
 	c->in_kernel = members;
@@ -306,10 +331,10 @@ static int adopt_one(struct filters *f, const struct steer_key *key, uint32_t (*
 		c->group = t.group;
 		f->group_used[t.group - 1] = 1;
 	}
-	return 0;
+	return members.count == had ? 0 : write_claim(f, c);
 }
 
-int filters_adopt(struct filters *f, uint32_t (*uid_of)(uint32_t stack, void *arg), void *arg)
+int filters_adopt(struct filters *f, filters_known *known, void *arg)
 {
 	struct steer_key key, next;
 	int rc, last = steer_filter_next(f->steer, NULL, &next);
@@ -318,7 +343,7 @@ int filters_adopt(struct filters *f, uint32_t (*uid_of)(uint32_t stack, void *ar
 	f->kinds.table = 1; /* perhaps */
 	while (!last) {
 		key = next;
-		rc = adopt_one(f, &key, uid_of, arg);
+		rc = adopt_one(f, &key, known, arg);
 		last = steer_filter_next(f->steer, &key, &next);
 		if (rc == -EPROTO)
 			steer_filter_clear(f->steer, &key);

@@ -18,8 +18,10 @@ struct filters;
 
 struct filters *filters_new(struct steer *s);
 void filters_free(struct filters *f);
-/* Take over what is in the kernel's map. uid_of says whose a stack is. 0 or -errno. */
-int filters_adopt(struct filters *f, uint32_t (*uid_of)(uint32_t stack, void *arg), void *arg);
+/* Says whose a stack is; false: nobody can come for what it has. */
+typedef bool filters_known(uint32_t stack, void *arg, uint32_t *uid);
+/* Take over what is in the kernel's map, of stacks that are known, and remove the rest. 0 or -errno. */
+int filters_adopt(struct filters *f, filters_known *known, void *arg);
 
 /* Give key to the stack under this id (> 0). The id that it has: id, or the one under which the stack had it already.
  * -EADDRINUSE: another's; -ENOSPC: too many; -ENOMEM. */
@@ -27,6 +29,8 @@ int filters_add(struct filters *f, const struct steer_key *key, uint32_t stack, 
 /* Leave a flow to the kernel, whatever port covers it; and no longer. A stack's own filter for it goes before. */
 int filters_keep_out(struct filters *f, const struct steer_key *flow);
 void filters_let_in(struct filters *f, const struct steer_key *flow);
+/* Under which id the stack has this key; 0: it has not, or has not named it to this viaductd. */
+uint32_t filters_id(struct filters *f, const struct steer_key *key, uint32_t stack);
 /* Has the stack got this key from an earlier viaductd, whether it has named it again or not? */
 bool filters_inherited(struct filters *f, const struct steer_key *key, uint32_t stack);
 void filters_del(struct filters *f, const struct steer_key *key, uint32_t stack);

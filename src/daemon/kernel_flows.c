@@ -35,7 +35,7 @@ static int option(int fd, int name)
 
 int kernel_flows_possible(int fd)
 {
-	return option(fd, SO_REUSEADDR) || option(fd, SO_REUSEPORT);
+	return option(fd, SO_REUSEADDR) || option(fd, SO_REUSEPORT) || option(fd, SO_ACCEPTCONN);
 }
 
 /* An address of sock_diag as ours. */

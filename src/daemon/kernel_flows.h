@@ -10,8 +10,8 @@
 
 #include "daemon/steer_maps.h"
 
-/* Can there be any? Without SO_REUSEADDR and SO_REUSEPORT the kernel gives nobody a port on which it has connections.
- */
+/* Can there be any? Without SO_REUSEADDR and SO_REUSEPORT the kernel gives nobody a port on which it has connections;
+ * but one who listens already, before we are asked, may have accepted some. */
 int kernel_flows_possible(int fd);
 /* Those that the key of a port would take from the kernel (sock_diag(7)): the number, keys in flow; -E2BIG: more than
  * max; -EADDRINUSE: another user than uid listens, or is bound (UDP), there; other -errno. uid 0 takes from anybody. */

@@ -31,10 +31,11 @@
 
 #define MESSAGES_MAX (64 * 1024)        /* bytes of one read of a netlink socket: more than the kernel ever gives */
 #define EVENTS_RCVBUF (4 * 1024 * 1024) /* bytes of changes that may wait for us */
-#define ANSWER_S 5   /* an answer of the kernel is made while we ask; this only ends what is broken */
-#define AGAIN_MS 100 /* after a failure */
-#define LOAD_MAX 10  /* reading takes at most 1 / LOAD_MAX of the time */
-#define DUMP_TRIES 5 /* a table that changes while it is read is read again */
+#define ANSWER_S 5     /* an answer of the kernel is made while we ask; this only ends what is broken */
+#define AGAIN_MS 100   /* after a failure */
+#define LOAD_MAX 10    /* reading takes at most 1 / LOAD_MAX of the time */
+#define DUMP_TRIES 5   /* a table that changes while it is read is read again */
+#define FIRST_TRIES 20 /* and all of them, at the start */
 
 struct mirror {
 	int epoll_fd, timer_fd, view_fd;
@@ -455,6 +456,18 @@ static int open_poll(struct mirror *m)
 	return 0;
 }
 
+/* Who has seen nothing yet takes all interfaces and addresses for gone, and tells stacks that come back so. */
+static int read_first(struct mirror *m)
+{
+	int err = -EINTR;
+
+	for (int i = 0; i < FIRST_TRIES && err == -EINTR; i++) {
+		m->next_ns = 0;
+		err = read_again(m);
+	}
+	return err < 0 && err != -EINTR ? err : 0;
+}
+
 int mirror_start(struct mirror **out)
 {
 	struct mirror *m = calloc(1, sizeof(*m));
@@ -472,8 +485,8 @@ int mirror_start(struct mirror **out)
 	if (!err)
 		err = open_poll(m);
 	if (!err)
-		err = read_again(m);
-	if (err < 0 && err != -EINTR) {
+		err = read_first(m);
+	if (err < 0) {
 		mirror_stop(m);
 		return err;
 	}

@@ -235,18 +235,25 @@ void orphan_end(struct tenant *t)
 	t->orphan_waits = 0;
 }
 
+/* Has it the device's own queues? Those behind veths of their own are in nobody's way. */
+static bool has_queues(const struct tenant *t, uint32_t device)
+{
+	for (uint32_t v = 0; v < TENANT_VNICS; v++)
+		if (t->vnic[v].ifindex && t->vnic[v].where.ifindex == device &&
+		    t->vnic[v].about.mode == DAEMON_MODE_DIRECT)
+			return true;
+	return false;
+}
+
 bool orphan_make_room(struct house *h, uint32_t device)
 {
 	for (uint32_t i = 0; i < STEER_STACKS; i++) {
 		struct tenant *t = h->tenant[i];
 
-		if (!t || !t->orphan_waits)
-			continue;
-		for (uint32_t v = 0; v < TENANT_VNICS; v++)
-			if (t->vnic[v].ifindex && t->vnic[v].where.ifindex == device) {
-				tenant_free(t);
-				return true;
-			}
+		if (t && t->orphan_waits && has_queues(t, device)) {
+			tenant_free(t);
+			return true;
+		}
 	}
 	return false;
 }

@@ -82,7 +82,7 @@ void orphan_end(struct tenant *t);
 /* Children of an earlier viaductd's that nobody has are ours from now on, and so is what is left of the stacks whose
  * connections they finish: at most `max` tenants. */
 uint32_t orphan_find(struct house *h, struct tenant **found, uint32_t max);
-/* End those who only wait and whose queues are of this device. True if there was one. */
+/* End one who only waits and has this device's own queues. True if there was one. */
 bool orphan_make_room(struct house *h, uint32_t device);
 
 /* The child's life; the exit status. rings: of each vNIC, where they were mapped before; NULL: by the descriptors. */

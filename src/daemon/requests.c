@@ -287,6 +287,7 @@ static int serve_flows(struct house *h, struct client *c, const struct request *
 
 static int serve_named(struct house *h, struct client *c, const struct request *q)
 {
+	tenant_forget_unnamed(c->tenant);
 	if (c->tenant->number != TENANT_NO_NUMBER)
 		filters_sweep(h->filters, c->tenant->number);
 	return reply_send(c->fd, &q->head, NULL, 0, NULL, 0);

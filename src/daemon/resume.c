@@ -17,11 +17,16 @@
 
 /* --- the start --- */
 
-static uint32_t uid_of(uint32_t stack, void *house)
+/* A number without a port says nothing of whose it was: who gets it next is not to get the filters too, such as one of
+ * a stack to which the earlier viaductd did not come to answer. */
+static bool known(uint32_t stack, void *house, uint32_t *uid)
 {
 	const struct house *h = house;
 
-	return stack < STEER_STACKS ? h->number[stack].uid : 0;
+	if (stack >= STEER_STACKS || !h->number[stack].adopted)
+		return false;
+	*uid = h->number[stack].uid;
+	return true;
 }
 
 int house_adopt(struct house *h)
@@ -38,7 +43,7 @@ int house_adopt(struct house *h)
 		for (uint32_t n = 0; n < STEER_STACKS; n++)
 			if (!steer_port_get(h->steer, iface, n, &port) && port.mode)
 				h->number[n] = (struct house_number){.used = true, .adopted = true, .uid = port.uid};
-	return filters_adopt(h->filters, uid_of, h);
+	return filters_adopt(h->filters, known, h);
 }
 
 static void sweep_number(struct house *h, uint32_t number)

@@ -273,8 +273,9 @@ static int check_iface(struct tenant *t, const struct netview_iface *f, struct p
 	return port_device(t->house->sock, f->device, d);
 }
 
-/* Who comes when another has just left waits for the kernel: what he gets now he has as long as he lives. */
-static int bind_port(const struct house *h, struct tenant_vnic *v, const char **why)
+/* Who comes when another has just left waits for the kernel: what he gets now he has as long as he lives. All others
+ * wait with him, so if that was in vain the next does not try it again. */
+static int bind_port(struct house *h, struct tenant_vnic *v, const char **why)
 {
 	bool direct = v->about.mode == DAEMON_MODE_DIRECT;
 	int rc = port_bind(&v->port);
@@ -283,6 +284,8 @@ static int bind_port(const struct house *h, struct tenant_vnic *v, const char **
 		usleep(ROOM_WAIT_US);
 		rc = port_bind(&v->port);
 	}
+	if (rc == -EBUSY && direct)
+		h->queues_left = 0;
 	*why = rc == -EBUSY        ? "another process has the interface's queues"
 	       : rc == -ENETDOWN   ? "the interface is down"
 	       : rc == -EOPNOTSUPP ? "frames of this MTU need Linux 6.6"

@@ -139,6 +139,8 @@ int tenant_filter_inherit(struct tenant *t, const struct daemon_filter *f);
 void tenant_filter_name(struct tenant *t, uint32_t id, uint32_t asker);
 /* The filters whose asker is gone become this one's, as many as *out has room for. */
 void tenant_inherit(struct tenant *t, uint32_t asker, struct daemon_inherited *out);
+/* Delete those whose asker is gone: he has come again, and named what he knows of. */
+void tenant_forget_unnamed(struct tenant *t);
 /* A process that keeps the stack alive. Its place, or -EEXIST: it does so already. */
 int tenant_process(struct tenant *t, int pidfd, const char **why);
 void tenant_process_gone(struct tenant *t, uint32_t at);

@@ -352,10 +352,17 @@ static int new_filter(struct tenant *t, const struct daemon_filter *asked, int f
 {
 	struct tenant_filter f = {.shared = asked->flags & DAEMON_FILTER_SHARED, .asked = *asked};
 	int id, rc, hold = hold_for(t, asked, fd, why);
+	uint32_t known;
 
 	if (hold < 0)
 		return hold;
 	f.keys = tenant_keys(asked, f.key);
+	known = groups_key(&f.key[0]) ? 0 : filters_id(t->house->filters, &f.key[0], t->number);
+	if (known) { /* with the kernel's connections that were left to it */
+		if (fd >= 0)
+			t->hold[hold].fd = -1;
+		return refresh(t, known, fd);
+	}
 	f.hold = (uint32_t)hold;
 	rc = keep_kernel_flows(t, &f, fd, why);
 	id = rc ? rc : free_filter(t);
@@ -537,4 +544,11 @@ int tenant_filter_del(struct tenant *t, uint32_t id)
 	give_back_filter(t, id);
 	t->filters--;
 	return 0;
+}
+
+void tenant_forget_unnamed(struct tenant *t)
+{
+	for (uint32_t id = 1; id <= t->filter_high; id++)
+		if (t->filter[id - 1].keys && !t->filter[id - 1].asker)
+			(void)tenant_filter_del(t, id);
 }

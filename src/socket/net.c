@@ -32,6 +32,7 @@
 #define LOOK_AGAIN_US 100000u /* for a viaductd that takes the place of one that is gone, then twice as long, ... */
 #define KICK_AGAIN_US 10000u
 #define LOOK_LAST_US 5000000u /* ... until it is this long: one that is started waits for us for 20 s */
+#define DOUBTS_US 1000000u    /* after DAEMON_NAMED: frames of a filter that went may still come */
 #define RESOLVE_US 100000u    /* how long a connect waits for a neighbour before it leaves the rest to retransmission */
 #define RESOLVE_STEP_US 200u
 #define NEED_SEALS (F_SEAL_SHRINK)
@@ -69,10 +70,16 @@ static void close_connection(struct net *n)
 	n->news_fd = 0;
 }
 
-static void lose(struct net *n)
+static void hang_up(struct net *n)
 {
 	close_connection(n);
+	n->came_again = false;
 	set_state(n, NET_LOST);
+}
+
+static void lose(struct net *n)
+{
+	hang_up(n);
 	n->retry_us = 0;
 	n->look_us = LOOK_AGAIN_US;
 }
@@ -447,7 +454,8 @@ void net_daemon_gone(struct attached *a)
 	quiet_unlock(&net_lock);
 }
 
-/* No process but this one has filters for the stack, and viaductd knows them all. */
+/* No process but this one has filters for the stack, and viaductd knows them all. What was steered here by others
+ * before they went may be on its way yet. */
 static void end_doubts(struct attached *a, struct net *n)
 {
 	struct viaductd_reply reply;
@@ -456,10 +464,22 @@ static void end_doubts(struct attached *a, struct net *n)
 	    net_ask(n, &(struct viaductd_request){.type = DAEMON_NAMED}, &reply) < 0)
 		return;
 	viaductd_reply_drop(&reply);
+	n->doubts_end_us = clock_us() + DOUBTS_US;
+}
+
+/* When to come again, in us; 0: need not. */
+static uint64_t forget_doubts(struct attached *a, struct net *n, uint64_t now)
+{
+	if (!n->doubts_end_us)
+		return 0;
+	if (now < n->doubts_end_us)
+		return n->doubts_end_us - now;
+	n->doubts_end_us = 0;
 	stack_enter(a);
 	memset(a->s->unsure_port, 0, sizeof(a->s->unsure_port));
 	a->s->unsure_next = 0;
 	stack_leave(a);
+	return 0;
 }
 
 /* Another viaductd may be there by now. */
@@ -473,11 +493,32 @@ static void look_for_daemon(struct attached *a, struct net *n, uint64_t now)
 		n->look_us *= 2;
 	if (ret < 0)
 		return;
-	if (net_resume(a, n) == 0 && net_filters_resume(a) && !n->inherited &&
-	    __atomic_load_n(&a->s->procs, __ATOMIC_RELAXED) == 1)
-		end_doubts(a, n);
+	ret = net_resume(a, n);
+	/* rings that it did not take are shown again: in 20 s it forgets whose they are, and the kernel answers our
+	 * frames */
+	if (ret < 0 && n->state == NET_UP)
+		hang_up(n);
+	else if (ret == 0 && net_filters_resume(a) && !n->inherited &&
+		 __atomic_load_n(&a->s->procs, __ATOMIC_RELAXED) == 1)
+		n->came_again = true;
 	if (n->inherited)
 		net_filters_inherit(a);
+}
+
+bool net_came_again(const struct attached *a)
+{
+	return __atomic_load_n(&net_of(a)->came_again, __ATOMIC_RELAXED);
+}
+
+void net_named(struct attached *a)
+{
+	struct net *n = net_of(a);
+
+	quiet_lock(&net_lock);
+	if (n->came_again && n->state == NET_UP)
+		end_doubts(a, n);
+	n->came_again = false;
+	quiet_unlock(&net_lock);
 }
 
 /* Neighbours that the engine wants resolved or confirmed. */
@@ -508,7 +549,7 @@ static void ask_for_neighbours(struct attached *a)
 
 uint64_t net_tick(void)
 {
-	uint64_t now = clock_us(), next = net_filters_sweep(now), flows = net_flows_sweep(now);
+	uint64_t now = clock_us(), next = net_filters_sweep(now), flows = net_flows_sweep(now), doubts;
 
 	if (flows && (!next || flows < next))
 		next = flows;
@@ -525,13 +566,16 @@ uint64_t net_tick(void)
 			next = KICK_AGAIN_US;
 		if (glance(n) == NET_UP)
 			ask_for_neighbours(attached[i]);
-		if (glance(n) != NET_LOST)
+		if (glance(n) != NET_LOST && !__atomic_load_n(&n->doubts_end_us, __ATOMIC_RELAXED))
 			continue;
 		quiet_lock(&net_lock);
 		if (n->state == NET_LOST && now >= n->retry_us)
 			look_for_daemon(attached[i], n, now);
 		if (n->state == NET_LOST && (!next || n->retry_us - now < next))
 			next = n->retry_us > now ? n->retry_us - now : LOOK_AGAIN_US;
+		doubts = forget_doubts(attached[i], n, now);
+		if (doubts && (!next || doubts < next))
+			next = doubts;
 		quiet_unlock(&net_lock);
 	}
 	return next;
@@ -645,7 +689,7 @@ void net_after_fork(void)
 		n->fd = -1;
 		n->news_fd = 0;
 		n->inherited = true;
-		n->retry_us = 0;
+		n->retry_us = n->doubts_end_us = 0;
 		n->why = REASON_NO_DAEMON;
 		set_state(n, known && n->joins ? NET_INHERITED : NET_FOREIGN);
 	}

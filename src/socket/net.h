@@ -61,6 +61,10 @@ void net_moved(struct attached *a);
 /* What is due: viaductd is looked for again, filters that nobody needs go. Microseconds until it is worth calling
  * again, 0: nothing is left to do. */
 uint64_t net_tick(void);
+/* Since the last call of net_named net_tick has brought the stack to another viaductd, or to the same again. */
+bool net_came_again(const struct attached *a);
+/* All that is wanted of it has been asked for: viaductd may forget what else it has for the stack. */
+void net_named(struct attached *a);
 /* A vNIC is gone for good: what it had mapped. */
 void net_release_port(struct xdp_port *port);
 

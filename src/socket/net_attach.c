@@ -378,13 +378,17 @@ static void name_processes(struct attached *a, struct net *n)
 	}
 }
 
+/* An interface that is gone is not to come back; what else is refused may be had later. */
 int net_resume(struct attached *a, struct net *n)
 {
 	int ret = 0;
 
 	name_processes(a, n);
-	for (uint32_t i = 0; i < NET_IFS && ret == 0; i++)
-		if (n->ifs[i].ifindex && !n->ifs[i].chardev)
-			ret = resume_if(n, &n->ifs[i]);
-	return ret;
+	for (uint32_t i = 0; i < NET_IFS && n->state == NET_UP; i++) {
+		int one = n->ifs[i].ifindex && !n->ifs[i].chardev ? resume_if(n, &n->ifs[i]) : 0;
+
+		if (one < 0 && one != -ENODEV)
+			ret = one;
+	}
+	return n->state == NET_UP ? ret : -ECONNRESET;
 }

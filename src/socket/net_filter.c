@@ -239,6 +239,7 @@ static void clean_some(struct attached *a, uint64_t now_us)
 /* viaductd is gone and has not answered. The next one learns with DAEMON_NAMED that we do not want what it finds. */
 static void note_unsure(struct attached *a, uint16_t port)
 {
+	net_of(a)->doubts_end_us = 0;
 	stack_enter(a);
 	a->s->unsure_port[a->s->unsure_next++ % STACK_UNSURE] = port;
 	stack_leave(a);

@@ -45,6 +45,8 @@ struct net {
 	int news_fd;     /* plus 1: its eventfd, 0 none */
 	uint64_t retry_us;
 	uint64_t look_us;              /* NET_LOST: how long until the next look for another viaductd */
+	uint64_t doubts_end_us;        /* when stack_unsure's ports may be forgotten; 0: not yet */
+	bool came_again;               /* to this viaductd, which does not know yet that it knows all (net_named) */
 	struct daemon_flow_set *flows; /* net_flows.c; NULL: viaductd gives none */
 	uint32_t flow_stack;           /* our number there */
 	bool flows_asked;

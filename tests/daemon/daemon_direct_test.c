@@ -98,6 +98,11 @@ static void connections_that_the_kernel_has_on_a_port_stay_with_it(void **state)
 	assert_int_equal(send(peer, "still", 5, 0), 5);
 	assert_int_equal(recv(here, frame, sizeof(frame), 0), 5);
 	assert_int_equal(rings_receive(&r, frame, sizeof(frame), 50), 0);
+	/* also when the stack asks for the port again, as after an answer that it did not wait for */
+	assert_true(client_filter(sock, IPPROTO_TCP, HERE4, 7002, server, 0) > 0);
+	assert_int_equal(send(peer, "still", 5, 0), 5);
+	assert_int_equal(recv(here, frame, sizeof(frame), 0), 5);
+	assert_int_equal(rings_receive(&r, frame, sizeof(frame), 50), 0);
 	/* a new one is the stack's */
 	other = peer_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK);
 	assert_int_equal(connect(other, (struct sockaddr *)&sa, sizeof(sa)), -1);

@@ -4,6 +4,7 @@
  * gets what is another's; when all are gone nothing is left on the interface.
  */
 #include <errno.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -174,6 +175,34 @@ static void rings_of_others_cannot_be_resumed(void **state)
 	daemon_stop(daemon, SIGTERM);
 }
 
+/* A stack had a filter, no vNIC yet, when viaductd died: who gets its number from the next one must not get its frames.
+ */
+static void filters_of_who_does_not_come_back_are_nobodys(void **state)
+{
+	pid_t daemon = daemon_start(daemon_path, NULL);
+	int peer = peer_udp(7001), owner = bound_socket(SOCK_DGRAM, HERE4, 7300), sock = client_make();
+	struct guest a, b;
+	char text[16];
+
+	(void)state;
+	guest_make(&a, 7000, DAEMON_MODE_DIRECT);
+	assert_true(client_filter(sock, IPPROTO_UDP, HERE4, 7300, owner, 0) > 0);
+	daemon_stop(daemon, SIGKILL);
+	close(sock);
+	daemon = daemon_start(daemon_path, NULL);
+	guest_resume(&a);
+	guest_make(&b, 7100, DAEMON_MODE_VETH);
+	assert_served(&b, peer);
+	say(peer, HERE4, 7300, "there");
+	assert_int_equal(poll(&(struct pollfd){.fd = owner, .events = POLLIN}, 1, 5000), 1);
+	assert_int_equal(recv(owner, text, sizeof(text), 0), 5);
+	guest_free(&a);
+	guest_free(&b);
+	close(owner);
+	close(peer);
+	daemon_stop(daemon, SIGTERM);
+}
+
 /* As one who finishes connections of the dead: listens under such a name, and says `len` bytes to whoever comes. */
 static pid_t pretend(const char *name, uid_t uid, size_t len)
 {
@@ -244,6 +273,8 @@ int main(int argc, char **argv)
 	    cmocka_unit_test(stacks_outlive_their_daemon),
 	    cmocka_unit_test(nothing_is_left_when_all_are_gone),
 	    cmocka_unit_test(rings_of_others_cannot_be_resumed),
+	    cmocka_unit_test(nothing_is_left_when_all_are_gone),
+	    cmocka_unit_test(filters_of_who_does_not_come_back_are_nobodys),
 	    cmocka_unit_test(nothing_is_left_when_all_are_gone),
 	    cmocka_unit_test(who_pretends_to_finish_connections_is_not_believed),
 	    cmocka_unit_test(nothing_is_left_when_all_are_gone),

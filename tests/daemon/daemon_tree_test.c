@@ -148,6 +148,30 @@ static void filters_stay_when_their_asker_goes_and_another_takes_them(void **sta
 	close(second);
 }
 
+/* A slow viaductd did not answer in time; its client came again, named what it knows of, and can't know of this one. */
+static void what_a_client_that_came_again_does_not_name_goes(void **state)
+{
+	int first = converse(memory), second;
+	struct answer a;
+
+	(void)state;
+	assert_int_equal(client_open(first, v0_index(), &a), 0);
+	filter(first, 7001);
+	close(first);
+	second = converse(memory);
+	filter(second, 7002);
+	for (int i = 0; i < 100 && status(second).filters > 1; i++) {
+		struct answer named;
+
+		assert_int_equal(client_ask(second, DAEMON_NAMED, NULL, 0, NULL, 0, &named), 0);
+		usleep(20000);
+	}
+	assert_int_equal(status(second).filters, 1);
+	assert_int_equal(inherit(second).count, 0);
+	answer_close(&a);
+	close(second);
+}
+
 static void one_conversation_is_enough_for_the_stack_to_live(void **state)
 {
 	int first = -1, second, ends[2], end;
@@ -199,6 +223,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(two_conversations_are_about_one_stack, start, stop),
 	    cmocka_unit_test_setup_teardown(other_rings_are_not_the_stacks, start, stop),
 	    cmocka_unit_test_setup_teardown(filters_stay_when_their_asker_goes_and_another_takes_them, start, stop),
+	    cmocka_unit_test_setup_teardown(what_a_client_that_came_again_does_not_name_goes, start, stop),
 	    cmocka_unit_test_setup_teardown(one_conversation_is_enough_for_the_stack_to_live, start, stop),
 	    cmocka_unit_test_setup_teardown(another_users_memory_is_not_joined, start, stop),
 	};

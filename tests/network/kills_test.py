@@ -483,7 +483,9 @@ def links(side):
 
 def nothing_remains(link, daemons, fresh):
     for side in daemons.sides:
-        until(lambda side=side: not finishers(side), 30, lambda side=side: f"still there: {finishers(side)}")
+        # whose peer has died with no viaductd there is told by the kernel when that peer's filter has gone, after 20 s: at
+        # the next retransmission, which may be as far away again
+        until(lambda side=side: not finishers(side), 50, lambda side=side: f"still there: {finishers(side)}")
         # what an earlier viaductd had, and nobody has come for, is kept for 20 s
         until(lambda side=side: status(side) == (0, 0, 0), 25, lambda side=side: f"viaductd has {status(side)}")
         until(lambda side=side: links(side) == (["lo", "wire0"], False), 25, lambda side=side: f"there is {links(side)}")

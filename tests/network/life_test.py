@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 
@@ -99,6 +100,80 @@ def viaductd_that_hangs_holds_up_no_connection(test):
             check(int(test.finish(pacing)) > 700, "the connection stood still")
         finally:
             os.kill(daemon.pid, signal.SIGCONT)
+
+
+# argv: address, two ports. It listens on the second when told to, and echoes what comes.
+LISTEN_TWICE = """
+import socket, sys, threading
+def echo(connection):
+    while part := connection.recv(1 << 16):
+        connection.sendall(part)
+    connection.close()
+def serve(listener):
+    while True:
+        threading.Thread(target=echo, args=(listener.accept()[0],), daemon=True).start()
+for port in sys.argv[2:]:
+    listener = socket.socket()
+    listener.bind((sys.argv[1], int(port)))
+    listener.listen(64)
+    threading.Thread(target=serve, args=(listener,), daemon=True).start()
+    sys.stdin.readline()
+"""
+
+# argv: address, port, seconds, pieces for each connection
+CONNECT_AGAIN_AND_AGAIN = """
+import os, socket, sys, threading, time
+address, port, seconds, pieces = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+begun, faults, whole = time.time(), [], []
+def talk():
+    with socket.create_connection((address, port), 20) as c:
+        for _ in range(pieces):
+            data, got = os.urandom(20000), b""
+            c.sendall(data)
+            while len(got) < len(data) and (part := c.recv(1 << 16)):
+                got += part
+            assert got == data, f"{len(got)} bytes"
+            time.sleep(0.01)
+    whole.append(1)
+def again():
+    while time.time() - begun < seconds and not faults:
+        try:
+            talk()
+        except ConnectionRefusedError: # not yet
+            time.sleep(0.05)
+        except Exception as error:
+            faults.append(f"{error} after {time.time() - begun:.2f} s")
+threads = [threading.Thread(target=again) for _ in range(4)]
+for t in threads: t.start()
+for t in threads: t.join()
+print(len(whole), "whole", *faults)
+"""
+
+
+@case
+def an_answer_that_comes_too_late_harms_no_connection(test):
+    """viaductd stops for longer than the program waits, so its listener is the kernel's; then viaductd gives it the
+    filter after all, connections come by that, and the program comes again."""
+    with linked(test, "far") as link:
+        side, ports = link.sides["far"], [link.port(), link.port()]
+        command = link.command("far", [sys.executable, "-c", LISTEN_TWICE, link.address("far")] + [str(p) for p in ports])
+        with open(test.path("server.log"), "wb") as log, subprocess.Popen(command, stdin=subprocess.PIPE,
+                                                                          stdout=log, stderr=log) as server:
+            try:
+                harness.wait_until(lambda: side.listening(ports[0]), 30, "the server does not listen")
+                meet = [sys.executable, "-c", CONNECT_AGAIN_AND_AGAIN, link.address("far")]
+                link.run("near", meet + [str(ports[0]), "0.1", "1"])
+                os.kill(side.daemon.pid, signal.SIGSTOP)
+                server.stdin.write(b"\n")
+                server.stdin.flush()
+                client = link.start("near", meet + [str(ports[1]), "7", "30"])
+                time.sleep(4)
+                os.kill(side.daemon.pid, signal.SIGCONT)
+                out = test.finish(client)
+            finally:
+                os.kill(side.daemon.pid, signal.SIGCONT)
+                server.kill()
+        check(out.split()[1:] == ["whole"] and int(out.split()[0]) > 20, out)
 
 
 @case

@@ -261,6 +261,28 @@ def short_lived_programs_do_not_pile_up(test):
 
 
 @case
+def who_only_waits_behind_a_veth_is_not_ended_for_queues_that_he_does_not_have(test):
+    with linked(test, "near") as link:
+        side, address = link.sides["near"], link.address("near")
+        ports = [link.port(), link.port()]
+        first = link.start("near", DEATHS + ["serve", address, ports[0]], ports[0], knobs=SHORT)  # has the queues
+        far, port = receiver(link, 0)
+        near = link.start("near", DEATHS + ["send", link.address("far"), port, test.path("sent")])
+        until(lambda: os.path.exists(test.path("sent")), 30, near.output)
+        near.process.kill()
+        ended(near)
+        ended(far)
+        child = adopted(side)
+        time.sleep(0.3)  # it has said by then that it only waits
+        third = link.start("near", DEATHS + ["serve", address, ports[1]], ports[1], knobs=SHORT)
+        for port in ports:
+            out = link.run("far", [sys.executable, "-c", READ_SLOWLY, address, str(port), "0", "1000"])
+            check("hello" in out, out)
+        check(children(side) == [child], f"{children(side)} instead of {child}")
+        check(first.process.poll() is None and third.process.poll() is None, first.output() + third.output())
+
+
+@case
 def what_is_being_finished_goes_on_without_viaductd(test):
     with linked(test, "near") as link:
         side = link.sides["near"]
