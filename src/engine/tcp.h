@@ -255,6 +255,9 @@ ssize_t tcp_recv(struct engine *e, struct sock *k, const struct iovec *iov, int 
 		 uint64_t now_us);
 /* The short ways of both (tcp_fast.c), which they try themselves: one buffer, no flags. 0: nothing was done. */
 ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t len, uint64_t now_us);
+/* The shortest, which needs no clock: bytes added to those that Nagle's algorithm holds. For sockets with a send_head.
+ */
+ssize_t tcp_fast_gather(struct engine *e, struct sock *k, const void *data, size_t len);
 ssize_t tcp_fast_recv(struct engine *e, struct sock *k, void *to, size_t len, uint64_t now_us);
 /* how: 0 read, 1 write, 2 both. 0, -ENOTCONN. */
 int tcp_shutdown(struct engine *e, struct sock *k, int how, uint64_t now_us);

@@ -248,17 +248,34 @@ static __attribute__((noinline)) ssize_t send_to_laggard(struct engine *e, struc
 	return send_one(e, k, v, data, len, true);
 }
 
-ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t len, uint64_t now_us)
+/* The vNIC, if the connection is one for the short way and the bytes fit; else NULL. */
+static inline struct vnic *sendable(struct engine *e, struct sock *k, const void *data, size_t len)
 {
 	struct tcb *t = &k->tcp;
-	struct vnic *v;
 
-	sock_changing(e->s, k);
 	if (!t->hdr_len || bad_address(data) || t->state != TCP_ESTABLISHED || t->flags & SLOW_SEND || k->so_error ||
 	    k->flags & SOCKF_SHUT_WR || t->lost | t->ooo_count | (t->dsack_start ^ t->dsack_end) ||
 	    t->notsent_lowat | e->s->cfg.defaults.notsent_lowat || !len || len > 0xffff ||
-	    (t->txq.bytes + len) * 3 > (uint64_t)k->sndbuf * 2 || t->txq.bytes + len > t->snd_wnd ||
-	    !(v = fast_vnic(e, k)))
+	    (t->txq.bytes + len) * 3 > (uint64_t)k->sndbuf * 2 || t->txq.bytes + len > t->snd_wnd)
+		return NULL;
+	return fast_vnic(e, k);
+}
+
+ssize_t tcp_fast_gather(struct engine *e, struct sock *k, const void *data, size_t len)
+{
+	struct vnic *v = sendable(e, k, data, len);
+
+	sock_changing(e->s, k);
+	return v ? add_to_waiting(e, k, v, data, (uint32_t)len) : 0;
+}
+
+ssize_t tcp_fast_send(struct engine *e, struct sock *k, const void *data, size_t len, uint64_t now_us)
+{
+	struct tcb *t = &k->tcp;
+	struct vnic *v = sendable(e, k, data, len);
+
+	sock_changing(e->s, k);
+	if (!v)
 		return 0;
 	tcp_set_now(e, now_us);
 	if (t->send_head)

@@ -156,7 +156,9 @@ static bool due(struct epset *set)
 {
 	uint64_t now = clock_cycles();
 
-	if (now - set->looked < knob[K_POLL_KERNEL_US] * clock_cycles_per_us() || !collect(set, NULL, 1))
+	if (now - set->looked < knob[K_POLL_KERNEL_US] * clock_cycles_per_us() && !wait_take_refused())
+		return false;
+	if (!collect(set, NULL, 1))
 		return false;
 	set->looked = now;
 	return true;

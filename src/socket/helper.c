@@ -322,10 +322,27 @@ static void disarm_networks(void)
 }
 
 /* Nobody called in since the last look. Milliseconds to sleep, -1 without end. */
+/* A stack that has come to another viaductd, or again to one that was slow, first asks for the filters of listeners
+ * that have none: it may have made one whose answer we did not wait for, with connections by now. */
+static uint64_t tick_networks(void)
+{
+	uint64_t next = net_tick();
+	bool again = false;
+
+	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
+		if (!net_came_again(attached[i]))
+			continue;
+		listeners_look_again(attached[i]);
+		net_named(attached[i]);
+		again = true;
+	}
+	return again ? net_tick() : next;
+}
+
 static int fall_asleep(void)
 {
 	uint32_t n = atomic_load(&attached_count);
-	uint64_t deadline = UINT64_MAX, reap = wire_reap(), trim = backing_trim(), net = net_tick();
+	uint64_t deadline = UINT64_MAX, reap = wire_reap(), trim = backing_trim(), net = tick_networks();
 
 	for (uint32_t i = 0; i < n; i++) {
 		uint64_t d;
@@ -389,7 +406,7 @@ static void *helper_main(void *arg)
 			handle(&ev[i]);
 		clock_recalibrate();
 		expiry = handshakes_expire();
-		net_tick();
+		tick_networks();
 		wire_reap(); /* also for a program that never lets us fall asleep */
 		timeout = program_active(&deadline) ? LOOK_MS : fall_asleep();
 		if (timeout == LOOK_MS)

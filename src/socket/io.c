@@ -170,6 +170,21 @@ static inline void take_in_own(struct attached *a, const struct sock *k, uint64_
 	}
 }
 
+/* By the clock, and with what has arrived. */
+static inline __attribute__((always_inline)) ssize_t quick_at(struct attached *a, struct sock *k,
+							      const struct iovec *iov, bool send)
+{
+	uint64_t now = stack_now(a);
+	ssize_t n;
+
+	take_in_own(a, k, now);
+	n = send ? tcp_fast_send(&a->e, k, iov->iov_base, iov->iov_len, now)
+		 : tcp_fast_recv(&a->e, k, iov->iov_base, iov->iov_len, now);
+	if (__builtin_expect(!n, 0))
+		n = send ? tcp_send(&a->e, k, iov, 1, 0, 0, now) : tcp_recv(&a->e, k, iov, 1, 0, 0, now);
+	return n;
+}
+
 /*
  * The usual call, one buffer and no flags, in one hold of the lock and as little else as can be. -EAGAIN: nothing was
  * done, and the other way must be gone (which may mean to wait).
@@ -179,7 +194,6 @@ static inline __attribute__((always_inline)) ssize_t quick(vsock_t v, const stru
 	struct attached *a;
 	struct sock *k = unlocked_sock(v, &a);
 	ssize_t n = -EAGAIN;
-	uint64_t now;
 
 	if (!k || unlocked_u8(&k->proto) != SOCK_TCP)
 		return -EAGAIN;
@@ -187,12 +201,12 @@ static inline __attribute__((always_inline)) ssize_t quick(vsock_t v, const stru
 		short_spin(a, k);
 	stack_enter(a);
 	if (__builtin_expect(k->proto == SOCK_TCP && k->gen == (uint32_t)v && k->rcvlowat <= 1, 1)) {
-		now = stack_now(a);
-		take_in_own(a, k, now);
-		n = send ? tcp_fast_send(&a->e, k, iov->iov_base, iov->iov_len, now)
-			 : tcp_fast_recv(&a->e, k, iov->iov_base, iov->iov_len, now);
-		if (__builtin_expect(!n, 0))
-			n = send ? tcp_send(&a->e, k, iov, 1, 0, 0, now) : tcp_recv(&a->e, k, iov, 1, 0, 0, now);
+		if (send && k->tcp.send_head && !own_pending(a, k) &&
+		    (n = tcp_fast_gather(&a->e, k, iov->iov_base, iov->iov_len)) > 0) {
+			lock_release_plain(a->s);
+			return n;
+		}
+		n = quick_at(a, k, iov, send);
 	}
 	stack_leave(a);
 	return n;

@@ -2,8 +2,9 @@
 /*
  * The lock's slow half: waiting for it, and noticing that its owner died (lock.h has the fast half).
  *
- * A waiter spins briefly (the lock is held for a microsecond or two), then marks the word and sleeps on it. It
- * sleeps at most LOCK_CHECK_MS at a time; after that it asks the kernel whether the owner still lives:
+ * A waiter spins briefly (the lock is held for a microsecond or two), then marks the word and sleeps on it: at first
+ * for LOCK_FIRST_US, as an owner who releases with a plain store may miss the mark, then twice as long each time, at
+ * most LOCK_CHECK_MS. When that is over it asks the kernel whether the owner still lives:
  *   - a process of the stack (stack.proc) has a thread of that tid, and it is not a zombie; and
  *   - that thread began before we began to wait for it (else the number was given out anew).
  * If not, the waiter takes the word over with one exchange, so that only one successor repairs.
@@ -18,6 +19,7 @@
 #include "socket/raw.h"
 
 #define LOCK_SPINS 200
+#define LOCK_FIRST_US 50
 #define LOCK_CHECK_MS 20
 
 _Thread_local uint32_t lock_tid;
@@ -58,17 +60,21 @@ static bool owner_dead(const struct stack *s, uint32_t tid, uint64_t since)
 	return true;
 }
 
-static bool sleep_for(struct stack_lock *l, uint32_t word)
+/* True: the word stood as it is for as long as an owner may take unasked. *us: how long to sleep, this time and next.
+ */
+static bool sleep_for(struct stack_lock *l, uint32_t word, uint32_t *us)
 {
-	struct timespec ts = {.tv_nsec = LOCK_CHECK_MS * 1000000L};
+	struct timespec ts = {.tv_nsec = *us * 1000L};
+	bool longest = *us == LOCK_CHECK_MS * 1000;
 
-	return raw_call(SYS_futex, (long)&l->owner, FUTEX_WAIT, (long)word, (long)&ts, 0, 0) == -ETIMEDOUT;
+	*us = 2 * *us < LOCK_CHECK_MS * 1000 ? 2 * *us : LOCK_CHECK_MS * 1000;
+	return raw_call(SYS_futex, (long)&l->owner, FUTEX_WAIT, (long)word, (long)&ts, 0, 0) == -ETIMEDOUT && longest;
 }
 
 bool lock_take_slow(struct stack *s)
 {
 	struct stack_lock *l = &s->lock;
-	uint32_t seen = 0;
+	uint32_t seen = 0, us = LOCK_FIRST_US;
 	uint64_t since = 0;
 
 	for (int i = 0; i < LOCK_SPINS; i++) {
@@ -95,8 +101,9 @@ bool lock_take_slow(struct stack *s)
 		if (word != seen) {
 			seen = word;
 			since = proc_clock_ticks();
+			us = LOCK_FIRST_US;
 		}
-		if (sleep_for(l, word) && owner_dead(s, word & ~LOCK_SLEEPERS, since) &&
+		if (sleep_for(l, word, &us) && owner_dead(s, word & ~LOCK_SLEEPERS, since) &&
 		    atomic_compare_exchange_strong(&l->owner, &word, lock_tid | LOCK_SLEEPERS))
 			return true;
 	}

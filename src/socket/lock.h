@@ -2,7 +2,7 @@
 /*
  * The stack's lock: one word in shared memory that holds the tid of its owner, so that whoever waits can tell a slow
  * owner from a dead one. Uncontended it costs one compare-and-exchange and one exchange. The release is a full barrier:
- * a doorbell check may follow it without another fence.
+ * a doorbell check may follow it without another fence. Where none follows, a plain store does (lock_release_plain).
  *
  * A thread that holds a lock must not run a signal handler of the program (it would call back into us and deadlock):
  * wait_lock_depth tells the preload library's trampoline to put it off.
@@ -64,6 +64,20 @@ static inline void lock_release(struct stack *s)
 
 	if (__builtin_expect(old & LOCK_SLEEPERS, 0))
 		lock_wake(&s->lock);
+	if (--wait_lock_depth == 0 && __builtin_expect(wait_signal_pending, 0))
+		lock_run_signals();
+}
+
+/* By one who has nothing to tell to anybody: no frame was posted, no timer set. It waits for no earlier store, and is
+ * no barrier. Who marks the word between our look at it and our store sleeps unnoticed, but not for long (lock.c). */
+static inline void lock_release_plain(struct stack *s)
+{
+	if (__builtin_expect(atomic_load_explicit(&s->lock.owner, memory_order_relaxed) != lock_tid, 0)) {
+		lock_release(s);
+		return;
+	}
+	s->lock.changing = s->lock.vnic = 0;
+	atomic_store_explicit(&s->lock.owner, 0, memory_order_release);
 	if (--wait_lock_depth == 0 && __builtin_expect(wait_signal_pending, 0))
 		lock_run_signals();
 }

@@ -66,7 +66,7 @@ struct waiter {
 	uint32_t closings; /* at its registration: if it is the same, the number still means the same */
 };
 static _Thread_local struct waiter self;
-_Thread_local bool wait_same_core, wait_sleepy;
+_Thread_local bool wait_same_core, wait_sleepy, wait_half_refused;
 _Thread_local volatile bool wait_near_sleep;
 _Thread_local volatile bool wait_cancelled;
 

@@ -81,6 +81,17 @@ void wait_give_way(void);
 /* In the child after fork. */
 void wait_after_fork(void);
 
+/* A kernel half has refused this thread a datagram, and its error queue says why: who asks what is ready looks at the
+ * kernel halves now, not when it is due again. */
+extern _Thread_local bool wait_half_refused;
+static inline bool wait_take_refused(void)
+{
+	bool refused = wait_half_refused;
+
+	wait_half_refused = false;
+	return refused;
+}
+
 /* Each run of a signal handler in this thread counts up (the preload library's trampoline): [0] handlers without
  * SA_RESTART, [1] with. */
 extern _Thread_local volatile uint32_t wait_signals[2];

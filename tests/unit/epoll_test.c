@@ -32,6 +32,7 @@ void (*wait_on_news)(vsock_t v, uint32_t edges);
 _Thread_local volatile uint32_t wait_signals[2];
 _Thread_local volatile uint32_t wait_lock_depth;
 _Thread_local volatile bool wait_signal_pending;
+_Thread_local bool wait_half_refused;
 void (*wait_signals_deferred)(void);
 
 static vsock_t name(uint32_t index)

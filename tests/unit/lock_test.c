@@ -69,6 +69,65 @@ static void threads_exclude_each_other(void **state)
 	assert_int_equal(wait_lock_depth, 0);
 }
 
+/* Every other time with nothing to tell: whoever sleeps, and was missed, goes on. */
+static void *count_up_plainly(void *arg)
+{
+	struct counted *c = arg;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		stack_enter(c->a);
+		*c->n = *c->n + 1;
+		if (i & 1)
+			lock_release_plain(c->a->s);
+		else
+			stack_leave(c->a);
+	}
+	return NULL;
+}
+
+static void who_releases_with_a_plain_store_excludes_others_and_leaves_nobody_asleep(void **state)
+{
+	volatile uint64_t n = 0;
+	struct counted c = {new_stack(), &n};
+	pthread_t t[3];
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, i ? count_up_plainly : count_up, &c), 0);
+	for (int i = 0; i < 3; i++)
+		pthread_join(t[i], NULL);
+	assert_int_equal(n, 3 * ROUNDS);
+	assert_int_equal(c.a->s->lock.owner, 0);
+	assert_int_equal(wait_lock_depth, 0);
+}
+
+static void *take_once(void *arg)
+{
+	struct attached *a = arg;
+
+	stack_enter(a);
+	stack_leave(a);
+	return NULL;
+}
+
+/* What a plain store does to one who marks the word at the same moment. */
+static void a_sleeper_whose_mark_was_lost_looks_by_himself(void **state)
+{
+	struct attached *a = new_stack();
+	pthread_t t;
+
+	(void)state;
+	stack_enter(a);
+	assert_int_equal(pthread_create(&t, NULL, take_once, a), 0);
+	while (!(atomic_load(&a->s->lock.owner) & LOCK_SLEEPERS))
+		usleep(100);
+	atomic_store(&a->s->lock.owner, lock_tid);
+	lock_release_plain(a->s);
+	pthread_join(t, NULL);
+	assert_int_equal(a->s->lock.owner, 0);
+	assert_int_equal(a->s->lock.repairs, 0);
+}
+
 static void processes_exclude_each_other(void **state)
 {
 	volatile uint64_t *n = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -343,6 +402,8 @@ int main(void)
 	extern char **environ;
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(threads_exclude_each_other),
+	    cmocka_unit_test(who_releases_with_a_plain_store_excludes_others_and_leaves_nobody_asleep),
+	    cmocka_unit_test(a_sleeper_whose_mark_was_lost_looks_by_himself),
 	    cmocka_unit_test(processes_exclude_each_other),
 	    cmocka_unit_test(a_slow_owner_is_waited_for_not_robbed),
 	    cmocka_unit_test(of_what_a_killed_process_was_changing_only_that_socket_is_reset),

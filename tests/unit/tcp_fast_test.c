@@ -209,6 +209,36 @@ static void unusual_writes_are_refused(void **state)
 	pair_free(w.p);
 }
 
+static void what_nagle_holds_is_added_to_and_goes_out_in_order(void **state)
+{
+	struct traffic w = traffic_new(false);
+	struct engine *e = &w.p->e[0];
+	struct sock *k = w.k[0];
+	char got[8] = "";
+
+	(void)state;
+	assert_int_equal(tcp_fast_send(e, k, "a", 1, w.p->now), 1); /* in flight: the next ones are held */
+	assert_int_equal(tcp_fast_send(e, k, "b", 1, w.p->now), 0);
+	assert_int_equal(pair_send(w.p, 0, k, "b", 1, 0), 1);
+	assert_true(k->tcp.send_head);
+	assert_int_equal(tcp_fast_gather(e, k, "cd", 2), 2);
+	assert_int_equal(k->tcp.txq.count, 2);
+	k->tcp.flags |= TCPF_NODELAY;
+	assert_int_equal(tcp_fast_gather(e, k, "x", 1), 0);
+	k->tcp.flags &= ~TCPF_NODELAY;
+	k->tcp.snd_wnd = 4;
+	assert_int_equal(tcp_fast_gather(e, k, "x", 1), 0);
+	k->tcp.snd_wnd = k->tcp.snd_max_wnd;
+	k->so_error = ECONNRESET;
+	assert_int_equal(tcp_fast_gather(e, k, "x", 1), 0);
+	k->so_error = 0;
+	assert_int_equal(tcp_fast_gather(e, k, "e", 1), 1);
+	pair_run(w.p);
+	assert_int_equal(pair_recv(w.p, 1, w.k[1], got, sizeof(got), 0), 5);
+	assert_string_equal(got, "abcde");
+	pair_free(w.p);
+}
+
 /* Bytes of an IPv4 frame, and bits of them, that no usual segment of the connection may have otherwise. */
 static const struct {
 	uint8_t at, bits;
@@ -252,6 +282,7 @@ int main(void)
 	    cmocka_unit_test(random_conversation_goes_the_same_way_by_both),
 	    cmocka_unit_test(headers_follow_tos_and_ttl),
 	    cmocka_unit_test(unusual_writes_are_refused),
+	    cmocka_unit_test(what_nagle_holds_is_added_to_and_goes_out_in_order),
 	    cmocka_unit_test(other_segments_are_refused_and_change_nothing),
 	};
 

@@ -22,17 +22,10 @@
 
 #include "host/host.h"
 #include "host/knobs.h"
+#include "lib/test_clock.h"
 #include "socket/helper.h"
 #include "socket/process.h"
 #include "socket/wait.h"
-
-static uint64_t now_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000;
-}
 
 static bool never(void *arg)
 {
