@@ -148,7 +148,7 @@ static bool due(void)
 	static _Thread_local uint64_t looked;
 	uint64_t now = clock_cycles();
 
-	if (now - looked < knob[K_POLL_KERNEL_US] * clock_cycles_per_us())
+	if (now - looked < knob[K_POLL_KERNEL_US] * clock_cycles_per_us() && !wait_take_refused())
 		return false;
 	looked = now;
 	return true;

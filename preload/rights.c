@@ -203,13 +203,6 @@ struct receiving {
 	struct handover *h;
 };
 
-static void from_place(int *fd, void *arg)
-{
-	const struct receiving *x = arg;
-
-	*fd = *fd < (int)x->h->places ? x->fds[x->own + (size_t)*fd] : -1;
-}
-
 /* Take out what is not the program's. */
 static void unpack(struct receiving *x, const struct msghdr *got)
 {
@@ -273,14 +266,11 @@ static void adopt(struct receiving *x, bool peek)
 	if (peek) { /* they will come again */
 		for (size_t i = x->own; i + 1 < x->n; i++)
 			real.close(x->fds[i]);
-	} else {
-		handover_each_fd(x->h, from_place, x);
-		if (handover_adopt(x->h) == 0) {
-			for (size_t i = 0; i < x->own; i++)
-				if (x->fds[i] >= 0)
-					heirs_claim(x->h, x->fds[i]);
-			heirs_claimed(x->h);
-		}
+	} else if (handover_place(x->h, x->fds + x->own, (uint32_t)(x->n - 1 - x->own)) && handover_adopt(x->h) == 0) {
+		for (size_t i = 0; i < x->own; i++)
+			if (x->fds[i] >= 0)
+				heirs_claim(x->h, x->fds[i]);
+		heirs_claimed(x->h);
 	}
 	handover_free(x->h, -1);
 }

@@ -413,6 +413,37 @@ int handover_adopt(struct handover *h)
 	return ret;
 }
 
+struct places {
+	int *fds;
+	uint32_t n;
+};
+
+/* Each goes to one place: whoever names it again gets none. */
+static void from_place(int *fd, void *arg)
+{
+	const struct places *p = arg;
+	uint32_t at = (uint32_t)*fd;
+
+	*fd = -1;
+	if (at >= p->n)
+		return;
+	*fd = p->fds[at];
+	p->fds[at] = -1;
+}
+
+bool handover_place(struct handover *h, int *fds, uint32_t n)
+{
+	struct places p = {fds, n};
+	bool good = sane(h) && h->places == n;
+
+	if (good)
+		handover_each_fd(h, from_place, &p);
+	for (uint32_t i = 0; i < n; i++)
+		if (fds[i] >= 0)
+			host_sys.close(fds[i]);
+	return good;
+}
+
 void handover_unclaimed(vsock_t v)
 {
 	vs_close(v, false);

@@ -63,6 +63,9 @@ void handover_each_fd(struct handover *h, void (*fn)(int *fd, void *arg), void *
 /* HEIR_CHILD: the heir is process pid, or 0: there is none. */
 void handover_done(struct handover *h, int pid);
 
+/* In the heir, HEIR_FAR: the descriptors of a message, n of them without the memfd, go where h, a copy of what that
+ * says, has them; those that it does not name are closed. False: it makes no sense, and all are closed. */
+bool handover_place(struct handover *h, int *fds, uint32_t n);
 /* In the heir: check a copy of what was handed over, and map all of it; the descriptors are ours from here on. 0 or
  * -errno (then all is as before, but for descriptors, which are closed). */
 int handover_adopt(struct handover *h);

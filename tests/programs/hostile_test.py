@@ -3,6 +3,8 @@
 program is served all the same, and `viaduct explain` says why the kernel does it."""
 import os
 import socket
+import struct
+import subprocess
 import sys
 import time
 
@@ -135,6 +137,39 @@ def readers_that_do_not_read(test):
     test.start(SMALL + ["fill", port, 60], port)
     client = test.start(SMALL + ["drain", port, 60])
     until(client, "all there")
+
+
+# Of a socket that is handed over a message says, in a memfd of this name, which descriptors are which.
+TAKES_DESCRIPTORS = """
+import os, socket, sys
+here = socket.fromfd(int(sys.argv[1]), socket.AF_UNIX, socket.SOCK_STREAM)
+for _ in range(int(sys.argv[2])):
+    data, fds, _, _ = socket.recv_fds(here, 10, 10)
+    print(data.decode(), len(fds), flush=True)
+    for fd in fds:
+        os.close(fd)
+"""
+
+
+@case
+def messages_that_lie_about_their_descriptors_crash_nobody(test):
+    """From a process that may be anybody's: counts that lead outside, places that there are not."""
+    lies = [b"\xa5" * 65536, struct.pack("<QIIIIIII", 0x52564F4854434456, 1, 0, 2, 1, 2**31, 2**31, 2**32 - 1).ljust(65536, b"\xff"),
+            b"", b"VDCTHOVR" * 9000]
+    here, there = socket.socketpair()
+    taker = test.wrapped([PYTHON, "-c", TAKES_DESCRIPTORS, there.fileno(), len(lies)])
+    with open(test.path("taker.log"), "w+b") as log, subprocess.Popen(taker, pass_fds=[there.fileno()], stdout=log,
+                                                                      stderr=log) as program:
+        for lie in lies:
+            memfd = os.memfd_create("viaduct:handover")
+            os.write(memfd, lie)
+            socket.send_fds(here, [b"lie"], [0, memfd])
+            os.close(memfd)
+            time.sleep(0.1)
+        code = program.wait(30)
+        log.seek(0)
+        said = log.read().decode()
+    check(code == 0 and said.count("lie ") == len(lies), f"ended with {code}: {said}")
 
 
 if __name__ == "__main__":
