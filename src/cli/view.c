@@ -222,6 +222,8 @@ const char *provider_text(unsigned provider)
 		return "xdp";
 	case VNIC_PROV_CHARDEV:
 		return "chardev";
+	case VNIC_PROV_VERBS:
+		return "verbs";
 	case VNIC_PROV_SIM:
 		return "sim";
 	default:

@@ -508,6 +508,7 @@ static ssize_t kernel_send(int fd, const struct iovec *iov, int iovcnt, int flag
 			   .msg_controllen = controllen};
 	ssize_t n = host_sys.sendmsg(fd, &m, flags);
 
+	wait_half_refused |= n < 0;
 	return n < 0 ? -errno : n;
 }
 

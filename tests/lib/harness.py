@@ -6,6 +6,7 @@ really have been carried by Viaduct, and afterwards nothing may be left: no proc
 Prints "ok NAME", "not ok NAME" or "skip NAME: why" per case, which tests/lib/count.py counts.
 """
 import contextlib
+import difflib
 import inspect
 import os
 import shutil
@@ -44,9 +45,18 @@ def need(*programs):
             raise Skip(f"{program} is not installed")
 
 
+def difference(kernel, viaduct):
+    """Of two long texts only the lines about the first places where they differ."""
+    one, other = str(kernel), str(viaduct)
+    if len(one) + len(other) < 2000:
+        return f"  kernel:  {one}\n  viaduct: {other}"
+    lines = difflib.unified_diff(one.splitlines(), other.splitlines(), "kernel", "viaduct", "", "", 2, "")
+    return "\n".join(line[:500] for line in list(lines)[:40])
+
+
 def same(kernel, viaduct, what="outcome"):
     if kernel != viaduct:
-        raise AssertionError(f"{what} differs\n  kernel:  {str(kernel)[:2000]}\n  viaduct: {str(viaduct)[:2000]}")
+        raise AssertionError(f"{what} differs\n{difference(kernel, viaduct)}")
 
 
 def check(condition, text):

@@ -7,14 +7,14 @@
 
 # shellcheck disable=SC2034 # used by those who source this
 build_packages=(cmake ninja-build gcc g++ pkg-config libcmocka-dev libmnl-dev python3 iproute2 util-linux
-	clang bpftool libbpf-dev libxdp-dev libpcap-dev)
+	clang bpftool libbpf-dev libxdp-dev libpcap-dev libibverbs-dev)
 # shellcheck disable=SC2034
 test_packages=(clang clang-format clang-tidy libclang-rt-14-dev shellcheck strace tcpdump curl libpython3.11-testsuite)
 # shellcheck disable=SC2034
 program_packages=(redis-server redis-tools nginx-light wrk sockperf iperf3 gnuplot-nox
 	memcached libmemcached-tools postgresql haproxy apache2-bin mariadb-server-core
 	mariadb-client-core nodejs nghttp2-client openssl unbound dnsmasq-base bind9-dnsutils
-	mosquitto mosquitto-clients varnish squid openmpi-bin)
+	mosquitto mosquitto-clients varnish squid openmpi-bin openjdk-17-jdk-headless parallel minify gron busybox-static)
 
 as_root() {
 	if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi

@@ -56,7 +56,7 @@ def nothing_is_told_unasked(test):
     differs_not(test, lambda t, who: told(t, who, 4, 4, []))
 
 
-def beyond(test, accelerated, family, command, stray):
+def beyond(test, accelerated, family, command, stray, knobs=()):
     """What the near side sees of a router, which is the far side."""
     with linked(test, accelerated) as link:
         near, far = link.sides["near"], link.sides["far"]
@@ -72,7 +72,7 @@ def beyond(test, accelerated, family, command, stray):
             near.ip("route", "add", net.format(number), "via", host.format(2))
         introduce(link, family)
         before = near.counters()
-        seen = link.run("near", UDP + command)
+        seen = link.run("near", UDP + command, knobs=knobs)
         kernel = near.counters() - before
         check(not accelerated or kernel <= stray, f"the kernel has sent {kernel} datagrams")
         return seen
@@ -94,6 +94,13 @@ def what_is_too_large_is_refused_as_by_the_kernel(test):
         same(beyond(test, "", 4, command, 0), beyond(test, "near", 4, command, 40), f"IPv4, {how}: what")
         command = ["sizes", how, "fd50:3::1", 1, 2, 3, 4, 5]
         same(beyond(test, "", 6, command, 0), beyond(test, "near", 6, command, 40), f"IPv6, {how}: what")
+
+
+@case
+def an_error_of_the_kernels_half_is_seen_by_the_next_poll(test):
+    """However seldom the kernel's half is looked at, where sockets of ours are ready."""
+    command = ["sizes", "bound", "10.50.3.1", 3, 4]
+    same(beyond(test, "", 4, command, 0), beyond(test, "near", 4, command, 20, ("POLL_KERNEL_US=1000000",)), "what")
 
 
 @case

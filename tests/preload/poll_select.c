@@ -66,7 +66,7 @@ static void server(int fd)
 	poll_show("all bits", &one, 1, 1000);
 	t = (struct timeval){5, 0};
 	select_show("select, both", fd, p[0], &t);
-	say("most of the time is left %d", t.tv_sec == 4);
+	say("most of the time is left %d", t.tv_sec >= 4); /* all of it, where that took less than a microsecond */
 	FD_ZERO(&in);
 	FD_SET(fd, &in);
 	close(p[0]);

@@ -21,6 +21,7 @@
 #include "rings.h"
 
 #include "engine/rebuild.h"
+#include "lib/test_clock.h"
 
 #define SLOTS 12u
 #define WIRES 2u
@@ -62,14 +63,6 @@ static void *shared(size_t len)
 
 	assert_ptr_not_equal(p, MAP_FAILED);
 	return p;
-}
-
-static uint64_t now_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
 static uint8_t byte_at(uint32_t port, bool from_a, uint64_t at)
