@@ -150,11 +150,22 @@ static void say_target(int family)
 	}
 }
 
+/* The kernel joins IPv6 routes of one prefix and metric (`append`) to a group, whose hops keep the MTUs that they were
+ * given, but tells of the group as a whole with the first one's MTU: what the others' are can't be known. So here
+ * IPv6 routes of one metric have the same. */
+static uint32_t random_mtu(int family, uint32_t metric)
+{
+	if (family == 6)
+		return metric == 100 ? 1285 : 0;
+	return one_in(6) ? 1280 + rnd(200) : 0;
+}
+
 static void say_route(int family)
 {
 	static const char *const odd[] = {"blackhole", "unreachable", "prohibit", "throw"};
 	char a[64];
 	uint32_t most = family == 4 ? 32 : 64, least = family == 4 ? 8 : 28;
+	uint32_t metric = one_in(3) ? 50 + rnd(3) * 50 : 0, mtu = random_mtu(family, metric);
 	bool special = one_in(8), own = !special && one_in(12);
 
 	say("route %s %s", one_in(6) ? "append" : "add", special ? odd[rnd(4)] : own ? "local" : "unicast");
@@ -166,10 +177,10 @@ static void say_route(int family)
 		say(" dev lo");
 	else if (!special)
 		say_target(family);
-	if (one_in(3))
-		say(" metric %u", 50 + rnd(3) * 50);
-	if (!special && one_in(6))
-		say(" mtu %u", 1280 + rnd(200));
+	if (metric)
+		say(" metric %u", metric);
+	if (!special && mtu)
+		say(" mtu %u", mtu);
 	if (!special && one_in(8))
 		say(" src %s", address(family, a));
 	if (family == 4 && one_in(20))
