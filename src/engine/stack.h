@@ -26,7 +26,7 @@
 #include "vnic/vnic.h"
 
 #define STACK_MAGIC 0x4b54535441444956ull /* "VIDATSTK" */
-#define STACK_VERSION 9u
+#define STACK_VERSION 10u
 
 #define PROC_MAX 64u     /* processes that share a stack (fork) */
 #define DIRTY_RING 2048u /* per process; power of two */
@@ -66,6 +66,8 @@ struct stack_proc {
 	uint64_t start_time;             /* field 22 of /proc/PID/stat: tells a reused pid */
 	uint32_t dirty_head, dirty_tail; /* free-running; tail - head entries wait */
 	uint32_t dirty_overflow;         /* 1: some were lost, look at every socket */
+	uint32_t looked;                 /* while dirty_overflow: sockets below this one were looked at */
+	uint32_t gen;                    /* counts the processes that had this entry */
 	uint32_t pad;
 	uint32_t dirty[DIRTY_RING]; /* sockets with news for this process */
 };

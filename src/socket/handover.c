@@ -270,7 +270,7 @@ static bool keep_slot(struct attached *a, uint32_t slot)
 	p->sleepers = 0;
 	p->dirty_head = p->dirty_tail;
 	p->dirty_overflow = 1;
-	p->pad = 0;
+	p->looked = 0;
 	return true;
 }
 

@@ -158,24 +158,41 @@ static void answer_rendezvous(int fd)
 	handshakes_begin(v, fd, epfd, tag(WATCH_HANDSHAKE, 0, 0, 0));
 }
 
-static int pidfd_of[VS_STACKS_MAX][PROC_MAX]; /* 0: none */
+/* Whom we watch. Every relative hears of a death in its own time: the entry may be another process's by then, whose
+ * generation is another. */
+static struct {
+	int fd; /* 0: none */
+	uint32_t gen;
+} pidfd_of[VS_STACKS_MAX][PROC_MAX];
 
-static void process_died(uint32_t stack, uint32_t slot)
+/* With pidfd_lock. fd 0: nobody is watched there any more. */
+static void watch_entry(uint32_t stack, uint32_t slot, int fd, uint32_t gen)
+{
+	int old = pidfd_of[stack][slot].fd;
+
+	if (old) {
+		host_sys.epoll_ctl(epfd, EPOLL_CTL_DEL, old, NULL);
+		host_fd_close(old);
+	}
+	pidfd_of[stack][slot].fd = fd;
+	pidfd_of[stack][slot].gen = gen;
+	if (fd)
+		watch(fd, EPOLLIN | EPOLLRDHUP, tag(WATCH_PROCESS, stack, slot, gen));
+}
+
+static void process_died(uint32_t stack, uint32_t slot, uint32_t gen)
 {
 	struct attached *a = process_stack(stack);
-	int *fd = &pidfd_of[stack % VS_STACKS_MAX][slot];
 
 	quiet_lock(&pidfd_lock);
-	if (*fd) {
-		host_sys.epoll_ctl(epfd, EPOLL_CTL_DEL, *fd, NULL);
-		host_fd_close(*fd);
-	}
-	*fd = 0;
+	if (pidfd_of[stack % VS_STACKS_MAX][slot].gen == gen)
+		watch_entry(stack % VS_STACKS_MAX, slot, 0, gen);
 	quiet_unlock(&pidfd_lock);
 	if (!a)
 		return;
 	stack_enter(a);
-	process_slot_drop(a, slot, clock_us());
+	if (a->s->proc[slot].gen == gen)
+		process_slot_drop(a, slot, clock_us());
 	stack_leave(a);
 	net_relative_gone(a);
 }
@@ -217,7 +234,7 @@ static void handle(const struct epoll_event *ev)
 		(void)alarm_off(); /* what is left the next net_tick tries again */
 		break;
 	case WATCH_PROCESS:
-		process_died(stack, small % PROC_MAX);
+		process_died(stack, small % PROC_MAX, gen);
 		break;
 	}
 }
@@ -555,10 +572,12 @@ void helper_forget_fd(int fd)
 
 void helper_watch_process(struct attached *a, uint32_t slot)
 {
+	uint32_t gen;
 	long fd;
 
 	if (epfd < 0 || slot >= PROC_MAX)
 		return;
+	gen = __atomic_load_n(&a->s->proc[slot].gen, __ATOMIC_RELAXED);
 	fd = raw_call(SYS_pidfd_open, a->s->proc[slot].pid, 0, 0, 0, 0, 0);
 	if (fd < 0)
 		return;
@@ -566,8 +585,7 @@ void helper_watch_process(struct attached *a, uint32_t slot)
 	if (fd < 0)
 		return;
 	quiet_lock(&pidfd_lock); /* the helper, too, holds it: it can't close the descriptor before we are done */
-	pidfd_of[a->index][slot] = (int)fd;
-	watch((int)fd, EPOLLIN, tag(WATCH_PROCESS, a->index, slot, 0));
+	watch_entry(a->index, slot, (int)fd, gen);
 	quiet_unlock(&pidfd_lock);
 }
 
@@ -583,8 +601,7 @@ int helper_watch_far(struct attached *a, uint32_t slot)
 			pair[i] = high;
 	}
 	quiet_lock(&pidfd_lock);
-	pidfd_of[a->index][slot] = pair[0];
-	watch(pair[0], EPOLLIN | EPOLLRDHUP, tag(WATCH_PROCESS, a->index, slot, 0));
+	watch_entry(a->index, slot, pair[0], __atomic_load_n(&a->s->proc[slot].gen, __ATOMIC_RELAXED));
 	quiet_unlock(&pidfd_lock);
 	return pair[1];
 }
@@ -605,9 +622,9 @@ void helper_after_fork(void)
 	belled = 0;
 	for (uint32_t i = 0; i < atomic_load(&attached_count); i++) {
 		for (uint32_t j = 0; j < PROC_MAX; j++) {
-			if (pidfd_of[i][j])
-				host_fd_close(pidfd_of[i][j]);
-			pidfd_of[i][j] = 0;
+			if (pidfd_of[i][j].fd)
+				host_fd_close(pidfd_of[i][j].fd);
+			pidfd_of[i][j].fd = 0;
 		}
 	}
 }

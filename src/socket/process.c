@@ -300,10 +300,12 @@ uint32_t process_slot_alloc(struct stack *s, uint32_t pid)
 		if (p->pid)
 			continue;
 		p->pid = pid;
+		p->gen++;
 		p->start_time = 0;
 		p->sleepers = 0;
 		p->dirty_head = p->dirty_tail = 0;
 		p->dirty_overflow = 0;
+		p->looked = 0;
 		__atomic_store_n(&s->procs, s->procs + 1, __ATOMIC_RELAXED);
 		return i;
 	}
@@ -393,13 +395,13 @@ static void set_head(struct stack_proc *p, uint32_t head)
 	__atomic_store_n(&p->dirty_head, head, __ATOMIC_RELAXED);
 }
 
-/* Some news were lost: every socket of ours is news. The scan goes on where it stopped (p->pad). */
+/* Some news were lost: every socket of ours is news. The scan goes on where it stopped (p->looked). */
 static uint32_t drain_all(struct attached *a, struct news *out, bool *wake)
 {
 	struct stack_proc *p = &a->s->proc[a->slot];
-	uint32_t n = 0, i = p->pad ? p->pad : 1;
+	uint32_t n = 0, i = p->looked ? p->looked : 1;
 
-	if (!p->pad)
+	if (!p->looked)
 		set_head(p, p->dirty_tail);
 	for (; i < a->s->sock_pool.mark && n < NEWS_BURST; i++) {
 		struct sock *k = sock_at(a->s, i);
@@ -411,8 +413,8 @@ static uint32_t drain_all(struct attached *a, struct news *out, bool *wake)
 		out[n++].edges = (edges & ~TAKEN) | level(a, k);
 		*wake |= k->waiters != 0;
 	}
-	p->pad = n == NEWS_BURST ? i : 0;
-	if (!p->pad)
+	p->looked = n == NEWS_BURST ? i : 0;
+	if (!p->looked)
 		p->dirty_overflow = 0;
 	return n;
 }

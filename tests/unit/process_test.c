@@ -14,6 +14,7 @@
 #include "host/host.h"
 #include "host/knobs.h"
 #include "lib/test_vsock.h"
+#include "socket/helper.h"
 #include "socket/process.h"
 
 static int open_fds(void)
@@ -217,6 +218,79 @@ static void nothing_stays_of_wires_whose_other_end_died(void **state)
 	test_in_child(wires_come_and_go);
 }
 
+/* A process that does nothing until it is killed, with the table's entry for it. */
+static pid_t sleeper(uint32_t *slot)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		pause();
+		_exit(0);
+	}
+	NEED(pid > 0);
+	stack_enter(own_stack);
+	*slot = process_slot_alloc(own_stack->s, (uint32_t)pid);
+	stack_leave(own_stack);
+	return pid;
+}
+
+/* As a relative does who hears of the death first. */
+static void drop(uint32_t slot)
+{
+	stack_enter(own_stack);
+	process_slot_drop(own_stack, slot, clock_us());
+	stack_leave(own_stack);
+}
+
+static void end(pid_t pid)
+{
+	NEED(kill(pid, SIGKILL) == 0);
+	NEED(waitpid(pid, NULL, 0) == pid);
+}
+
+/* `watched`: this process's helper knows of the new one already when it hears of the old one's death. */
+static void entry_is_taken_anew(bool watched)
+{
+	uint32_t slot, again;
+	pid_t old = sleeper(&slot), new;
+
+	helper_watch_process(own_stack, slot);
+	drop(slot);
+	new = sleeper(&again);
+	NEED(again == slot);
+	if (watched)
+		helper_watch_process(own_stack, slot);
+	end(old);
+	for (int i = 0; i < 100; i++) {
+		usleep(1000);
+		NEED(own_stack->s->proc[slot].pid == (uint32_t) new);
+	}
+	end(new);
+	for (int i = 0; watched && own_stack->s->proc[slot].pid; i++) {
+		NEED(i < 10000);
+		usleep(1000);
+	}
+	if (!watched)
+		drop(slot);
+}
+
+static void deaths_that_are_heard_of_late(void)
+{
+	struct sk s = sk_make(AF_INET, SOCK_STREAM);
+
+	NEED(s.v != VS_NONE);
+	NEED(helper_start() == 0);
+	entry_is_taken_anew(false);
+	entry_is_taken_anew(true);
+	sk_close(&s);
+}
+
+static void a_death_that_is_heard_of_late_costs_nobody_else_his_entry(void **state)
+{
+	(void)state;
+	test_in_child(deaths_that_are_heard_of_late);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -226,6 +300,7 @@ int main(void)
 	    cmocka_unit_test(a_socket_is_closed_with_its_last_holder),
 	    cmocka_unit_test(tools_see_what_descriptors_are),
 	    cmocka_unit_test(nothing_stays_of_wires_whose_other_end_died),
+	    cmocka_unit_test(a_death_that_is_heard_of_late_costs_nobody_else_his_entry),
 	};
 
 	return test_vsock_main(tests);
