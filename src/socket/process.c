@@ -300,7 +300,7 @@ uint32_t process_slot_alloc(struct stack *s, uint32_t pid)
 		if (p->pid)
 			continue;
 		p->pid = pid;
-		p->gen++;
+		__atomic_store_n(&p->gen, p->gen + 1, __ATOMIC_RELAXED);
 		p->start_time = 0;
 		p->sleepers = 0;
 		p->dirty_head = p->dirty_tail = 0;

@@ -248,6 +248,16 @@ static void end(pid_t pid)
 	NEED(waitpid(pid, NULL, 0) == pid);
 }
 
+static uint32_t who_has(uint32_t slot)
+{
+	uint32_t pid;
+
+	stack_enter(own_stack);
+	pid = own_stack->s->proc[slot].pid;
+	stack_leave(own_stack);
+	return pid;
+}
+
 /* `watched`: this process's helper knows of the new one already when it hears of the old one's death. */
 static void entry_is_taken_anew(bool watched)
 {
@@ -266,7 +276,7 @@ static void entry_is_taken_anew(bool watched)
 		NEED(own_stack->s->proc[slot].pid == (uint32_t) new);
 	}
 	end(new);
-	for (int i = 0; watched && own_stack->s->proc[slot].pid; i++) {
+	for (int i = 0; watched && who_has(slot); i++) {
 		NEED(i < 10000);
 		usleep(1000);
 	}
