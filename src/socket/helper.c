@@ -338,7 +338,6 @@ static void disarm_networks(void)
 		host_sys.epoll_ctl(epfd, EPOLL_CTL_DEL, net_wake_fd(--armed), &(struct epoll_event){0});
 }
 
-/* Nobody called in since the last look. Milliseconds to sleep, -1 without end. */
 /* A stack that has come to another viaductd, or again to one that was slow, first asks for the filters of listeners
  * that have none: it may have made one whose answer we did not wait for, with connections by now. */
 static uint64_t tick_networks(void)
@@ -356,6 +355,7 @@ static uint64_t tick_networks(void)
 	return again ? net_tick() : next;
 }
 
+/* Nobody called in since the last look. Milliseconds to sleep, -1 without end. */
 static int fall_asleep(void)
 {
 	uint32_t n = atomic_load(&attached_count);

@@ -53,20 +53,25 @@ static void *count_up(void *arg)
 	return NULL;
 }
 
-static void threads_exclude_each_other(void **state)
+static void three_count(void *(*others)(void *))
 {
 	volatile uint64_t n = 0;
 	struct counted c = {new_stack(), &n};
 	pthread_t t[3];
 
-	(void)state;
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(pthread_create(&t[i], NULL, count_up, &c), 0);
+		assert_int_equal(pthread_create(&t[i], NULL, i ? others : count_up, &c), 0);
 	for (int i = 0; i < 3; i++)
 		pthread_join(t[i], NULL);
 	assert_int_equal(n, 3 * ROUNDS);
 	assert_int_equal(c.a->s->lock.owner, 0);
 	assert_int_equal(wait_lock_depth, 0);
+}
+
+static void threads_exclude_each_other(void **state)
+{
+	(void)state;
+	three_count(count_up);
 }
 
 /* Every other time with nothing to tell: whoever sleeps, and was missed, goes on. */
@@ -87,18 +92,8 @@ static void *count_up_plainly(void *arg)
 
 static void who_releases_with_a_plain_store_excludes_others_and_leaves_nobody_asleep(void **state)
 {
-	volatile uint64_t n = 0;
-	struct counted c = {new_stack(), &n};
-	pthread_t t[3];
-
 	(void)state;
-	for (int i = 0; i < 3; i++)
-		assert_int_equal(pthread_create(&t[i], NULL, i ? count_up_plainly : count_up, &c), 0);
-	for (int i = 0; i < 3; i++)
-		pthread_join(t[i], NULL);
-	assert_int_equal(n, 3 * ROUNDS);
-	assert_int_equal(c.a->s->lock.owner, 0);
-	assert_int_equal(wait_lock_depth, 0);
+	three_count(count_up_plainly);
 }
 
 static void *take_once(void *arg)

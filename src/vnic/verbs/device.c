@@ -241,7 +241,7 @@ static void hear(struct verbs_nic *nic, enum ibv_event_type type)
 
 static int mend(struct vnic *v)
 {
-	struct verbs_nic *nic = v->priv;
+	struct verbs_nic *nic = nic_of(v);
 	int ret;
 
 	unmake_queues(nic);
@@ -256,7 +256,7 @@ static int mend(struct vnic *v)
 
 static int nic_tend(struct vnic *v)
 {
-	struct verbs_nic *nic = v->priv;
+	struct verbs_nic *nic = nic_of(v);
 	struct ibv_async_event event;
 
 	while (!ibv_get_async_event(nic->ctx, &event)) {
@@ -272,7 +272,7 @@ static int nic_tend(struct vnic *v)
 
 static int nic_arm(struct vnic *v)
 {
-	struct verbs_nic *nic = v->priv;
+	struct verbs_nic *nic = nic_of(v);
 	struct ibv_cq *cq;
 	void *context;
 

@@ -37,7 +37,7 @@ struct verbs_nic {
 	bool broken, gone, link_news, down; /* link_news: poll has to tell of it */
 	struct ibv_send_wr wr[NIC_BATCH];
 	struct ibv_sge sge[NIC_BATCH][NIC_PARTS];
-	uint32_t batch, batch_from;      /* frames gathered; tx_prod before the first */
+	uint32_t batch;                  /* frames gathered */
 	struct vnic_desc sent[NIC_BUFS]; /* by position */
 	struct vnic_desc none[2];        /* an event queue that stays empty: what comes is in the completion queue */
 	struct vnic_ctrl ctrl;
