@@ -6,7 +6,7 @@
 # machine has one of its own.
 
 # shellcheck disable=SC2034 # used by those who source this
-build_packages=(cmake ninja-build gcc g++ pkg-config libcmocka-dev libmnl-dev python3 iproute2 util-linux
+build_packages=(cmake ninja-build gcc g++ pkg-config libcmocka-dev libmnl-dev python3 iproute2 ethtool util-linux
 	clang bpftool libbpf-dev libxdp-dev libpcap-dev libibverbs-dev)
 # shellcheck disable=SC2034
 test_packages=(clang clang-format clang-tidy libclang-rt-14-dev shellcheck strace tcpdump curl libpython3.11-testsuite)

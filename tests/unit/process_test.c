@@ -273,7 +273,7 @@ static void entry_is_taken_anew(bool watched)
 	end(old);
 	for (int i = 0; i < 100; i++) {
 		usleep(1000);
-		NEED(own_stack->s->proc[slot].pid == (uint32_t) new);
+		NEED(who_has(slot) == (uint32_t) new);
 	}
 	end(new);
 	for (int i = 0; watched && who_has(slot); i++) {
