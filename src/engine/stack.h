@@ -26,7 +26,7 @@
 #include "vnic/vnic.h"
 
 #define STACK_MAGIC 0x4b54535441444956ull /* "VIDATSTK" */
-#define STACK_VERSION 10u
+#define STACK_VERSION 11u
 
 #define PROC_MAX 64u     /* processes that share a stack (fork) */
 #define DIRTY_RING 2048u /* per process; power of two */
@@ -68,6 +68,9 @@ struct stack_proc {
 	uint32_t dirty_overflow;         /* 1: some were lost, look at every socket */
 	uint32_t looked;                 /* while dirty_overflow: sockets below this one were looked at */
 	uint32_t gen;                    /* counts the processes that had this entry */
+	uint32_t naps;                   /* goes up with each thread that goes to sleep */
+	uint32_t rung;                   /* the nap that it was last rung for (src/socket/bells.h) */
+	uint32_t has_bell;               /* 1: it hears the bell of this entry, and needs no doorbell of the tree */
 	uint32_t pad;
 	uint32_t dirty[DIRTY_RING]; /* sockets with news for this process */
 };
@@ -181,6 +184,8 @@ struct stack {
 	uint64_t counters[COUNTER_COUNT];
 	uint32_t procs;  /* entries of proc in use */
 	uint32_t lodger; /* plus 1: of a forked process that makes its own sockets here, too; 0: nobody does */
+	uint32_t bells;  /* 1: somebody has made the bells */
+	uint32_t pad;
 	struct stack_proc proc[PROC_MAX];
 };
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "socket/backing.h"
+#include "socket/bells.h"
 #include "socket/busy.h"
 #include "socket/handshakes.h"
 #include "socket/kick.h"
@@ -30,10 +31,14 @@ void vs_fork_prepare(const vsock_t *all, size_t n)
 {
 	backing_fork_prepare();
 	stacks = atomic_load(&attached_count);
+	for (uint32_t i = 0; i < stacks; i++)
+		bells_make(attached[i]);
 	for (uint32_t i = 0; i < stacks; i++) {
 		stack_enter(attached[i]);
 		/* The number is not known yet; our own keeps the slot from others until it is. */
 		child_slot[i] = process_slot_alloc(attached[i]->s, (uint32_t)getpid());
+		if (child_slot[i] < PROC_MAX)
+			attached[i]->s->proc[child_slot[i]].has_bell = atomic_load(&attached[i]->has_bells);
 	}
 	for (size_t i = 0; i < n; i++) {
 		struct attached *a = vs_attached(all[i]);

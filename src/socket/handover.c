@@ -267,7 +267,7 @@ static bool keep_slot(struct attached *a, uint32_t slot)
 
 	if (p->pid != (uint32_t)getpid())
 		return false;
-	p->sleepers = 0;
+	p->sleepers = p->has_bell = 0;
 	p->dirty_head = p->dirty_tail;
 	p->dirty_overflow = 1;
 	p->looked = 0;

@@ -25,6 +25,7 @@
 #include "host/rules.h"
 #include "host/knobs.h"
 #include "host/sysctl.h"
+#include "socket/bells.h"
 #include "socket/kick.h"
 #include "socket/net.h"
 #include "socket/proc_info.h"
@@ -133,7 +134,6 @@ struct attached *process_new_stack(const struct stack_config *cfg)
 	process_slot_name(a->s, a->slot, (uint32_t)getpid());
 	attached[n] = a;
 	atomic_store_explicit(&attached_count, n + 1, memory_order_release);
-	wait_stack_attached();
 	return a;
 }
 
@@ -180,7 +180,6 @@ struct attached *process_attach(int memfd, const int doorbell[2], uint32_t slot,
 	a->e.flushes = true;
 	attached[n] = a;
 	atomic_store_explicit(&attached_count, n + 1, memory_order_release);
-	wait_stack_attached();
 	return a;
 }
 
@@ -303,6 +302,7 @@ uint32_t process_slot_alloc(struct stack *s, uint32_t pid)
 		__atomic_store_n(&p->gen, p->gen + 1, __ATOMIC_RELAXED);
 		p->start_time = 0;
 		p->sleepers = 0;
+		p->has_bell = 0;
 		p->dirty_head = p->dirty_tail = 0;
 		p->dirty_overflow = 0;
 		p->looked = 0;
@@ -442,27 +442,6 @@ static uint32_t drain(struct attached *a, struct news *out, bool *wake)
 	return n;
 }
 
-bool stack_others_sleep(const struct attached *a)
-{
-	/* each entry is far from the next: not more of them than there are */
-	for (uint32_t i = 0, left = a->s->procs; i < PROC_MAX && left; i++) {
-		const struct stack_proc *p = &a->s->proc[i];
-
-		left -= p->pid != 0;
-		if (i != a->slot && p->pid && p->sleepers && (p->dirty_head != p->dirty_tail || p->dirty_overflow))
-			return true;
-	}
-	return false;
-}
-
-static void ring_fd(int fd)
-{
-	static const uint64_t one = 1;
-
-	if (fd >= 0)
-		(void)!host_sys.write(fd, &one, sizeof(one));
-}
-
 /* A thread leaves the stack while the helper sleeps: by when must the helper look? A timer may have been set. Doorbells
  * have been left armed for the helper (wait.c); but where several processes share a stack their threads leave them
  * alone. With the lock. */
@@ -485,7 +464,7 @@ void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n)
 		if (kick_due(v))
 			kick_posted(a, posted[i]);
 		if (kind && v->doorbell_fd[kind - 1] >= 0)
-			ring_fd(v->doorbell_fd[kind - 1]);
+			bells_ring_fd(v->doorbell_fd[kind - 1]);
 		else if (kind)
 			rdv_ring(v->life_fd, (uint8_t)kind);
 	}
@@ -495,12 +474,12 @@ void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n)
 	}
 }
 
-void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n)
+static void leave_slow(struct attached *a, const uint16_t *posted, uint32_t n, const struct bells_due *due)
 {
 	struct stack_proc *p = &a->s->proc[a->slot];
 	struct news news[NEWS_BURST];
 	uint32_t count, all = 0;
-	bool wake = a->s->procs > 1 && stack_others_sleep(a), more;
+	bool wake = false, more;
 
 	do {
 		count = drain(a, news, &wake);
@@ -519,13 +498,16 @@ void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n)
 	if (all)
 		atomic_fetch_add(&process_news, 1);
 	if (wake || (all && atomic_load(&process_any_sleepers)))
-		ring_fd(a->doorbell[0]);
+		bells_ring_own(a);
+	if (due->who)
+		bells_ring(a, due);
 }
 
 void stack_leave_with_work(struct attached *a)
 {
 	uint16_t posted[VNIC_MAX];
 	uint32_t n = 0, large = 0;
+	struct bells_due due;
 	/* 0: as early as can be, if it has fallen asleep by the time that we look again */
 	uint64_t deadline = 0;
 
@@ -544,9 +526,9 @@ void stack_leave_with_work(struct attached *a)
 	if (n && capture_on(a->s))
 		for (uint32_t i = 0; i < n; i++)
 			capture_sent(&a->e, posted[i]);
-	if (__builtin_expect(stack_news_wanted(a, wait_self) || a->s->proc[a->slot].dirty_overflow, 0) ||
-	    (a->s->procs > 1 && stack_others_sleep(a))) {
-		stack_leave_slow(a, posted, n);
+	due.who = a->s->procs > 1 ? bells_look(a, &due, false) : 0;
+	if (__builtin_expect(stack_news_wanted(a, wait_self) || a->s->proc[a->slot].dirty_overflow, 0) || due.who) {
+		leave_slow(a, posted, n, &due);
 	} else {
 		lock_release(a->s);
 		if (n | large)
@@ -559,5 +541,5 @@ void wait_wake_all(void)
 {
 	atomic_fetch_add(&process_news, 1);
 	for (uint32_t i = 0; i < atomic_load(&attached_count); i++)
-		ring_fd(attached[i]->doorbell[0]);
+		bells_ring_own(attached[i]);
 }

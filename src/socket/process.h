@@ -36,6 +36,8 @@ struct spin_view {
 	const uint32_t *arrivals; /* network: differs from st->evq_cons when a frame waits; NULL: a wire, see evq */
 };
 
+#define BELLS 16u /* each is a descriptor in each process of the tree */
+
 struct attached {
 	struct engine e;
 	struct stack *s;
@@ -44,7 +46,9 @@ struct attached {
 	uint32_t slot;  /* our entry in s->proc */
 	int memfd;
 	int alive_fd;    /* plus 1; 0 none: it tells whoever gave us the stack that we are there (handover.c) */
-	int doorbell[2]; /* [0] wakes all sleeping threads of the tree, [1] the helpers */
+	int doorbell[2]; /* [0] wakes sleeping threads of the tree, [1] the helpers */
+	int bell[BELLS]; /* of the processes of the tree (bells.h), if has_bells */
+	_Atomic bool has_bells;
 	uint32_t active; /* vNICs mapped here: entries of view and vnic; changed under the lock */
 	uint16_t vnic[VNIC_MAX];
 	struct spin_view view[VNIC_MAX];
@@ -113,11 +117,8 @@ vsock_t listener_program_name(vsock_t v);
 void stack_repair(struct attached *a);
 
 /* --- the door --- */
-/* Another process of the tree has news that it sleeps on. With the lock. */
-bool stack_others_sleep(const struct attached *a);
 /* What was gathered under the lock is this thread's to send (large.h): 1; 0 nothing. */
 uint32_t large_take(struct attached *a);
-void stack_leave_slow(struct attached *a, const uint16_t *posted, uint32_t n);
 void stack_ring(struct attached *a, const uint16_t *posted, uint32_t n);
 
 uint64_t process_deadline(const struct attached *a);

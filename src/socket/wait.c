@@ -6,7 +6,8 @@
  *   2. It spins on, but looks at the clock, at signals, at the kernel's descriptors, and gives its core away now and
  *      then (sched_yield); at once if the other end runs on the same core (the control line says where).
  *   3. It sleeps on an epoll descriptor of its own, in which the doorbells of all stacks are registered
- *      edge-triggered. Doorbells are never read, so one write wakes every sleeper, and none is lost. Where a stop and
+ *      edge-triggered. Doorbells are never read, so one write wakes every sleeper, and none is lost; but of processes
+ *      that share a stack only one sleeper, who then wakes the others that it concerns (bells.h). Where a stop and
  *      continuation by signals does no harm (they end epoll_wait, but not poll) one epoll_pwait does it: what is to
  *      be watched of the kernel's is registered there too, and stays until the thread waits for something else. Else
  *      a ppoll, and an epoll_pwait to take the doorbell's event.
@@ -20,7 +21,7 @@
  * after that. Each pair has full barriers between its two steps.
  *
  * Signals: the counts of handler runs tell (wait_signals). A handler that runs between the last look at them and the
- * sleep finds wait_near_sleep set and rings this process's doorbell, which ends the sleep at once. So a sleep needs no
+ * sleep finds wait_near_sleep set and rings for this process, which ends the sleep at once. So a sleep needs no
  * change of the signal mask.
  */
 #define _GNU_SOURCE
@@ -31,9 +32,11 @@
 #include <sched.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "host/host.h"
 #include "host/knobs.h"
+#include "socket/bells.h"
 #include "socket/helper.h"
 #include "socket/kick.h"
 #include "socket/net.h"
@@ -43,8 +46,9 @@
 #define LOOK_EVERY 64u /* spins between looks at the clock and the like */
 #define PURE_US 4u     /* no system call before */
 #define SAME_CORE_YIELDS 12u
-#define TRY_EVERY 16u        /* sleeps of a thread that does not spin */
-#define BLIND_SLEEP_US 1000u /* without an epoll descriptor of our own (none to be had) */
+#define TRY_EVERY 16u           /* sleeps of a thread that does not spin */
+#define ALONE_SLEEP_US 1000000u /* where a relative may be woken in our place (bells.h) */
+#define BLIND_SLEEP_US 1000u    /* without an epoll descriptor of our own (none to be had) */
 #define FDS_TRACKED 65536
 #define BUSY_WAITS 64u /* without a sleep: then the networks' rings are not waited for until the next one */
 #define SIGSET_BYTES 8 /* of the kernel's sigset_t */
@@ -56,6 +60,8 @@
 struct waiter {
 	int epfd;         /* plus 1; 0: none yet */
 	uint32_t watched; /* stacks registered in it */
+	uint64_t alone;   /* bit per stack: of the threads of the tree its doorbell wakes only one (bells.h) */
+	uint32_t bells;   /* how often bells had been made by then */
 	uint32_t rings;   /* networks' rings registered in it (net_wakes) */
 	uint32_t busy;    /* waits since the last sleep */
 	uint32_t vain;    /* sleeps in turn that ended for nothing */
@@ -73,7 +79,7 @@ _Thread_local volatile bool wait_cancelled;
 static _Atomic uint64_t thread_epfds[FDS_TRACKED / 64]; /* to close them in a forked child */
 static pthread_key_t at_thread_exit;
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
-static _Atomic uint32_t generation, kernel_beds, kernel_closings;
+static _Atomic uint32_t bells_made, kernel_beds, kernel_closings;
 static _Atomic uint64_t kernel_ids;
 static _Atomic bool no_pwait2; /* it is there since Linux 5.11 */
 
@@ -82,6 +88,7 @@ struct waiting {
 	uint32_t signals[2];
 	uint32_t news;
 	uint64_t deadline_us; /* UINT64_MAX: none */
+	uint64_t wake_us;     /* the end of this sleep: the deadline, or earlier */
 	uint64_t kernel_us;   /* when the kernel's descriptors were looked at last */
 };
 
@@ -312,17 +319,32 @@ static void make_key(void)
 	pthread_key_create(&at_thread_exit, close_thread_epfd);
 }
 
+static int watch_doorbell(int epfd, int fd, uint32_t how)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET | how};
+
+	return host_sys.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ev) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+/* A process that has no entry of its own, as the table is full, is reached by the doorbell in any case. */
+static int watch_stack(int epfd, const struct attached *a)
+{
+	int bell = bells_of(a, a->slot), ret;
+
+	if (bell != a->doorbell[0] && a->s->proc[a->slot].pid == (uint32_t)getpid())
+		self.alone |= 1ull << a->index;
+	ret = watch_doorbell(epfd, a->doorbell[0], self.alone >> a->index & 1 ? EPOLLEXCLUSIVE : 0);
+	return ret < 0 || bell == a->doorbell[0] ? ret : watch_doorbell(epfd, bell, 0);
+}
+
 static int watch_doorbells(int epfd, uint32_t from)
 {
 	uint32_t n = atomic_load(&attached_count);
+	int ret = 0;
 
-	for (uint32_t i = from; i < n; i++) {
-		struct epoll_event ev = {.events = EPOLLIN | EPOLLET};
-
-		if (host_sys.epoll_ctl(epfd, EPOLL_CTL_ADD, attached[i]->doorbell[0], &ev) < 0 && errno != EEXIST)
-			return -errno;
-	}
-	return (int)n;
+	for (uint32_t i = from; i < n && ret == 0; i++)
+		ret = watch_stack(epfd, attached[i]);
+	return ret < 0 ? ret : (int)n;
 }
 
 /* The rings of networks, which are the kernel's: it wakes whoever waits for their descriptors. One that is gone says
@@ -384,13 +406,17 @@ static int thread_epfd(const struct wait *w)
 	pthread_once(&key_once, make_key);
 	if (self.kernel_id && (self.kernel_id != w->kernel_id || self.kernel_fd != w->kernel_fd))
 		forget_kernel();
+	if (self.bells != atomic_load(&bells_made))
+		wait_give_way();
 	if (!self.epfd) {
+		self.bells = atomic_load(&bells_made);
 		fd = host_sys.epoll_create1(EPOLL_CLOEXEC);
 		fd = fd < 0 ? fd : host_fd_high(fd);
 		if (fd < 0)
 			return -1;
 		self.epfd = fd + 1;
 		self.watched = self.rings = 0;
+		self.alone = 0;
 		atomic_fetch_or(&thread_epfds[fd / 64], 1ull << fd % 64);
 		pthread_setspecific(at_thread_exit, (void *)(intptr_t)self.epfd);
 	}
@@ -416,6 +442,7 @@ static void sleeper_enter(const struct wait *w)
 
 		stack_enter(a);
 		a->s->proc[a->slot].sleepers++;
+		a->s->proc[a->slot].naps++;
 		tcp_flush_acks(&a->e);
 		k = w->sock && vs_stack_of(w->sock) == i ? vs_sock(a, w->sock) : NULL;
 		if (k)
@@ -430,17 +457,36 @@ static void sleeper_enter(const struct wait *w)
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
-/* Disarm only where nobody else sleeps: a doorbell rung for nothing costs less than one that is missed. A helper that
- * sleeps is to be woken from now on; what came before, for which another doorbell rang, we take in. */
+/* The doorbell may have woken this thread alone for a wire that this process has not mapped. From now on it wakes it
+ * together with others. */
+static void hear_with_others(const struct attached *a)
+{
+	self.alone &= ~(1ull << a->index);
+	host_sys.epoll_ctl(self.epfd - 1, EPOLL_CTL_DEL, a->doorbell[0], &(struct epoll_event){0});
+	watch_doorbell(self.epfd - 1, a->doorbell[0], 0);
+}
+
+/* No thread of this process sleeps on the stack any more. Disarm only where nobody else does: a doorbell rung for
+ * nothing costs less than one that is missed. With the lock. */
+static void disarm(struct attached *a, uint32_t idle)
+{
+	for (uint32_t j = 0; a->s->procs == 1 && j < a->active; j++)
+		if (__atomic_load_n(&a->view[j].ctrl->armed, __ATOMIC_RELAXED) != idle)
+			vnic_arm(&a->e.vnic[a->vnic[j]], idle);
+}
+
+/* A helper that sleeps is to be woken from now on; what came before, for which another doorbell rang, we take in. So we
+ * do with what came for others, who were not woken because we were. */
 static void sleeper_leave(const struct wait *w, uint32_t stacks)
 {
 	if (!w->sock)
 		atomic_fetch_sub(&process_any_sleepers, 1);
 	for (uint32_t i = 0; i < stacks; i++) {
 		struct attached *a = attached[i];
+		struct bells_due others = {.who = 0};
+		bool more = false, blind = false, alone = self.alone >> i & 1;
 		struct sock *k;
 		uint32_t left, idle;
-		bool more = false;
 
 		stack_enter(a);
 		left = a->s->proc[a->slot].sleepers ? --a->s->proc[a->slot].sleepers : 0;
@@ -448,14 +494,21 @@ static void sleeper_leave(const struct wait *w, uint32_t stacks)
 		if (k && k->waiters)
 			k->waiters--;
 		idle = atomic_load(&helper_asleep) ? VNIC_ARMED_HELPER : VNIC_ARMED_NO;
-		for (uint32_t j = 0; !left && a->s->procs == 1 && j < a->active; j++)
-			if (__atomic_load_n(&a->view[j].ctrl->armed, __ATOMIC_RELAXED) != idle)
-				vnic_arm(&a->e.vnic[a->vnic[j]], idle);
-		if (idle == VNIC_ARMED_HELPER && stack_pending(a))
+		if (!left)
+			disarm(a, idle);
+		if ((alone || idle == VNIC_ARMED_HELPER) && stack_pending(a))
 			more = stack_poll(a, clock_us()) >= POLL_BUDGET;
+		if (alone) {
+			blind = !bells_see_all_wires(a);
+			if (blind || more)
+				bells_look(a, &others, true);
+		}
 		stack_leave(a);
 		if (more)
 			process_helper_kick();
+		if (blind)
+			hear_with_others(a);
+		bells_ring(a, &others);
 	}
 }
 
@@ -468,7 +521,7 @@ static uint64_t us_left(const struct waiting *x)
 {
 	uint64_t now = clock_us();
 
-	return x->deadline_us > now ? x->deadline_us - now : 0;
+	return x->wake_us > now ? x->wake_us - now : 0;
 }
 
 /* All in one system call. -ENOSYS: not here. */
@@ -482,8 +535,10 @@ static long sleep_in_one(struct waiting *x, int epfd, const sigset_t *mask)
 	if (epfd < 0 || w->watch_events || !(w->restart || w->as_epoll) ||
 	    (w->kernel_fd >= 0 && (!w->kernel_id || self.kernel_id != w->kernel_id)))
 		return -ENOSYS;
-	if (x->deadline_us == UINT64_MAX) {
-		n = raw_call(SYS_epoll_pwait, epfd, (long)ev, SLEEP_EVENTS, -1, (long)mask, SIGSET_BYTES);
+	if (x->wake_us == UINT64_MAX || x->wake_us != x->deadline_us) {
+		long ms = x->wake_us == UINT64_MAX ? -1 : (long)ALONE_SLEEP_US / 1000;
+
+		n = raw_call(SYS_epoll_pwait, epfd, (long)ev, SLEEP_EVENTS, ms, (long)mask, SIGSET_BYTES);
 	} else {
 		if (atomic_load_explicit(&no_pwait2, memory_order_relaxed))
 			return -ENOSYS;
@@ -515,7 +570,7 @@ static long sleep_in_kernel(struct waiting *x, int epfd, const sigset_t *mask)
 
 	if (n != -ENOSYS)
 		return n;
-	if (x->deadline_us != UINT64_MAX)
+	if (x->wake_us != UINT64_MAX)
 		left = us_left(x);
 	if (epfd < 0 && left > BLIND_SLEEP_US)
 		left = BLIND_SLEEP_US;
@@ -551,6 +606,33 @@ static void slept_well(void)
 	self.vain = 0;
 }
 
+/* When to look again though nothing happens. */
+static uint64_t wake_time(const struct waiting *x, uint64_t now)
+{
+	return self.alone && x->deadline_us > now + ALONE_SLEEP_US ? now + ALONE_SLEEP_US : x->deadline_us;
+}
+
+/* Nothing happened, but a relative that was woken in our place may have been stopped, or killed, before it could take
+ * in what had come. GO_ON: sleep on; TIMED_OUT: not so. */
+static enum outcome look_up(struct waiting *x)
+{
+	for (uint64_t left = self.alone; left; left &= left - 1) {
+		struct attached *a = attached[__builtin_ctzll(left)];
+		bool blind;
+
+		stack_enter(a);
+		blind = !bells_see_all_wires(a);
+		if (stack_pending(a))
+			stack_poll(a, clock_us());
+		stack_leave(a);
+		if (blind)
+			return TIMED_OUT;
+	}
+	if (x->wake_us == x->deadline_us)
+		return TIMED_OUT;
+	return look(x) ? DONE : GO_ON;
+}
+
 /* One sleep: until something happened, whatever it was. */
 static enum outcome sleep_once(struct waiting *x)
 {
@@ -572,12 +654,15 @@ static enum outcome sleep_once(struct waiting *x)
 	else {
 		self.busy = 0;
 		start = clock_us();
-		n = sleep_in_kernel(x, epfd, w->sigmask);
+		do {
+			x->wake_us = wake_time(x, clock_us());
+			n = sleep_in_kernel(x, epfd, w->sigmask);
+		} while (n == 0 && (o = look_up(x)) == GO_ON);
 		spin_adapt(clock_us() - start < 2 * knob[K_SPIN_US]);
 	}
 	wait_near_sleep = false;
 	sleeper_leave(w, stacks);
-	if (o != GO_ON)
+	if (o == DONE || o == INTERRUPTED)
 		return o;
 	if (w->kernel_ready || look(x)) {
 		slept_well();
@@ -654,16 +739,15 @@ int wait_for(struct wait *w)
 /* Async-signal-safe. */
 void wait_nudge(void)
 {
-	static const uint64_t one = 1;
-	struct attached *a = process_stack(0);
+	const struct attached *a = process_stack(0);
 
 	if (a)
-		(void)!host_sys.write(a->doorbell[0], &one, sizeof(one));
+		bells_ring_own(a);
 }
 
-void wait_stack_attached(void)
+void wait_bells_made(void)
 {
-	atomic_fetch_add(&generation, 1);
+	atomic_fetch_add(&bells_made, 1);
 }
 
 void wait_after_fork(void)
@@ -683,5 +767,4 @@ void wait_after_fork(void)
 	wait_same_core = wait_sleepy = false;
 	atomic_store(&process_waiting, 0);
 	atomic_store(&process_any_sleepers, 0);
-	atomic_fetch_add(&generation, 1);
 }

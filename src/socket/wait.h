@@ -68,9 +68,10 @@ bool wait_poll_stacks(void);
  * process that holds it. Set by epoll.c when the first epoll set is made (while it is NULL, nobody drains). */
 extern void (*wait_on_news)(vsock_t v, uint32_t edges);
 /* Something that ready() looks at changed without news from a stack (epoll_ctl, close in another thread): all who
- * wait look again. */
+ * wait in this process look again. */
 void wait_wake_all(void);
-void wait_stack_attached(void);
+/* A stack that is attached has bells from now on (bells.h). */
+void wait_bells_made(void);
 /* Threads keep the kernel_fd of their last wait registered where they sleep. A name for one of its kind, never given
  * twice; and one of them is about to be closed. */
 uint64_t wait_kernel_id(void);
