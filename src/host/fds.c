@@ -120,6 +120,18 @@ int host_fd_high(int fd)
 	return fd;
 }
 
+int host_fd_own(int fd)
+{
+	int high;
+
+	if (fd < 0)
+		return -errno;
+	high = host_fd_high(fd);
+	if (high < 0)
+		host_sys.close(fd);
+	return high;
+}
+
 void host_fd_close(int fd)
 {
 	if (fd < 0)

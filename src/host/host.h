@@ -41,6 +41,7 @@ void clock_recalibrate(void);
 
 /* --- descriptors of our own (fds.c): close-on-exec, moved above the program's usual numbers --- */
 int host_fd_high(int fd);     /* dup to a high number, close the low one; -errno leaves fd as it was */
+int host_fd_own(int fd);      /* the same for one just made, or for -1 (errno says why): if it fails, fd is closed */
 int host_fd_dup_high(int fd); /* a duplicate of ours; fd stays as it is. -errno: no number free up there */
 bool host_fd_is_ours(int fd); /* the program must not close it */
 void host_fd_close(int fd);

@@ -45,15 +45,11 @@ static void close_bells(struct attached *a, uint32_t n)
 static bool make_all(struct attached *a)
 {
 	for (uint32_t i = 0; i < BELLS; i++) {
-		int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), high = fd < 0 ? -1 : host_fd_high(fd);
-
-		if (high < 0) {
-			if (fd >= 0)
-				host_sys.close(fd);
+		a->bell[i] = host_fd_own(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+		if (a->bell[i] < 0) {
 			close_bells(a, i);
 			return false;
 		}
-		a->bell[i] = high;
 	}
 	return true;
 }
@@ -118,12 +114,9 @@ uint64_t bells_look(const struct attached *a, struct bells_due *due, bool all)
 
 bool bells_see_all_wires(const struct attached *a)
 {
-	for (uint32_t i = 0; i < a->s->vnic_high && i < VNIC_MAX; i++) {
-		const struct vnic_state *st = stack_vnic(a->s, i);
-
-		if (st->provider == VNIC_PROV_LOCAL && !st->dead && (!a->e.vnic[i].ops || a->e.vnic[i].gen != st->gen))
+	for (uint32_t i = 0; i < a->s->vnic_high && i < VNIC_MAX; i++)
+		if (vnic_elsewhere(&a->e, i, stack_vnic(a->s, i)->gen))
 			return false;
-	}
 	return true;
 }
 

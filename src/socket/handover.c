@@ -40,11 +40,9 @@
 
 struct handover *handover_new(enum heir heir, int *memfd)
 {
-	int fd = memfd_create(HANDOVER_MEMFD_NAME, MFD_CLOEXEC), high = fd < 0 ? -1 : host_fd_high(fd);
+	int high = host_fd_own(memfd_create(HANDOVER_MEMFD_NAME, MFD_CLOEXEC));
 	struct handover *h = MAP_FAILED;
 
-	if (fd >= 0 && high < 0)
-		host_sys.close(fd);
 	if (high >= 0 && ftruncate(high, (off_t)sizeof(*h)) == 0)
 		h = mmap(NULL, sizeof(*h), PROT_READ | PROT_WRITE, MAP_SHARED, high, 0);
 	if (h == MAP_FAILED) {

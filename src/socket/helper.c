@@ -91,12 +91,8 @@ static int watch(int fd, uint32_t events, uint64_t what)
 
 static int make_alarm(void)
 {
-	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), high = fd < 0 ? -1 : host_fd_high(fd);
-
-	if (fd >= 0 && high < 0)
-		host_sys.close(fd);
 	atomic_store(&alarm_set, 0);
-	return high;
+	return host_fd_own(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
 }
 
 bool helper_alarm(void)

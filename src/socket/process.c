@@ -47,18 +47,6 @@ static bool failed;             /* said once; not tried again */
 static struct attached *home;   /* process_home, when it is decided */
 static struct attached *lender; /* after fork: the parent's */
 
-static int make_high(int fd)
-{
-	int high;
-
-	if (fd < 0)
-		return -errno;
-	high = host_fd_high(fd);
-	if (high < 0)
-		host_sys.close(fd);
-	return high;
-}
-
 static void name_program(struct stack *s)
 {
 	snprintf(s->program, sizeof(s->program), "%.63s", program_invocation_short_name);
@@ -72,7 +60,7 @@ static int map_stack(struct attached *a, const struct stack_config *cfg)
 	int ret;
 
 	a->len = stack_size(cfg);
-	a->memfd = make_high(memfd_create(STACK_MEMFD_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+	a->memfd = host_fd_own(memfd_create(STACK_MEMFD_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING));
 	if (a->memfd < 0)
 		return a->memfd;
 	/* viaductd, too, maps it: it must not become shorter under it */
@@ -89,7 +77,7 @@ static int map_stack(struct attached *a, const struct stack_config *cfg)
 	}
 	a->s = mem;
 	for (int i = 0; i < 2; i++) {
-		a->doorbell[i] = make_high(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+		a->doorbell[i] = host_fd_own(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 		if (a->doorbell[i] < 0)
 			return a->doorbell[i];
 	}
@@ -499,8 +487,7 @@ static void leave_slow(struct attached *a, const uint16_t *posted, uint32_t n, c
 		atomic_fetch_add(&process_news, 1);
 	if (wake || (all && atomic_load(&process_any_sleepers)))
 		bells_ring_own(a);
-	if (due->who)
-		bells_ring(a, due);
+	bells_ring(a, due);
 }
 
 void stack_leave_with_work(struct attached *a)

@@ -398,6 +398,12 @@ static void two_asleep(pid_t pid[2])
 	pid[1] = relative_asleep(2, ends_when_told_too);
 }
 
+static void until_both_in_kernel(const pid_t pid[2])
+{
+	for (int i = 0; i < 2; i++)
+		until_in_kernel(pid[i]);
+}
+
 static void both_end(const pid_t pid[2])
 {
 	for (int i = 0; i < 2; i++) {
@@ -422,8 +428,7 @@ static void doorbell_wakes_one(void)
 				woken += until_asleep(i + 1, 0) - nap[i];
 		}
 		NEED(woken == (uint32_t)times);
-		for (int i = 0; i < 2; i++)
-			until_in_kernel(pid[i]);
+		until_both_in_kernel(pid);
 	}
 	both_end(pid);
 }
@@ -459,8 +464,7 @@ static void doorbell_wakes_the_blind(void)
 		bells_ring_fd(process_stack(0)->doorbell[0]);
 		for (int i = 0; i < 2; i++)
 			until_asleep(i + 1, nap[i]);
-		for (int i = 0; i < 2; i++)
-			until_in_kernel(pid[i]);
+		until_both_in_kernel(pid);
 	}
 	both_end(pid);
 }

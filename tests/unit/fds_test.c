@@ -97,6 +97,8 @@ static void what_is_no_descriptor_is_an_error(void **state)
 	(void)state;
 	assert_int_equal(host_fd_high(-1), -EBADF);
 	assert_int_equal(host_fd_high(500), -EBADF);
+	errno = EMFILE; /* as whoever could not make one leaves it */
+	assert_int_equal(host_fd_own(-1), -EMFILE);
 	assert_false(host_fd_is_ours(-1));
 	assert_false(host_fd_is_ours(1 << 30));
 	assert_int_equal(host_fd_next(1 << 30), -1);
