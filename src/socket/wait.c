@@ -483,11 +483,12 @@ static void sleeper_leave(const struct wait *w, uint32_t stacks)
 		atomic_fetch_sub(&process_any_sleepers, 1);
 	for (uint32_t i = 0; i < stacks; i++) {
 		struct attached *a = attached[i];
-		struct bells_due others = {.who = 0};
+		struct bells_due others;
 		bool more = false, blind = false, alone = self.alone >> i & 1;
 		struct sock *k;
 		uint32_t left, idle;
 
+		others.who = 0;
 		stack_enter(a);
 		left = a->s->proc[a->slot].sleepers ? --a->s->proc[a->slot].sleepers : 0;
 		k = w->sock && vs_stack_of(w->sock) == i ? vs_sock(a, w->sock) : NULL;
@@ -607,9 +608,11 @@ static void slept_well(void)
 }
 
 /* When to look again though nothing happens. */
-static uint64_t wake_time(const struct waiting *x, uint64_t now)
+static uint64_t wake_time(const struct waiting *x)
 {
-	return self.alone && x->deadline_us > now + ALONE_SLEEP_US ? now + ALONE_SLEEP_US : x->deadline_us;
+	uint64_t soon = self.alone ? clock_us() + ALONE_SLEEP_US : UINT64_MAX;
+
+	return soon < x->deadline_us ? soon : x->deadline_us;
 }
 
 /* Nothing happened, but a relative that was woken in our place may have been stopped, or killed, before it could take
@@ -618,14 +621,14 @@ static enum outcome look_up(struct waiting *x)
 {
 	for (uint64_t left = self.alone; left; left &= left - 1) {
 		struct attached *a = attached[__builtin_ctzll(left)];
-		bool blind;
+		bool all;
 
 		stack_enter(a);
-		blind = !bells_see_all_wires(a);
 		if (stack_pending(a))
 			stack_poll(a, clock_us());
+		all = bells_see_all_wires(a) && !stack_pending(a);
 		stack_leave(a);
-		if (blind)
+		if (!all) /* sleeper_leave tells the others */
 			return TIMED_OUT;
 	}
 	if (x->wake_us == x->deadline_us)
@@ -655,7 +658,7 @@ static enum outcome sleep_once(struct waiting *x)
 		self.busy = 0;
 		start = clock_us();
 		do {
-			x->wake_us = wake_time(x, clock_us());
+			x->wake_us = wake_time(x);
 			n = sleep_in_kernel(x, epfd, w->sigmask);
 		} while (n == 0 && (o = look_up(x)) == GO_ON);
 		spin_adapt(clock_us() - start < 2 * knob[K_SPIN_US]);
